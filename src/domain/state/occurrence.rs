@@ -1,0 +1,124 @@
+//! Occurrences of alerts: open, late, invalid, and resolved.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::alert_key::AlertKey;
+use crate::domain::alert_map::HasAlertKey;
+use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::labels::Labels;
+use crate::domain::time::{ClockReading, Time};
+use crate::domain::trigger::Trigger;
+
+/// One alert from a firing to its resolve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Occurrence {
+    /// The identity of the alert.
+    pub alert: AlertKey,
+    /// The start of the alert by Prometheus' clock.
+    pub starts_at: Time,
+    /// The store time at which it was last received firing.
+    pub heard_at: Time,
+    /// The time at which it expires unless it is received again.
+    pub expires_at: Time,
+    /// The metric for step adjustments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<f64>,
+    /// The labels; those of the source take precedence.
+    pub labels: Arc<Labels>,
+    /// The latest annotations.
+    pub annotations: Arc<Labels>,
+    /// The URL of the alert's expression in Prometheus.
+    #[serde(default)]
+    pub generator_url: Arc<str>,
+    /// Shared by the alerts that count as one for growth, if the source has `ignore_labels`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_key: Option<Arc<str>>,
+}
+
+/// A firing that started before the last known end of the same alert. It opens at `opens_at` unless its
+/// resolve arrives first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LateFiring {
+    /// The occurrence that would open.
+    pub occurrence: Occurrence,
+    /// The scope of the episode in which it would open.
+    #[serde(rename = "target")]
+    pub scope: EpisodeScope,
+    /// The rendered parameters of the rule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// The notification that contained the firing.
+    #[serde(rename = "cause")]
+    pub trigger: Arc<Trigger>,
+    /// Whether every notification that contained the firing was truncated. The occurrence then cannot
+    /// decrease capacity.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// The known end of the alert, which is not before this start.
+    pub previous_end: Time,
+    /// The time at which it opens.
+    #[serde(rename = "due")]
+    pub opens_at: Time,
+}
+
+/// An alert that fires, but cannot be read: the alert itself is invalid, or a template of the rule that matches it
+/// fails. Nothing is decreased meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvalidFiring {
+    /// The identity of the alert.
+    pub alert: AlertKey,
+    /// The start of the alert, if it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Time>,
+    /// The time at which it expires unless it is received again.
+    pub expires_at: Time,
+}
+
+/// The last resolve of an alert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastResolve {
+    /// The identity of the alert.
+    pub alert: AlertKey,
+    /// The end of the alert according to Alertmanager.
+    pub ends_at: Time,
+    /// Whether the alert was open; otherwise its firing was never received.
+    pub was_open: bool,
+    /// The time until which this entry is retained.
+    pub until: Time,
+}
+
+impl Occurrence {
+    /// Whether a firing with this start belongs to a newer occurrence of the same alert, so that the end of
+    /// this one was missed. `starts_at` is compared too, because Prometheus' clock may be ahead of the wall
+    /// clock.
+    pub fn is_replaced_by(&self, starts_at: Time, clock: ClockReading) -> bool {
+        starts_at > clock.on_wall(self.heard_at) && starts_at > self.starts_at
+    }
+}
+
+impl HasAlertKey for Occurrence {
+    fn alert(&self) -> &AlertKey {
+        &self.alert
+    }
+}
+
+impl HasAlertKey for LateFiring {
+    fn alert(&self) -> &AlertKey {
+        &self.occurrence.alert
+    }
+}
+
+impl HasAlertKey for InvalidFiring {
+    fn alert(&self) -> &AlertKey {
+        &self.alert
+    }
+}
+
+impl HasAlertKey for LastResolve {
+    fn alert(&self) -> &AlertKey {
+        &self.alert
+    }
+}
