@@ -207,9 +207,13 @@ impl RunningBridge {
     }
 }
 
-/// What the bridge's pauses and holds withhold.
+/// What the bridge's pauses and holds withhold, and what it takes back right before a call.
 fn withholding(bridge: Bridge) -> Withholding {
-    Withholding::new(move |event, now| bridge.is_withheld(event, now))
+    let rechecking = bridge.clone();
+    Withholding::new(move |event, now| bridge.is_withheld(event, now)).with_recheck(move |targets| {
+        let bridge = rechecking.clone();
+        async move { bridge.recheck_before_call(targets).await }
+    })
 }
 
 async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {

@@ -323,6 +323,19 @@ impl Bridge {
         }
     }
 
+    /// Processes the targets of decreases that are about to be called, if there is a reception gap that their last
+    /// decisions may not have seen, since it is not committed. It takes back those that it blocks.
+    ///
+    /// # Errors
+    /// The store could not read or write.
+    pub(crate) async fn recheck_before_call(&self, targets: Vec<TargetKey>) -> Result<(), store::Error> {
+        if !self.0.gaps.has_pending(self.0.store.now()) {
+            return Ok(());
+        }
+        let keys = Keys { targets: targets.clone(), alerts: Vec::new() };
+        self.transact(self.0.snapshot.load_full(), keys, Work::Due(targets)).await.map(drop)
+    }
+
     /// Processes all targets that are due now.
     ///
     /// # Errors

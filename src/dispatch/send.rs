@@ -16,6 +16,7 @@ use super::{
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::Backoff;
+use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::{self, Claimed, DeliveryQueue, Lease, RefusalReason, Refused, Settlement};
 
@@ -38,6 +39,9 @@ pub(super) struct Shared<O, D, V> {
 
 /// How long a withheld delivery is not considered again, and so the longest delay after a pause or hold has ended.
 const WITHHELD_DELAY: Duration = Duration::from_secs(5);
+
+/// A decrease is not called if it was rechecked longer ago.
+const MAX_RECHECK_AGE: Duration = Duration::from_secs(5);
 
 /// The reason of a delivery that is withdrawn because it would compensate nothing.
 const NOTHING_TO_COMPENSATE: &str = "the event that it compensates never arrived at this destination";
@@ -149,14 +153,21 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         TaskResult::Settled
     }
 
-    /// Stores that the decreases among the events are about to be called. Returns those that must not be called.
-    async fn begin_decreases(&self, events: &[OutgoingEvent]) -> Result<Vec<Refused>, store::Error> {
+    /// Stores that the decreases among the events are about to be called, after decisions have seen what may block
+    /// them. Returns those that must not be called; `None` if that is not known.
+    async fn begin_decreases(&self, events: &[OutgoingEvent]) -> Option<Vec<Refused>> {
         let decreases = events.iter().filter(|event| event.header.decreases_capacity());
-        let leases: Vec<Lease> = decreases.map(|event| event.lease).collect();
+        let (leases, targets): (Vec<Lease>, Vec<TargetKey>) =
+            decreases.map(|event| (event.lease, TargetKey::from_stored(&event.header.subject))).unzip();
         if leases.is_empty() {
-            return Ok(Vec::new());
+            return Some(Vec::new());
         }
-        self.outbox.begin_calls(&self.options.name, leases).await
+        let started = self.outbox.clock().now;
+        self.withholding.recheck(targets).await.ok()?;
+        let refused = self.outbox.begin_calls(&self.options.name, leases).await.ok()?;
+        // Notifications may have been missed meanwhile, because the process was stopped.
+        let is_recent = self.outbox.clock().now.since(started) <= MAX_RECHECK_AGE;
+        is_recent.then_some(refused)
     }
 
     /// Sends the events that still may be sent. This is checked right before the call, because an event can wait
@@ -221,9 +232,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     ) {
         let refused = self.begin_decreases(batch).await;
         let refusal = |event: &OutgoingEvent| match &refused {
-            // The store cannot say whether the decrease may be sent. It keeps its place.
-            Err(_) => event.header.decreases_capacity().then_some(None),
-            Ok(refused) => {
+            // It keeps its place.
+            None => event.header.decreases_capacity().then_some(None),
+            Some(refused) => {
                 let refused = refused.iter().find(|refused| refused.lease == event.lease);
                 refused.map(|refused| Some(refused.reason))
             }

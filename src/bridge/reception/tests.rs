@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use serde_json::json;
+
 use super::*;
 use crate::domain::control::ReceptionGap;
 use crate::domain::engine::Policy;
 use crate::domain::rate::PerMinute;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
+use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::{Memory, Store};
+use crate::store::{DeliveryQueue as _, Lease, Memory, RefusalReason, Store};
 use crate::telemetry::Metrics;
+use crate::testing;
 
 /// A bridge with the sources `prod` and `lab` on an in-memory store, whose clocks the test sets, in seconds.
 struct World {
@@ -64,17 +68,44 @@ fn policy() -> Policy {
     }
 }
 
+const CONFIG: &str = "
+sources: { prod: {}, lab: {} }
+destinations: { queue: { file: { path: queue.jsonl } } }
+rules: [rules.yaml]
+";
+const RULES: &str = r#"
+defaults: { send_to: [queue] }
+rules:
+  - name: idle
+    matchers: [alertname = Idle]
+    target: { platform: custom, kind: pool, name: workers }
+    on_firing: { scale_in: { by: 1 }, stabilization_window: 0s }
+"#;
+
 impl World {
     fn new() -> Self {
+        Self::with(rules(), sources(&["prod", "lab"]))
+    }
+
+    /// With the rule `idle`, which decreases capacity.
+    fn with_decrease() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).unwrap();
+        std::fs::write(dir.path().join("rules.yaml"), RULES).unwrap();
+        let settings = testing::load(&dir.path().join("scalebridge.yaml")).unwrap();
+        Self::with(settings.rules, settings.sources)
+    }
+
+    fn with(rules: Arc<RuleTable>, sources: BTreeMap<Name, Source>) -> Self {
         let (clock, boot_clock) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicU64::new(0)));
         let (store_clock, read_boot_clock) = (clock.clone(), boot_clock.clone());
         let store_clock = Arc::new(move || at(store_clock.load(Ordering::Relaxed)));
-        let store = Store::Memory(Memory::new(&[], store_clock));
+        let store = Store::Memory(Memory::new(&[name("queue")], store_clock));
         let metrics = Metrics::new();
         let bridge = Bridge::with_boot_clock(
             store.clone(),
-            rules(),
-            sources(&["prod", "lab"]),
+            rules,
+            sources,
             policy(),
             metrics.clone(),
             Arc::new(move || Duration::from_secs(read_boot_clock.load(Ordering::Relaxed))),
@@ -112,6 +143,29 @@ impl World {
         let snapshot = self.bridge.0.snapshot.load_full();
         let work = super::super::Work::Due(Vec::new());
         self.bridge.transact(snapshot, Keys::default(), work).await.unwrap();
+    }
+
+    /// Emits the decrease and claims it, as its worker does before a call.
+    async fn claim_decrease(&self) -> Lease {
+        let alert = json!({
+            "status": "firing", "labels": { "alertname": "Idle" }, "annotations": {},
+            "startsAt": self.store.now().to_millis_string(), "fingerprint": "idle",
+        });
+        let body = json!({ "version": "4", "alerts": [alert] }).to_string();
+        let notification = testing::parse_notification(body.as_bytes()).unwrap();
+        let source = self.bridge.source("prod").unwrap();
+        self.bridge.ingest(&source, notification, None).await.unwrap();
+        let claimed = self.store.claim(&name("queue"), 10).await.unwrap();
+        assert_eq!(claimed.len(), 1);
+        claimed[0].lease
+    }
+
+    /// Why the worker must not call the decrease, after it has asked for a recheck.
+    async fn refusal(&self, lease: Lease) -> Option<RefusalReason> {
+        let target = TargetKey::from_stored("custom/pool/-/-/-/-/workers");
+        self.bridge.recheck_before_call(vec![target]).await.unwrap();
+        let refused = self.store.begin_calls(&name("queue"), vec![lease]).await.unwrap();
+        refused.first().map(|refused| refused.reason)
     }
 
     fn metric(&self, series: &str) -> f64 {
@@ -247,4 +301,26 @@ async fn a_gap_that_is_not_committed_stays_known_and_is_one_until_the_last_refus
     world.pass(61, false);
     world.bridge.0.gaps.forget_ended(at(661));
     assert_eq!(world.seen("prod"), Some(gap(0, 600, GapCause::Store)));
+}
+
+#[tokio::test]
+async fn a_decrease_is_not_called_in_a_gap_of_its_source_that_is_not_committed() {
+    for (refused, expected) in
+        [(None, None), (Some("lab"), None), (Some("prod"), Some(RefusalReason::Superseded))]
+    {
+        let world = World::with_decrease();
+        world.pass(10, false);
+        let lease = world.claim_decrease().await;
+        refused.into_iter().for_each(|source| world.refuse(source, GapCause::Refused));
+        assert_eq!(world.refusal(lease).await, expected, "refused by {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_decrease_is_not_called_after_the_process_was_stopped() {
+    let world = World::with_decrease();
+    world.pass(10, false);
+    let lease = world.claim_decrease().await;
+    world.pass(6, true);
+    assert_eq!(world.refusal(lease).await, Some(RefusalReason::Superseded));
 }

@@ -151,10 +151,15 @@ impl GapTracker {
         self.last_tick.fetch_max(reading, Ordering::AcqRel);
     }
 
+    /// Whether some gap is not committed.
+    pub(in crate::bridge) fn has_pending(&self, now: Time) -> bool {
+        self.tick(now);
+        self.has_pending.load(Ordering::Acquire)
+    }
+
     /// The controls with the gaps that are not committed; `None` if all are.
     pub(in crate::bridge) fn fold(&self, controls: &Controls, now: Time) -> Option<Folded> {
-        self.tick(now);
-        if !self.has_pending.load(Ordering::Acquire) {
+        if !self.has_pending(now) {
             return None;
         }
         let mut gaps = self.gaps.lock();

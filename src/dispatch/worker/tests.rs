@@ -14,6 +14,7 @@ use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::{EncodedEvent, EventHeader};
+use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::{
     Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, RefusalReason, Refused, Settlement,
@@ -43,6 +44,11 @@ struct Inner {
     health_changes: Mutex<Vec<Option<String>>>,
     /// The targets that a pause or hold covers.
     withheld: Mutex<BTreeSet<String>>,
+    /// The targets whose decreases are taken back before they are called.
+    taken_back: Mutex<BTreeSet<String>>,
+    /// How long the recheck before a call takes, and the targets of all of them.
+    recheck_time: Mutex<Duration>,
+    rechecked: Mutex<Vec<String>>,
 }
 
 type AnswerFn = dyn Fn(&[OutgoingEvent], usize) -> Result<Vec<Answer>, Failure> + Send + Sync;
@@ -51,6 +57,7 @@ type AnswerFn = dyn Fn(&[OutgoingEvent], usize) -> Result<Vec<Answer>, Failure> 
 struct Faults {
     claims: Vec<Error>,
     settles: Vec<Error>,
+    rechecks: Vec<Error>,
 }
 
 #[derive(Clone)]
@@ -119,6 +126,9 @@ impl WorkerHarness {
             outcomes: Mutex::default(),
             health_changes: Mutex::default(),
             withheld: Mutex::default(),
+            taken_back: Mutex::default(),
+            recheck_time: Mutex::default(),
+            rechecked: Mutex::default(),
         }))
     }
 
@@ -172,8 +182,29 @@ impl WorkerHarness {
         let withheld = self.clone();
         let withholding =
             Withholding::new(move |event, _| withheld.0.withheld.lock().contains(&*event.subject));
+        let harness = self.clone();
+        let withholding = withholding.with_recheck(move |targets| {
+            let harness = harness.clone();
+            async move { harness.recheck(&targets).await }
+        });
         let worker = Worker::new(options, self.clone(), self.clone(), self.clone()).withholding(withholding);
         (stop.clone(), tokio::spawn(worker.run(stop)))
+    }
+
+    /// Takes back the decreases of the targets that are to be taken back.
+    async fn recheck(&self, targets: &[TargetKey]) -> Result<(), Error> {
+        if let Some(fault) = self.0.faults.lock().rechecks.pop() {
+            return Err(fault);
+        }
+        let time = *self.0.recheck_time.lock();
+        tokio::time::sleep(time).await;
+        let subjects = targets.iter().map(|target| target.as_str().to_owned());
+        self.0.rechecked.lock().extend(subjects);
+        let taken_back = self.0.taken_back.lock();
+        let mut deliveries = self.0.deliveries.lock();
+        let cancelled = deliveries.values_mut().filter(|delivery| taken_back.contains(&delivery.subject));
+        cancelled.for_each(|delivery| delivery.cancelled = true);
+        Ok(())
     }
 
     /// Runs a worker for `time` of virtual time.

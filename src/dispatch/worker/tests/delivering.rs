@@ -120,3 +120,34 @@ async fn a_permanent_failure_is_a_dead_letter_at_once() {
     );
     assert!(harness.0.health_changes.lock().is_empty(), "a permanent failure does not affect the health");
 }
+
+#[tokio::test(start_paused = true)]
+async fn decreases_are_rechecked_right_before_their_call() {
+    let harness = WorkerHarness::new(deliver_all);
+    harness.0.taken_back.lock().insert("taken back".to_owned());
+    harness.0.faults.lock().rechecks = vec![Error::Unavailable("disk full".into())];
+    harness.emit(1, "a", "scale_in");
+    harness.emit(2, "taken back", "scale_in");
+    harness.emit(3, "b", "scale_out");
+    harness.run(1, seconds(10)).await;
+    assert_eq!(harness.outcomes(1), ["not_called", "delivered"], "it was not known whether it may be called");
+    assert_eq!(harness.outcomes(2), ["not_called", "withdrawn"]);
+    assert_eq!(harness.outcomes(3), ["delivered"]);
+    let rechecked: BTreeSet<String> = harness.0.rechecked.lock().iter().cloned().collect();
+    assert_eq!(rechecked, ["a".to_owned(), "taken back".to_owned()].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decrease_is_not_called_long_after_its_recheck() {
+    let harness = WorkerHarness::new(deliver_all);
+    *harness.0.recheck_time.lock() = seconds(6);
+    harness.emit(1, "a", "scale_in");
+    let (stop, worker) = harness.start(1);
+    tokio::time::sleep(seconds(20)).await;
+    assert!(harness.sends().is_empty(), "the process was stopped meanwhile");
+    *harness.0.recheck_time.lock() = seconds(1);
+    tokio::time::sleep(seconds(60)).await;
+    stop.cancel();
+    worker.await.unwrap();
+    assert_eq!(harness.outcomes(1).last(), Some(&"delivered"));
+}
