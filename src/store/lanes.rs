@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::lane::Lane;
+use super::tracking::Successes;
 use super::{DestinationStats, Error, Retries};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -27,16 +28,9 @@ pub(super) struct LaneHandle {
     /// The maximum number of undelivered events; `u64::MAX` for no limit.
     max_backlog: AtomicU64,
     lane: Mutex<Lane>,
-    calls: Mutex<Calls>,
+    /// When a call has succeeded last, since the store was opened.
+    last_success: Mutex<Option<Time>>,
     wakeup: Notify,
-}
-
-/// The outcomes of calls since the store was opened.
-#[derive(Debug, Default)]
-struct Calls {
-    /// Whether the last call has succeeded.
-    succeeds: bool,
-    last_success: Option<Time>,
 }
 
 /// All lane handles by destination. Cheap to clone; clones share the map.
@@ -99,7 +93,14 @@ impl LaneHandle {
     /// A handle without a backlog limit.
     pub(super) fn new(name: Name, id: i64, lane: Lane) -> Self {
         let max_backlog = AtomicU64::new(u64::MAX);
-        Self { name, id, max_backlog, lane: Mutex::new(lane), calls: Mutex::default(), wakeup: Notify::new() }
+        Self {
+            name,
+            id,
+            max_backlog,
+            lane: Mutex::new(lane),
+            last_success: Mutex::default(),
+            wakeup: Notify::new(),
+        }
     }
 
     /// Sets the maximum number of undelivered events; `None` for no limit.
@@ -121,20 +122,16 @@ impl LaneHandle {
 
     /// When a call has succeeded last, since the store was opened.
     pub(super) fn last_success(&self) -> Option<Time> {
-        self.calls.lock().last_success
+        *self.last_success.lock()
     }
 
-    /// Adds the outcomes of calls, in their order: the time of each success, `None` for a failure. Returns whether one
-    /// has succeeded after a failure, or for the first time since the store was opened.
-    pub(super) fn add_calls(&self, outcomes: impl IntoIterator<Item = Option<Time>>) -> bool {
-        let mut calls = self.calls.lock();
-        let mut has_recovered = false;
-        for outcome in outcomes {
-            has_recovered |= outcome.is_some() && !calls.succeeds;
-            calls.succeeds = outcome.is_some();
-            calls.last_success = calls.last_success.max(outcome);
-        }
-        has_recovered
+    /// Adds the times of calls that have succeeded.
+    pub(super) fn add_successes(&self, times: impl IntoIterator<Item = Time>) -> Option<Successes> {
+        let last = times.into_iter().max()?;
+        let mut last_success = self.last_success.lock();
+        let before = *last_success;
+        *last_success = before.max(Some(last));
+        Some(Successes { before, last })
     }
 
     /// Ends all leases.

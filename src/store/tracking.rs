@@ -12,8 +12,10 @@ pub(super) struct Watch {
     pub tracks_events: bool,
     /// It is processed when one of them arrives.
     pub awaits_delivery: bool,
-    /// It is processed when calls to one of these destinations succeed again.
+    /// It is processed when a call to one of these destinations has succeeded.
     pub destinations: Vec<Name>,
+    /// When its waits for them have begun: only a later success counts.
+    pub waiting_since: Vec<Time>,
     /// It waits for destinations that are not known since the store was opened.
     pub awaits_unknown_destination: bool,
 }
@@ -26,6 +28,7 @@ impl Watch {
             tracks_events: state.tracked_events().next().is_some(),
             awaits_delivery: state.awaits_delivery(),
             destinations: awaited.cloned().collect(),
+            waiting_since: state.destination_waits().collect(),
             awaits_unknown_destination: false,
         }
     }
@@ -40,9 +43,26 @@ impl Watch {
         self.awaits_unknown_destination || !self.destinations.is_empty()
     }
 
-    /// Whether it waits for this one.
-    pub(super) fn awaits(&self, destination: &Name) -> bool {
-        self.awaits_unknown_destination || self.destinations.contains(destination)
+    /// Whether these calls to this destination are the first ones that succeed since one of its waits has begun.
+    pub(super) fn awaits(&self, destination: &Name, successes: Successes) -> bool {
+        let is_first = self.waiting_since.iter().any(|&since| successes.are_first_since(since));
+        self.destinations.contains(destination) && is_first
+            || self.awaits_unknown_destination && successes.before.is_none()
+    }
+}
+
+/// Calls to a destination that have succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Successes {
+    /// The last success before them, since the store was opened.
+    pub before: Option<Time>,
+    /// The last of them.
+    pub last: Time,
+}
+
+impl Successes {
+    fn are_first_since(self, since: Time) -> bool {
+        since < self.last && self.before.is_none_or(|before| before <= since)
     }
 }
 

@@ -162,6 +162,11 @@ impl TargetState {
         self.deferred_actions().any(|deferred| deferred.wait.is_some())
     }
 
+    /// When each wait of a deferred action for a destination has begun.
+    pub fn destination_waits(&self) -> impl Iterator<Item = Time> {
+        self.deferred_actions().filter_map(|deferred| deferred.wait).map(|wait| wait.since)
+    }
+
     /// The rules with an open episode, except heartbeats.
     pub fn open_episodes(&self) -> impl Iterator<Item = &Name> {
         let open = self.all_rules().filter(|(_, rule)| {

@@ -11,7 +11,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::lane::{Lookup, Marks, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
-use crate::store::tracking::{self, Status, Watch};
+use crate::store::tracking::{self, Status, Successes, Watch};
 use crate::store::{DeliveryId, EventSeq};
 
 impl Inner {
@@ -149,9 +149,10 @@ impl Inner {
         }
     }
 
-    /// Calls to a destination succeed again.
-    pub(super) fn destination_succeeded(&mut self, destination: &Name) {
-        let keys = self.states.keys().filter(|key| self.watch(key, Some(destination)).awaits(destination));
+    /// Calls to a destination have succeeded.
+    pub(super) fn destination_succeeded(&mut self, destination: &Name, successes: Successes) {
+        let awaits = |key: &&TargetKey| self.watch(key, Some(destination)).awaits(destination, successes);
+        let keys = self.states.keys().filter(awaits);
         let keys: Vec<TargetKey> = keys.cloned().collect();
         self.changed.extend(keys);
     }

@@ -102,8 +102,9 @@ impl Memory {
         handle.with_lane(Lane::retry_at_once);
         let now = self.now();
         self.with_inner(|inner| {
-            handle.add_calls([Some(now)]);
-            inner.destination_succeeded(destination);
+            if let Some(successes) = handle.add_successes([now]) {
+                inner.destination_succeeded(destination, successes);
+            }
         });
         self.publish_due();
     }
@@ -271,14 +272,10 @@ impl DeliveryQueue for Memory {
                 if !handle.with_lane(|lane| lane.holds(lease)) {
                     continue;
                 }
-                let outcome = match &settlement {
-                    Settlement::Delivered { .. } => Some(Some(clock.now)),
-                    Settlement::Retry { .. } | Settlement::Dead { called: true, .. } => Some(None),
-                    _ => None,
-                };
+                let is_delivered = matches!(settlement, Settlement::Delivered { .. });
                 inner.settle(clock, handle, lease.seq(), settlement);
-                if handle.add_calls(outcome) {
-                    inner.destination_succeeded(&handle.name);
+                if let Some(successes) = handle.add_successes(is_delivered.then_some(clock.now)) {
+                    inner.destination_succeeded(&handle.name, successes);
                 }
             }
         });

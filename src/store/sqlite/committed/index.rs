@@ -19,7 +19,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::fast_map;
 use crate::store::sqlite::codec::tracked_events::TargetEvents;
-use crate::store::tracking::Watch;
+use crate::store::tracking::{Successes, Watch};
 
 /// A keyed hash of a target's key or an alert's identity. Its 128 bits and secret key exclude collisions in
 /// practice, also deliberate ones.
@@ -102,6 +102,8 @@ pub(crate) struct Index {
     recheck_queue: RecheckQueue,
     /// The changes of deliveries for which targets wait; only those that wait for some.
     watches: fast_map::Map<i64, Watch>,
+    /// Those of them that wait for a destination: few, and asked for after each success.
+    awaiting_destination: fast_map::Set<i64>,
     hot: fast_map::Map<i64, Arc<CachedTarget>>,
     cold: fast_map::Map<i64, Arc<CachedTarget>>,
 }
@@ -162,7 +164,18 @@ impl Index {
         if watch.awaits_delivery || watch.awaits_destination() {
             self.restore_recheck(id, now);
         }
-        self.watches.insert(id, watch);
+        self.put_watch(id, watch);
+    }
+
+    fn put_watch(&mut self, id: i64, watch: Watch) {
+        match watch.awaits_destination() {
+            true => drop(self.awaiting_destination.insert(id)),
+            false => drop(self.awaiting_destination.remove(&id)),
+        }
+        match watch.is_empty() {
+            true => drop(self.watches.remove(&id)),
+            false => drop(self.watches.insert(id, watch)),
+        }
     }
 
     /// Adds a target for which a delivery has changed when the store is opened.
@@ -184,10 +197,11 @@ impl Index {
         self.recheck_queue.has_changed_delivery(id) || layers.0.into_iter().flatten().any(is_staged)
     }
 
-    /// Calls to a destination succeed again: the targets that wait for it have to be processed.
-    pub(crate) fn destination_succeeded(&mut self, destination: &Name, now: Time) {
-        let waiting = self.watches.iter().filter(|(_, watch)| watch.awaits(destination));
-        let waiting: Vec<i64> = waiting.map(|(id, _)| *id).collect();
+    /// Calls to a destination have succeeded: the targets that wait for that have to be processed.
+    pub(crate) fn destination_succeeded(&mut self, destination: &Name, successes: Successes, now: Time) {
+        let awaits =
+            |id: &&i64| self.watches.get(id).is_some_and(|watch| watch.awaits(destination, successes));
+        let waiting: Vec<i64> = self.awaiting_destination.iter().filter(awaits).copied().collect();
         for id in waiting {
             self.recheck_queue.apply(RecheckChange::DeliveryChanged(id, now));
         }
@@ -302,10 +316,7 @@ impl Index {
             self.recheck_queue.apply(change);
         }
         for (id, watch) in overlay.watches {
-            match watch.is_empty() {
-                true => drop(self.watches.remove(&id)),
-                false => drop(self.watches.insert(id, watch)),
-            }
+            self.put_watch(id, watch);
         }
         for (id, known) in overlay.states {
             // A new state is freed while it is still in the processor's cache: in a storm nearly all states

@@ -90,13 +90,10 @@ impl LaneChanges {
         self.effects.keys().chain(&self.blocked_by_retry).copied().collect()
     }
 
-    /// The calls with a known end, in their order: when a call has succeeded, and `None` for one that has failed.
-    pub(crate) fn calls(&self) -> impl Iterator<Item = Option<Time>> {
+    /// When calls have succeeded.
+    pub(crate) fn successes(&self) -> impl Iterator<Item = Time> {
         self.changes.iter().filter_map(|change| match *change {
-            LaneChange::Settle(_, Outcome::Delivered, at) => Some(Some(at)),
-            LaneChange::Settle(_, Outcome::Retry { .. } | Outcome::Dead { was_called: true }, _) => {
-                Some(None)
-            }
+            LaneChange::Settle(_, Outcome::Delivered, at) => Some(at),
             _ => None,
         })
     }

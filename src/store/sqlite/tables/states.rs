@@ -381,6 +381,7 @@ pub(crate) fn watch_of_bits(bits: i64) -> Watch {
         tracks_events: bits & 1 != 0,
         awaits_delivery: bits & 2 != 0,
         destinations: Vec::new(),
+        waiting_since: Vec::new(),
         awaits_unknown_destination: bits & 4 != 0,
     }
 }

@@ -99,12 +99,12 @@ impl Writer {
         }
     }
 
-    /// Queues the targets that wait for destinations to which calls succeed again.
+    /// Queues the targets that wait for destinations to which calls have succeeded.
     fn publish_calls(&mut self, lanes: &Map<Name, LaneChanges>) {
         for (name, changes) in lanes {
             let Some(handle) = self.outbox.lanes.get(name) else { continue };
-            if handle.add_calls(changes.calls()) {
-                self.states.index.destination_succeeded(name, self.clock.now());
+            if let Some(successes) = handle.add_successes(changes.successes()) {
+                self.states.index.destination_succeeded(name, successes, self.clock.now());
             }
         }
     }
