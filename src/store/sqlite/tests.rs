@@ -3,8 +3,15 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use rusqlite::StatementStatus;
+use serde_json::json;
+
+use super::tables::{delivery_status, receipts};
 use super::*;
+use crate::domain::delivery::GiveUp;
+use crate::domain::engine::DeliveryFeedback;
 use crate::domain::name::Name;
+use crate::store::tests::tracking::tracking;
 use crate::store::{Changes, NewEvent};
 
 fn queue() -> Name {
@@ -150,4 +157,60 @@ async fn a_failing_target_does_not_repeat_delivered_events_of_other_targets() {
     settle(&store, vec![(lease, Settlement::Delivered { answer: None }), (lease, retry)]).await;
     store.close().await;
     assert_eq!(count(dir.path(), "deliveries"), 0);
+}
+
+/// A transaction about the target `a` that tells what it knows about deliveries.
+fn asking(writer: &mut Writer, changes: impl Fn() -> Changes + Send + 'static) -> DeliveryFeedback {
+    let (reply, answer) = oneshot::channel();
+    let (sender, known) = mpsc::channel();
+    let decide: DecideFn = Box::new(move |view| {
+        sender.send(view.deliveries.clone()).unwrap();
+        changes()
+    });
+    let keys = Keys { targets: vec![TargetKey::from_stored("a")], alerts: Vec::new() };
+    writer.process_batch(vec![Command::Transact { keys, decide, reply }]);
+    assert!(answer.blocking_recv().unwrap().is_ok());
+    known.recv().unwrap()
+}
+
+/// An event about the target `a`.
+fn readable_event(id: &str) -> NewEvent {
+    let body = json!({
+        "specversion": "1.0", "id": id, "source": "/scalebridge/prod", "type": "io.scalebridge.scale_out.v1",
+        "subject": "a", "sequence": "7", "expirytime": "2027-01-01T00:00:00Z",
+        "data": { "rule": "nodes", "phase": "firing", "action": "scale_out", "alerts": [] },
+    });
+    NewEvent {
+        target: TargetKey::from_stored("a"),
+        acting: [queue()].into(),
+        destinations: [queue()].into(),
+        may_decrease_capacity: false,
+        reverts: Arc::default(),
+        episode_phase: None,
+        body: body.to_string().as_str().into(),
+    }
+}
+
+#[test]
+fn a_step_makes_as_many_statements_for_a_thousand_dead_letters_as_for_one() {
+    let statements = |count: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path(), 100_000);
+        writer.outbox.lanes.require(&queue()).unwrap().set_max_backlog(Some(0));
+        asking(&mut writer, move || {
+            let ids: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+            let tracked: Vec<&str> = ids.iter().map(String::as_str).collect();
+            Changes {
+                states: vec![(TargetKey::from_stored("a"), tracking(&tracked))],
+                events: ids.iter().map(|id| readable_event(id)).collect(),
+                ..Changes::default()
+            }
+        });
+        let known = asking(&mut writer, Changes::default);
+        let deliveries = &known.events[&TargetKey::from_stored("a")];
+        assert_eq!(deliveries.values().filter(|one| one.given_up == Some(GiveUp::Rejected)).count(), count);
+        let run = |sql| writer.connection.prepare_cached(sql).unwrap().get_status(StatementStatus::Run);
+        [delivery_status::SELECT_ROWS, delivery_status::SELECT_EMISSIONS, receipts::SELECT_ALL].map(run)
+    };
+    assert_eq!(statements(1000), statements(1));
 }

@@ -15,7 +15,7 @@ mod faults;
 mod properties;
 mod query;
 mod tally;
-mod tracking;
+pub(super) mod tracking;
 mod unreadable;
 
 use std::sync::Arc;

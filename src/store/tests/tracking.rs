@@ -7,7 +7,7 @@ use crate::domain::state::{self, DestinationWait, EmissionOutcome};
 use crate::store::{DeliveryState, RefusalReason};
 
 /// A state that tracks these events.
-pub(super) fn tracking(events: &[&str]) -> TargetState {
+pub(in crate::store) fn tracking(events: &[&str]) -> TargetState {
     let emission = |id: &&str| state::Emission {
         id: (*id).into(),
         rule: name("nodes"),
@@ -522,4 +522,31 @@ async fn the_receipts_of_a_destination_are_found_and_pruned_with_their_events() 
     harness.prune().await;
     assert!(harness.count("events") <= 1);
     assert!(harness.count("receipts") <= 2);
+}
+
+#[tokio::test]
+async fn the_delivery_of_many_events_is_known_after_a_restart() {
+    let mut harness = StoreHarness::sqlite();
+    let ids: Vec<String> = (0..30).map(|number| format!("event-{number}")).collect();
+    let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for id in &all {
+        harness.emit_acting("a", Kind::Out, id, &["queue", "journal"], &["queue", "journal"], &all).await;
+    }
+    for (number, id) in all.iter().enumerate() {
+        let settlement = match number % 3 {
+            0 => SUCCESS,
+            1 => dead_because(GiveUp::Expired, true),
+            _ => dead_because(GiveUp::Rejected, false),
+        };
+        harness.claim_and_settle("queue", id, settlement).await;
+        if number < 20 {
+            harness.claim_and_settle("journal", id, SUCCESS).await;
+        }
+    }
+    let before = harness.deliveries("a").await.events;
+    assert_eq!(before[&key("a")].values().filter(|one| one.is_pending).count(), 10);
+    harness.restart().await;
+    assert_eq!(harness.deliveries("a").await.events, before);
+    harness.restart_for(&[name("queue")]).await;
+    assert_eq!(harness.deliveries("a").await.events, before, "also without the lane of a destination");
 }

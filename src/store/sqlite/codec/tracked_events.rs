@@ -11,6 +11,10 @@ use super::varint;
 use crate::domain::event::LegacyEvent;
 use crate::domain::phase::Phase;
 use crate::store::EventSeq;
+use crate::store::fast_map::{Map, Set};
+
+/// A list of more events is not searched from its beginning for each of them.
+const MAX_LINEAR_SEARCH: usize = 8;
 
 /// A listed event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,22 @@ impl TargetEvents {
         self.list.iter().flatten().find(|event| event.id == id)
     }
 
+    /// The listed events with these ids.
+    pub(crate) fn find_all<'i>(
+        &self,
+        ids: impl Iterator<Item = &'i Arc<str>>,
+    ) -> Vec<(&'i Arc<str>, TrackedEvent)> {
+        let list = self.list.as_deref().unwrap_or_default();
+        // The first event with an id counts.
+        let by_id: Option<Map<u64, &TrackedEvent>> = (list.len() > MAX_LINEAR_SEARCH)
+            .then(|| list.iter().rev().map(|event| (event.id, event)).collect());
+        let find = |id: &str| match &by_id {
+            Some(by_id) => by_id.get(&hash(id)).copied(),
+            None => self.find(id),
+        };
+        ids.filter_map(|id| Some((id, *find(id)?))).collect()
+    }
+
     /// The `on_firing` events of an episode; `None` if unknown.
     pub(crate) fn firing(&self, episode: u64) -> Option<Vec<FiringEventRef>> {
         let list = self.list.as_ref()?.iter().filter(|event| event.is_firing(episode));
@@ -67,6 +87,7 @@ impl TargetEvents {
         if self.list.is_none() && had_open && !open.is_empty() {
             return Self::default();
         }
+        let known: Set<u64> = known.iter().copied().collect();
         let is_wanted = |event: &&TrackedEvent| {
             event.phase == Phase::Firing && open.contains(&event.episode) || known.contains(&event.id)
         };

@@ -1,25 +1,34 @@
 //! What decisions know about the delivery of events.
 
-use rusqlite::{Connection, OptionalExtension};
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::deliveries::OutboxTable;
 use super::receipts;
-use crate::domain::delivery::{EventDelivery, GiveUp};
+use crate::domain::delivery::GiveUp;
 use crate::domain::engine::DeliveryFeedback;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
+use crate::store::fast_map::Map;
 use crate::store::lane::Lookup;
-use crate::store::sqlite::codec::tracked_events::TrackedEvent;
 use crate::store::sqlite::committed::index::CachedTarget;
 use crate::store::sqlite::committed::lane_changes::Effect;
 use crate::store::sqlite::committed::staged::WriteBatch;
 use crate::store::sqlite::file::delivery_state::{CALLED, DeliveryState, EXPIRED, UNCERTAIN};
 use crate::store::tracking::{self, Status};
 
-const SELECT_ROW: &str = "SELECT state, flags, due FROM deliveries WHERE destination = ?1 AND event = ?2";
+/// The rows of these events. The list is JSON.
+pub(crate) const SELECT_ROWS: &str = "
+    SELECT event, state, flags, due FROM deliveries
+    WHERE destination = ?1 AND event IN (SELECT value FROM json_each(?2))";
+/// When these events were emitted.
+pub(crate) const SELECT_EMISSIONS: &str =
+    "SELECT id, at FROM events WHERE id IN (SELECT value FROM json_each(?1))";
 
-/// The delivery of the events that these targets track, including the changes of the batch so far.
+/// The delivery of the events that these targets track, including the changes of the batch so far. The number of
+/// statements does not depend on the number of events.
 pub(crate) fn read<'a>(
     connection: &Connection,
     outbox: &mut OutboxTable,
@@ -28,17 +37,26 @@ pub(crate) fn read<'a>(
 ) -> rusqlite::Result<DeliveryFeedback> {
     let mut deliveries = DeliveryFeedback::default();
     let mut awaits_destination = false;
+    let (mut asked, mut wanted) = (Vec::new(), Vec::new());
     for target in targets {
         awaits_destination |= outbox.lanes.all().keys().any(|name| target.state.awaits_destination(name));
         if !target.events.legacy.is_empty() {
             deliveries.legacy.insert(target.key.clone(), target.events.legacy.to_vec());
         }
         let legacy = target.events.legacy.iter().map(|event| &event.id);
-        for id in target.state.tracked_events().chain(legacy) {
-            let Some(event) = target.events.find(id) else { continue };
-            if let Some(delivery) = of_event(connection, outbox, batch, event)? {
-                deliveries.events.entry(target.key.clone()).or_default().insert(id.clone(), delivery);
-            }
+        for (id, event) in target.events.find_all(target.state.tracked_events().chain(legacy)) {
+            let destinations = outbox.routes.destinations(connection, batch, event.acting)?;
+            wanted.extend(destinations.iter().map(|name| (name.clone(), event.seq)));
+            asked.push((&target.key, id, destinations.len()));
+        }
+    }
+    let mut found = statuses(connection, outbox, batch, &wanted)?.into_iter();
+    for (key, id, count) in asked {
+        let of_event: Vec<Status> = found.by_ref().take(count).flatten().collect();
+        // Without any, nothing is known about the event any more.
+        if !of_event.is_empty() {
+            let events = deliveries.events.entry(key.clone()).or_default();
+            events.insert(id.clone(), tracking::combine(of_event));
         }
     }
     if awaits_destination || !deliveries.events.is_empty() {
@@ -51,21 +69,6 @@ pub(crate) fn read<'a>(
     Ok(deliveries)
 }
 
-/// The delivery of an event to its acting destinations; `None` if nothing is known about it any more.
-fn of_event(
-    connection: &Connection,
-    outbox: &mut OutboxTable,
-    batch: &WriteBatch,
-    event: &TrackedEvent,
-) -> rusqlite::Result<Option<EventDelivery>> {
-    let destinations = outbox.routes.destinations(connection, batch, event.acting)?;
-    let mut all = Vec::with_capacity(destinations.len());
-    for name in destinations.iter() {
-        all.extend(status(connection, outbox, batch, name, event.seq)?);
-    }
-    Ok(Some(all).filter(|all| !all.is_empty()).map(tracking::combine))
-}
-
 /// The delivery of an event to a destination; `None` if nothing is known about it.
 pub(crate) fn status(
     connection: &Connection,
@@ -74,63 +77,130 @@ pub(crate) fn status(
     destination: &Name,
     seq: EventSeq,
 ) -> rusqlite::Result<Option<Status>> {
-    let effect = batch.effect(destination, seq.0);
-    if let Some(Effect::Arrived(at)) = effect {
-        return Ok(Some(Status::Arrived(at)));
-    }
-    let lane = outbox.lanes.get(destination);
-    let found = lane.as_ref().map(|handle| handle.with_lane(|lane| lane.look_up(seq)));
-    match found.filter(|_| effect.is_none()) {
-        Some(Lookup::Unsettled { is_uncertain }) => return Ok(Some(Status::Pending { is_uncertain })),
-        Some(Lookup::Arrived(at)) => return Ok(Some(Status::Arrived(at))),
-        _ => {}
-    }
-    let position = match &lane {
-        Some(handle) => Some((handle.id, 0)),
-        None => destination_row(connection, destination)?,
-    };
-    let Some((id, cursor)) = position else { return Ok(None) };
-    let mut row = connection.prepare_cached(SELECT_ROW)?;
-    let row = row.query_row([id, seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-    if let Some((state, flags, due)) = row.optional()? {
-        return of_row(connection, state, flags, due, seq);
-    }
-    let is_pending = match found {
-        _ if effect.is_some() => true,
-        Some(Lookup::Settled) => false,
-        Some(_) => true,
-        None => seq.0 > cursor,
-    };
-    if let Some(receipt) = receipts::find(connection, id, seq.0)? {
-        return Ok(Some(Status::Arrived(receipt.at)));
-    }
-    if is_pending {
-        return Ok(Some(Status::Pending { is_uncertain: false }));
-    }
-    Ok(emitted_at(connection, seq)?.map(Status::Arrived))
+    Ok(statuses(connection, outbox, batch, &[(destination.clone(), seq)])?.pop().flatten())
 }
 
-fn of_row(
+/// The delivery of events to destinations, in their order; `None` for those about which nothing is known.
+fn statuses(
     connection: &Connection,
-    state: DeliveryState,
-    flags: i64,
-    due: i64,
-    seq: EventSeq,
-) -> rusqlite::Result<Option<Status>> {
+    outbox: &OutboxTable,
+    batch: &WriteBatch,
+    wanted: &[(Name, EventSeq)],
+) -> rusqlite::Result<Vec<Option<Status>>> {
+    let mut found = vec![None; wanted.len()];
+    let mut stored: BTreeMap<&Name, Vec<Stored>> = BTreeMap::new();
+    for (index, (name, seq)) in wanted.iter().enumerate() {
+        let effect = batch.effect(name, seq.0);
+        if let Some(Effect::Arrived(at)) = effect {
+            found[index] = Some(Status::Arrived(at));
+            continue;
+        }
+        let lane = outbox.lanes.get(name);
+        let in_lane = lane.as_ref().map(|handle| handle.with_lane(|lane| lane.look_up(*seq)));
+        match in_lane.filter(|_| effect.is_none()) {
+            Some(Lookup::Unsettled { is_uncertain }) => {
+                found[index] = Some(Status::Pending { is_uncertain });
+            }
+            Some(Lookup::Arrived(at)) => found[index] = Some(Status::Arrived(at)),
+            _ => {
+                let is_settled = effect.is_none() && in_lane == Some(Lookup::Settled);
+                stored.entry(name).or_default().push(Stored { index, seq: seq.0, is_settled });
+            }
+        }
+    }
+    for (name, mut asked) in stored {
+        let id = match outbox.lanes.get(name) {
+            Some(handle) => handle.id,
+            None => {
+                let Some((id, cursor)) = destination_row(connection, name)? else { continue };
+                asked.iter_mut().for_each(|one| one.is_settled = one.seq <= cursor);
+                id
+            }
+        };
+        read_stored(connection, id, &asked, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// A delivery of which the lane does not know enough.
+struct Stored {
+    /// Its place in the result.
+    index: usize,
+    seq: i64,
+    /// Whether it is known to be settled.
+    is_settled: bool,
+}
+
+/// Reads what is stored about deliveries of a destination.
+fn read_stored(
+    connection: &Connection,
+    destination_id: i64,
+    asked: &[Stored],
+    found: &mut [Option<Status>],
+) -> rusqlite::Result<()> {
+    let mut rows = connection.prepare_cached(SELECT_ROWS)?;
+    let rows = rows.query_map(params![destination_id, list(asked)], |row| {
+        Ok((row.get::<_, i64>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?)))
+    })?;
+    let rows: Map<i64, (DeliveryState, i64, i64)> = rows.collect::<Result<_, _>>()?;
+    let (with_row, without): (Vec<&Stored>, Vec<&Stored>) =
+        asked.iter().partition(|one| rows.contains_key(&one.seq));
+    let (ids, count) = (list(without.iter().copied()), without.len());
+    let receipts = receipts::find_all(connection, destination_id, &ids, count)?;
+    // The events whose time of arrival is that of their emission.
+    let mut emitted = Vec::new();
+    for one in with_row {
+        match rows.get(&one.seq).map(|&(state, flags, due)| of_row(state, flags, due)) {
+            Some(None) => emitted.push(one),
+            status => found[one.index] = status.flatten(),
+        }
+    }
+    for one in without {
+        match receipts.get(&one.seq) {
+            Some(at) => found[one.index] = Some(Status::Arrived(*at)),
+            None if !one.is_settled => found[one.index] = Some(Status::Pending { is_uncertain: false }),
+            None => emitted.push(one),
+        }
+    }
+    if emitted.is_empty() {
+        return Ok(());
+    }
+    let mut times = connection.prepare_cached(SELECT_EMISSIONS)?;
+    let times = times.query_map([list(emitted.iter().copied())], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let times: Map<i64, i64> = times.collect::<Result<_, _>>()?;
+    for one in emitted {
+        found[one.index] = times.get(&one.seq).map(|at| Status::Arrived(Time::from_nanos(*at)));
+    }
+    Ok(())
+}
+
+/// Event numbers as JSON.
+fn list<'a>(all: impl IntoIterator<Item = &'a Stored>) -> String {
+    let mut list = String::from("[");
+    for one in all {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&one.seq.to_string());
+    }
+    list.push(']');
+    list
+}
+
+/// What a row says; `None` for an arrival before schema 9, which had no receipts: its time is that of the emission.
+fn of_row(state: DeliveryState, flags: i64, due: i64) -> Option<Status> {
     let is_uncertain = flags & (UNCERTAIN | CALLED) != 0;
-    Ok(match state {
-        DeliveryState::Retry => Some(Status::Pending { is_uncertain }),
+    Some(match state {
+        DeliveryState::Retry => Status::Pending { is_uncertain },
         DeliveryState::Dead => {
             let cause = if flags & EXPIRED == 0 { GiveUp::Rejected } else { GiveUp::Expired };
-            Some(Status::Dead { cause, is_uncertain })
+            Status::Dead { cause, is_uncertain }
         }
         DeliveryState::Cancelled | DeliveryState::Withdrawn | DeliveryState::Discarded => {
-            Some(Status::NotDelivered { is_uncertain })
+            Status::NotDelivered { is_uncertain }
         }
-        DeliveryState::Answered | DeliveryState::Arrived if due > 0 => {
-            Some(Status::Arrived(Time::from_nanos(due)))
-        }
-        DeliveryState::Answered | DeliveryState::Arrived => emitted_at(connection, seq)?.map(Status::Arrived),
+        DeliveryState::Answered | DeliveryState::Arrived if due > 0 => Status::Arrived(Time::from_nanos(due)),
+        DeliveryState::Answered | DeliveryState::Arrived => return None,
     })
 }
 
@@ -138,10 +208,4 @@ fn of_row(
 fn destination_row(connection: &Connection, destination: &Name) -> rusqlite::Result<Option<(i64, i64)>> {
     let mut row = connection.prepare_cached("SELECT id, cursor FROM destinations WHERE name = ?1")?;
     row.query_row([destination.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-}
-
-/// When the event was emitted: the time of an arrival before schema 9, which had no receipts.
-fn emitted_at(connection: &Connection, seq: EventSeq) -> rusqlite::Result<Option<Time>> {
-    let mut at = connection.prepare_cached("SELECT at FROM events WHERE id = ?1")?;
-    at.query_row([seq.0], |row| row.get(0).map(Time::from_nanos)).optional()
 }

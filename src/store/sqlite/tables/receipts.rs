@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, params};
 
+use crate::domain::time::Time;
+use crate::store::fast_map::Map;
 use crate::store::sqlite::codec::receipts::{self, EncodedReceipts, MAX_BLOCK_SPAN, Receipt};
 
 const SELECT_NEAR: &str = "
@@ -42,6 +44,32 @@ pub(crate) fn find(
         }
     }
     Ok(None)
+}
+
+/// The blocks with receipts of these events, or near them. The list is JSON.
+pub(crate) const SELECT_ALL: &str = "
+    SELECT first, block FROM receipts WHERE destination = ?1 AND first IN (
+        SELECT r.first FROM json_each(?2) wanted JOIN receipts r
+        ON r.destination = ?1 AND r.first > wanted.value - ?3 AND r.first <= wanted.value
+        AND r.last >= wanted.value)";
+
+/// Reads when deliveries arrived that have receipts. `events` is a JSON list of `count` numbers.
+pub(crate) fn find_all(
+    connection: &Connection,
+    destination_id: i64,
+    events: &str,
+    count: usize,
+) -> rusqlite::Result<Map<i64, Time>> {
+    let mut found = Map::default();
+    if count == 0 {
+        return Ok(found);
+    }
+    let mut blocks = connection.prepare_cached(SELECT_ALL)?;
+    let mut rows = blocks.query(params![destination_id, events, MAX_BLOCK_SPAN])?;
+    while let Some(row) = rows.next()? {
+        found.extend(read(row)?.into_iter().map(|receipt| (receipt.seq.0, receipt.at)));
+    }
+    Ok(found)
 }
 
 /// Reads the receipts of events above this one.
