@@ -77,6 +77,12 @@ impl Lane {
         self.advance();
     }
 
+    /// Whether the row of a delivery that is released without a call says the same as before, but for when it is due:
+    /// that is not needed after a restart.
+    pub(crate) fn has_unchanged_row(&self, seq: EventSeq) -> bool {
+        self.retries.get(&seq.0).is_some_and(|retry| !retry.is_called && !retry.cancelled)
+    }
+
     pub(crate) fn is_suspended(&self, seq: EventSeq) -> bool {
         self.retries.get(&seq.0).is_some_and(|retry| retry.marks.is_suspended)
     }

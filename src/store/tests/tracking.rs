@@ -525,6 +525,37 @@ async fn the_receipts_of_a_destination_are_found_and_pruned_with_their_events() 
 }
 
 #[tokio::test]
+async fn a_delivery_that_is_withheld_for_long_writes_nothing_while_nothing_changes() {
+    let mut harness = StoreHarness::sqlite();
+    let withheld = Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true };
+    harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
+    harness.claim_and_settle("queue", "out", withheld.clone()).await;
+    let database = harness.database();
+    // It changes when another connection commits a change.
+    let version = || database.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0)).unwrap();
+    let before = version();
+    for _ in 0..3 {
+        harness.claim_and_settle("queue", "out", withheld.clone()).await;
+        assert_eq!(version(), before);
+    }
+    harness.claim_and_settle("queue", "out", uncertain_retry()).await;
+    assert_ne!(version(), before);
+    let before = version();
+    harness.claim_and_settle("queue", "out", withheld.clone()).await;
+    assert_eq!(version(), before);
+    let lease = harness.claim_expecting("queue", &["out"]).await[0];
+    assert_eq!(harness.refusal(lease).await, None);
+    let before = version();
+    harness.settle("queue", lease, withheld).await;
+    assert_ne!(version(), before, "no call is under way any more");
+    drop(database);
+    harness.restart().await;
+    harness.store.release_all(&name("queue")).unwrap();
+    harness.claim_and_settle("queue", "out", SUCCESS).await;
+    assert_eq!(harness.backlog("queue"), (0, 0, 0));
+}
+
+#[tokio::test]
 async fn the_delivery_of_many_events_is_known_after_a_restart() {
     let mut harness = StoreHarness::sqlite();
     let ids: Vec<String> = (0..30).map(|number| format!("event-{number}")).collect();

@@ -43,6 +43,8 @@ pub(crate) struct LaneChanges {
     pub(crate) settled_on_insert: Set<i64>,
     pub(crate) dead_on_insert: u64,
     changes: Vec<LaneChange>,
+    /// The number of changes about which nothing is written.
+    pub(crate) unwritten: usize,
     effects: Map<i64, Effect>,
     /// Of the deliveries that have arrived.
     pub(crate) receipts: Vec<Receipt>,
@@ -85,6 +87,16 @@ impl LaneChanges {
         self.changes.push(change);
     }
 
+    /// Whether nothing is written about the lane.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.unwritten > 0
+            && self.unwritten == self.changes.len()
+            && self.enqueued == 0
+            && self.dead_delta == 0
+            && self.receipts.is_empty()
+            && self.discarded == 0
+    }
+
     /// The deliveries that are settled now or have a row: they do not hold back the cursor.
     pub(crate) fn passed(&self) -> Set<i64> {
         self.effects.keys().chain(&self.blocked_by_retry).copied().collect()
@@ -106,6 +118,7 @@ impl LaneChanges {
         self.settled_on_insert.extend(later.settled_on_insert);
         self.dead_on_insert += later.dead_on_insert;
         self.changes.extend(later.changes);
+        self.unwritten += later.unwritten;
         self.effects.extend(later.effects);
         self.receipts.extend(later.receipts);
         self.discarded += later.discarded;

@@ -114,7 +114,12 @@ impl Settling<'_> {
             }
             Settlement::NotCalled { delay, stands_aside } => {
                 let (outcome, due) = (Outcome::NotCalled { stands_aside }, self.clock.now.after(delay));
-                self.postpone(outcome, due)?;
+                let is_changed = batch.effect(&self.handle.name, self.seq.0).is_some();
+                if !is_changed && self.handle.with_lane(|lane| lane.has_unchanged_row(self.seq)) {
+                    batch.lane_mut(&self.handle.name).unwritten += 1;
+                } else {
+                    self.postpone(outcome, due)?;
+                }
                 (outcome, due)
             }
             Settlement::Withdrawn { reason } => {
@@ -270,7 +275,7 @@ pub(crate) fn write_positions(
     staged: &mut StagedChanges,
 ) -> rusqlite::Result<()> {
     for (name, lane_changes) in &mut staged.lanes {
-        let Some(handle) = lanes.get(name) else { continue };
+        let Some(handle) = lanes.get(name).filter(|_| !lane_changes.is_unwritten()) else { continue };
         let passed = lane_changes.passed();
         lane_changes.blocked_by_retry = handle.with_lane(|lane| lane.blocked_by_retry(&passed));
         for seq in &lane_changes.blocked_by_retry {
