@@ -293,8 +293,12 @@ impl Inner {
                 if uncertain {
                     self.uncertain.insert(delivery_id.clone());
                 }
+                // It was superseded, so it is no dead letter that can be redriven.
+                if handle.with_lane(|lane| lane.is_cancelled(seq)) {
+                    handle.with_lane(|lane| lane.mark_withdrawn(seq));
+                    return Settled::NotDelivered;
+                }
                 let attempts = handle.with_lane(|lane| lane.attempts(seq)).saturating_add(u32::from(called));
-                self.never_delivered.remove(&delivery_id);
                 self.put_dead_letter(clock.wall, &delivery_id, attempts, error, cause);
                 handle.with_lane(|lane| lane.mark_dead(seq));
                 Settled::NotDelivered

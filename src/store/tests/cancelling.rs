@@ -169,6 +169,26 @@ async fn a_delivery_that_arrives_after_its_cancellation_is_shown_as_arrived() {
 }
 
 #[tokio::test]
+async fn a_cancelled_decrease_that_is_given_up_afterwards_is_no_dead_letter() {
+    let dead =
+        |called| Settlement::Dead { error: "no".into(), cause: GiveUp::Rejected, called, uncertain: false };
+    for mut harness in StoreHarness::both() {
+        for (target, called) in [("a", false), ("b", true)] {
+            harness.emit_decreases(target, &[target], &["queue"]).await;
+            let lease = harness.claim_expecting("queue", &[target]).await[0];
+            harness.change(target, target, Cancel).await;
+            harness.settle("queue", lease, dead(called)).await;
+            harness.restart().await;
+            assert_eq!(harness.backlog("queue"), (0, 0, 0), "an operator could redrive a dead letter");
+            let delivery = harness.tracked(target, target).await;
+            assert_eq!((delivery.is_pending, delivery.given_up), (false, None));
+            harness.emit(target, Kind::Out, "out", &["queue"]).await;
+            harness.claim_and_settle("queue", "out", delivered()).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
     let mut harness = StoreHarness::sqlite();
     // An unsettled event before it holds back the cursor.

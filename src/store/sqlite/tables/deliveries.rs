@@ -143,6 +143,11 @@ impl Settling<'_> {
                 }
                 (Outcome::Withdrawn, self.clock.now)
             }
+            // It was superseded, so it is no dead letter that can be redriven.
+            Settlement::Dead { uncertain: is_uncertain, .. } if self.is_cancelled => {
+                self.end_cancelled(uncertain(is_uncertain))?;
+                (Outcome::Withdrawn, self.clock.now)
+            }
             Settlement::Dead { error, cause, called, uncertain: is_uncertain } => {
                 let outcome = Outcome::Dead { was_called: called };
                 let expired = if cause == GiveUp::Expired { EXPIRED } else { 0 };
@@ -198,7 +203,7 @@ impl Settling<'_> {
 
     /// The attempts of the row; `None` if the row says that the delivery was cancelled, and goes on to say so.
     fn attempts(&self, outcome: Outcome) -> Option<u32> {
-        if self.is_cancelled && !matches!(outcome, Outcome::Dead { .. }) {
+        if self.is_cancelled {
             return None;
         }
         match self.handle.with_lane(|lane| lane.row_change(self.seq, outcome)) {
