@@ -5,6 +5,7 @@
 
 mod cloud_event;
 mod encoded;
+mod legacy;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use encoded::{Error, EventDocument, id_prefix};
+pub use legacy::{LegacyDecrease, LegacyEvent};
 
 use cloud_event::{Alert, Alerts, CloudEvent, Episode, EventData, Notification};
 
@@ -94,6 +96,13 @@ pub struct Adjustment {
     pub allow_decrease: Option<bool>,
 }
 
+impl Adjustment {
+    /// Whether the change can decrease capacity.
+    pub fn decreases_capacity(&self) -> bool {
+        self.value < 0 || self.allow_decrease == Some(true)
+    }
+}
+
 /// The adjustment types of AWS Auto Scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AdjustmentType {
@@ -103,21 +112,6 @@ pub enum AdjustmentType {
     PercentChangeInCapacity,
     /// Set capacity to `value` units.
     ExactCapacity,
-}
-
-/// An event of an episode that was open when the store was upgraded to a version that tracks deliveries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LegacyEvent {
-    /// The event's id.
-    pub id: Arc<str>,
-    /// When it was emitted.
-    pub emitted_at: Time,
-    /// Whether its episode fired or had resolved.
-    pub phase: Phase,
-    /// The rule that emitted it.
-    pub rule: Name,
-    /// Its change of capacity; `None` for `notify`.
-    pub adjustment: Option<Adjustment>,
 }
 
 /// The episode that an event belongs to.

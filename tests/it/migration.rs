@@ -289,9 +289,10 @@ fn check_backlogs(store: &Store) {
     assert_eq!(backlogs, [(0, 0, 0), (0, 0, 0), (1, 2, 2), (6, 2, 0)], "as `status` showed them");
 }
 
-async fn resolve_and_resume(dir: &Path, store: &Store) {
-    std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
-    std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
+/// A bridge with this configuration.
+fn bridge(dir: &Path, store: &Store, (config, rules): (&str, &str)) -> Bridge {
+    std::fs::write(dir.join("scalebridge.yaml"), config).expect("a file");
+    std::fs::write(dir.join("rules.yaml"), rules).expect("a file");
     let settings = testing::load(&dir.join("scalebridge.yaml")).expect("a configuration");
     let policy = Policy {
         last_resolve_retention: Duration::from_secs(3600),
@@ -300,8 +301,18 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
         probes_destinations: true,
         per_minute: PerMinute::default(),
     };
-    let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new());
+    Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new())
+}
 
+async fn notify(bridge: &Bridge, source: &str, alert: Value) {
+    let body = json!({ "version": "4", "alerts": [alert], "truncatedAlerts": 0 });
+    let notification = testing::parse_notification(body.to_string().as_bytes()).expect("a notification");
+    let source = bridge.source(source).expect("a source");
+    bridge.ingest(&source, notification, None).await.expect("a decision");
+}
+
+async fn resolve_and_resume(dir: &Path, store: &Store) {
+    let bridge = bridge(dir, store, (CONFIG, RULES));
     let all = Pauses::new(store.clone());
     let pauses = all.active();
     let shown: Vec<(u64, &str, &str)> =
@@ -339,4 +350,77 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
         .map(|one| serde_json::from_str::<Value>(&one.body).expect("an event")["subject"].to_string())
         .collect();
     assert!(subjects.contains(&"\"eks/nodegroup/-/-/prod-eu/-/workers-99\"".to_owned()), "{subjects:?}");
+}
+
+const DECREASING_CONFIG: &str = "
+sources: { prod-us: { late_window: 0s } }
+destinations:
+  journal: { file: { path: journal.jsonl } }
+  slow: { file: { path: slow.jsonl } }
+rules: [rules.yaml]
+";
+const DECREASING_RULES: &str = r#"
+defaults: { expires_after: 24h }
+rules:
+  - name: shrink
+    send_to: [slow]
+    matchers: [alertname = Idle]
+    target: { platform: custom, kind: pool, name: "{{ labels.group }}" }
+    on_firing: { scale_in: { by: 1 }, stabilization_window: 0s }
+  - name: unreachable
+    send_to: [journal]
+    matchers: [alertname = Unreachable]
+    target: { platform: custom, kind: pool, name: "{{ labels.group }}" }
+    on_firing: { scale_out: { by: 1 } }
+    on_resolved: { scale_in: { by: 1 }, stabilization_window: 0s }
+"#;
+/// The `on_firing` decrease of `pool2` in the fixture, which is not delivered.
+const IDLE: &str = "25506bd3859939c612b696d9c1064ba8";
+/// Adds an increase of `pool` that was delivered and the `on_resolved` decrease for it, which is not: copies of events of
+/// another target. Nothing is paused.
+const ADD_UNDELIVERED: &str = r#"
+UPDATE controls SET body = json_set(body, '$.pauses', json('{}'));
+INSERT INTO events (id, target, route, at, body, shrinks, undoes)
+SELECT 28, 16, 1, at, replace(replace(replace(replace(body, '61be5640', '11111111'), '"resolved"', '"firing"'),
+                                      'scale_in', 'scale_out'), '"value":-1', '"value":1'), 0, NULL
+FROM events WHERE id = 19;
+INSERT INTO events (id, target, route, at, body, shrinks, undoes)
+SELECT 29, 16, 1, at + 1, replace(body, '61be5640', '22222222'), 1,
+       x'f300f4fe3315bc94000000000000001c0000000000000001' FROM events WHERE id = 19;
+UPDATE destinations SET cursor = 28, given = given + 2, passed = passed + 1 WHERE name = 'journal';
+"#;
+const UNREACHABLE: &str = "22222222f25d51aeab02ef81be5fed71";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decreases_that_were_not_delivered_at_the_upgrade_are_taken_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let database = Connection::open(dir.path().join("bridge.db")).expect("a database");
+    database.execute_batch(SCHEMA_4).expect("the fixture");
+    database.execute_batch(ADD_UNDELIVERED).expect("more events");
+    drop(database);
+    let store = open(dir.path(), OPENED_MS + 600_000);
+    let bridge = bridge(dir.path(), &store, (DECREASING_CONFIG, DECREASING_RULES));
+    bridge.process_due().await.expect("decided");
+    let shown = async |id: &str| {
+        let event = store.event(id).await.expect("an answer").expect("an event");
+        let one = &event.deliveries[0];
+        format!("{} {}", one.destination, one.state.as_str())
+    };
+    assert_eq!(shown(IDLE).await, "slow pending");
+    assert_eq!(shown(UNREACHABLE).await, "journal pending");
+    assert_eq!(store.tally().owed.get(&name("unreachable")), Some(&1));
+
+    // Its own rule and an increase of another rule.
+    for group in ["pool", "pool2"] {
+        let alert = json!({
+            "status": "firing", "annotations": {}, "fingerprint": group,
+            "labels": { "alertname": "Unreachable", "group": group },
+            "startsAt": "2026-11-29T13:54:00Z",
+        });
+        notify(&bridge, "prod-us", alert).await;
+    }
+    assert_eq!(shown(IDLE).await, "slow superseded");
+    assert_eq!(shown(UNREACHABLE).await, "journal superseded");
+    assert_eq!(store.tally().owed.get(&name("unreachable")), Some(&3), "what is owed stays");
+    store.close().await;
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::outcome::{DecisionLog, Outcome, requested_action};
 use super::step::StepContext;
-use super::{guard, owed};
+use super::{guard, legacy, owed};
 use crate::domain::delivery::{DeliveryChangeKind, EventDelivery, GiveUp};
 use crate::domain::duration::MAX_DURATION;
-use crate::domain::event::AdjustmentType;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::Rule;
@@ -21,7 +20,7 @@ use crate::domain::verdict::{Decision, Verdict};
 
 /// Applies the deliveries of the tracked events of a target.
 pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
-    adopt_earlier_events(step, key, state);
+    legacy::adopt(step, key, state);
     let tracked: Vec<Arc<str>> = state.tracked_events().cloned().collect();
     let mut decisions = Vec::new();
     for id in tracked {
@@ -51,42 +50,6 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
     }
     owed::replace_paid(step, key, state);
     decisions
-}
-
-/// What an earlier version emitted for episodes that are open is owed as if this version had emitted it.
-fn adopt_earlier_events(step: &StepContext<'_>, key: &TargetKey, state: &mut TargetState) {
-    for event in step.context.deliveries.legacy.get(key).into_iter().flatten() {
-        let resolved = step.rule(&event.rule).and_then(|rule| requested_action(rule, Phase::Resolved));
-        let takes_back = resolved.is_some_and(|action| action.change.decreases_capacity());
-        let Some(adjustment) = event.adjustment.as_ref().filter(|_| takes_back) else { continue };
-        let is_change = adjustment.kind == AdjustmentType::ChangeInCapacity;
-        let increases = adjustment.value > 0 || adjustment.kind == AdjustmentType::ExactCapacity;
-        if event.phase != Phase::Firing || !increases || state.emission(&event.id).is_some() {
-            continue;
-        }
-        state.emissions.push(Emission {
-            id: event.id.clone(),
-            rule: event.rule.clone(),
-            phase: event.phase,
-            emitted_at: event.emitted_at,
-            increases,
-            decreases: false,
-            // Its cooldown is among those that the earlier version stored.
-            cooldown_ms: 0,
-            value: is_change.then_some(adjustment.value),
-            is_owed: true,
-            takes_back_until: None,
-            takes_back: Vec::new(),
-            outcome: EmissionOutcome::Pending,
-            is_pending_elsewhere: false,
-            is_suspended: false,
-        });
-        let now = step.context.now;
-        let rule_state = state.rules.get_mut(&event.rule).filter(|rule_state| rule_state.episode.is_none());
-        rule_state.into_iter().for_each(|rule_state| {
-            rule_state.owed_until = Some(now.after(step.context.policy.owed_retention));
-        });
-    }
 }
 
 /// An increase that was given up before its episode closed has been redriven and delivered: the decrease that the close

@@ -6,7 +6,8 @@
 //! `replay` use these two functions.
 //!
 //! Modules in the order of processing: this one collects what is known of a target, `routing` routes each alert to its
-//! targets; `delivery` applies what is known about the delivery of earlier events; `occurrence` opens and closes
+//! targets; `delivery` applies what is known about the delivery of earlier events, `legacy` what an earlier version has
+//! emitted; `occurrence` opens and closes
 //! occurrences and records the changes of each rule in a `delta`; `episode` applies them to the rule's episode and
 //! requests actions, `control_episode` does so for holds and heartbeats, which update the controls; `deferred` executes
 //! the requested and the deferred actions in their order: `guard` and `calm` say what blocks an action, `act` emits an
@@ -23,6 +24,7 @@ mod emit;
 mod episode;
 mod guard;
 mod input;
+mod legacy;
 mod occurrence;
 mod outcome;
 mod owed;
@@ -117,7 +119,7 @@ pub struct DeliveryFeedback {
     /// tracks events or [awaits a destination](TargetState::awaits_destination).
     pub last_success: BTreeMap<Name, Time>,
     /// By target: the `on_firing` events of episodes that were open when the store was upgraded from a version without
-    /// tracked events, until the target's state is written.
+    /// tracked events, and the decreases that were not delivered then, until the target's state is written.
     pub legacy: BTreeMap<TargetKey, Vec<LegacyEvent>>,
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::LegacyEvent;
+use super::{Adjustment, LegacyDecrease, LegacyEvent};
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -120,7 +120,9 @@ impl<'a> EventDocument<'a> {
         };
         let adjustment = data.adjustment.map(|raw| serde_json::from_str(raw.get())).transpose().ok()?;
         let (id, rule) = (text(id.as_ref())?.into(), Name::new(text(data.rule.as_ref())?).ok()?);
-        Some(LegacyEvent { id, emitted_at, phase, rule, adjustment })
+        let decrease = adjustment.as_ref().filter(|adjustment: &&Adjustment| adjustment.decreases_capacity());
+        let decrease = decrease.and_then(|_| LegacyDecrease::read(self.text)).map(Box::new);
+        Some(LegacyEvent { id, emitted_at, phase, rule, adjustment, decrease })
     }
 
     /// The fields that delivery needs.

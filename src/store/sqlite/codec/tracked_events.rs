@@ -32,7 +32,7 @@ pub(crate) struct TrackedEvent {
 }
 
 /// The events of a target.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct TargetEvents {
     /// `None` if unknown, because its episodes are older than schema 3.
     pub list: Option<Vec<TrackedEvent>>,

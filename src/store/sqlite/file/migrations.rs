@@ -1,14 +1,17 @@
 //! The steps of the schema. `user_version` is the number of applied ones; each leads to the next, and none is
 //! changed once it was released. A new step is described in `docs/adding-a-schema-step.md`.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::domain::event::EventDocument;
 use crate::domain::state::TargetState;
 use crate::domain::time::Time;
-use crate::store::Tally;
 use crate::store::sqlite::codec::compression;
+use crate::store::sqlite::codec::event_blocks::BodyReader;
+use crate::store::sqlite::codec::firing_events::{self, FiringEventRef};
 use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::tally::Deltas;
+use crate::store::{EventSeq, Tally};
 
 /// The migrations in order; `user_version` is the number of applied ones.
 pub(crate) const MIGRATIONS: [&str; 9] = [
@@ -191,7 +194,7 @@ CREATE TABLE wall_clock_steps (
 
 /// Changes dead letters and, because decisions depend on more than before, when targets are processed: reads all states,
 /// see [`schedule_anew`]. The events of states that were written before are in
-/// `targets.firing_events`; `tracked` replaces it when the state is written again.
+/// `targets.firing_events`, see also [`list_undelivered_decreases`]; `tracked` replaces it when the state is written again.
 const DELIVERY_FEEDBACK: &str = "
 ALTER TABLE targets ADD COLUMN tracked BLOB;      -- see tracked_events.rs; NULL: see firing_events
 ALTER TABLE targets ADD COLUMN awaits INTEGER;    -- 1 tracks events, 2 awaits a delivery, 4 a destination; NULL: nothing
@@ -222,6 +225,7 @@ pub(crate) fn migrate(
         transaction.execute_batch(step)?;
         if *step == DELIVERY_FEEDBACK {
             schedule_anew(&transaction)?;
+            list_undelivered_decreases(&transaction)?;
         }
     }
     if version == 1 {
@@ -284,6 +288,48 @@ fn schedule_anew(transaction: &Connection) -> rusqlite::Result<()> {
         }
     }
     scheduled.into_iter().try_for_each(|(id, due)| set_due.execute(params![id, due]).map(drop))
+}
+
+/// Decreases that have not arrived at some destination of their route.
+const UNDELIVERED_DECREASES: &str = "
+    SELECT e.id, e.target, e.route, e.compensates, e.body
+    FROM events e INDEXED BY shrinking JOIN routes r ON r.id = e.route
+    WHERE e.decreases = 1
+    AND (e.id > (SELECT coalesce(min(cursor), 0) FROM destinations)
+         OR e.id IN (SELECT event FROM deliveries WHERE state = 1 AND state IN (1, 2, 3, 6)))
+    AND EXISTS (
+        SELECT 1 FROM destinations d JOIN json_each(r.destinations) names ON names.value = d.name
+        LEFT JOIN deliveries row ON row.destination = d.id AND row.event = e.id
+        WHERE row.state = 1 OR row.state IS NULL AND e.id > d.cursor)
+    ORDER BY e.id";
+
+/// Adds decreases of earlier versions that are not delivered, and what they compensate, to the events of their targets,
+/// which are processed before anything is delivered. A target that has no state any more is left alone: its last alert
+/// has resolved longer ago than a decrease is tried.
+fn list_undelivered_decreases(transaction: &Connection) -> rusqlite::Result<()> {
+    let mut undelivered = transaction.prepare(UNDELIVERED_DECREASES)?;
+    let mut listed = transaction.prepare("SELECT firing_events FROM targets WHERE id = ?1")?;
+    let mut list = transaction.prepare("UPDATE targets SET firing_events = ?2 WHERE id = ?1")?;
+    let mut process = transaction.prepare("INSERT OR IGNORE INTO delivery_rechecks VALUES (?1)")?;
+    let mut bodies = BodyReader::new(transaction);
+    let mut rows = undelivered.query([])?;
+    while let Some(row) = rows.next()? {
+        let (seq, target): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let document = EventDocument::read(bodies.read(seq, row.get_ref(4)?)?).unwrap_or_default();
+        let Some(episode) = document.episode().map(firing_events::hash) else { continue };
+        let known: Option<Option<Vec<u8>>> = listed.query_row([target], |row| row.get(0)).optional()?;
+        // The events of episodes from before schema 3 are unknown.
+        let Some(known) = known.flatten() else { continue };
+        let compensated = row.get_ref(3)?.as_blob_or_null()?.unwrap_or_default();
+        let mut all = firing_events::decode(&known);
+        all.extend(firing_events::decode(compensated));
+        all.push(FiringEventRef { episode, seq: EventSeq(seq), route: row.get(2)? });
+        all.sort_by_key(|event| event.seq);
+        all.dedup_by_key(|event| event.seq);
+        list.execute(params![target, firing_events::encode(&all)])?;
+        process.execute([target])?;
+    }
+    Ok(())
 }
 
 /// Reads a state from the second column and the dictionary from the third.

@@ -309,7 +309,7 @@ fn read_legacy(connection: &Connection, firing: &[FiringEventRef]) -> rusqlite::
             Ok(document.legacy(Time::from_nanos(row.get(0)?)))
         });
         if let Some(event) = read.optional()?.flatten() {
-            listed.id = firing_events::hash(&event.id);
+            (listed.id, listed.phase) = (firing_events::hash(&event.id), event.phase);
             legacy.push(event);
         }
         list.push(listed);
