@@ -150,6 +150,9 @@ async fn a_store_of_schema_4_opens_with_all_its_rows_and_the_bridge_goes_on_with
     assert_eq!(states_after, states_before, "the same states");
     let version = database.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(version.expect("a version"), 9);
+    let unused = "SELECT count(*) FROM sqlite_schema WHERE name = 'shrinking'";
+    let unused = database.query_row(unused, [], |row| row.get::<_, i64>(0));
+    assert_eq!(unused.expect("a number"), 0, "an index that nothing uses is gone");
     let expired = "SELECT count(*) FROM deliveries WHERE state = 2 AND flags = 8";
     let expired = database.query_row(expired, [], |row| row.get::<_, i64>(0));
     assert_eq!(expired.expect("a number"), 2, "the dead letters that were too old");

@@ -366,7 +366,7 @@ async fn what_an_earlier_version_stored_is_counted_rechecked_and_delivered() {
              ALTER TABLE targets DROP COLUMN awaits;
              DROP TABLE audit; DROP TABLE wall_clock_steps; ALTER TABLE records DROP COLUMN ahead;
              DROP TABLE event_blocks; ALTER TABLE targets DROP COLUMN dictionary;
-             DROP TABLE controls; DROP TABLE recheck_queue; DROP TABLE tally; DROP INDEX shrinking;
+             DROP TABLE controls; DROP TABLE recheck_queue; DROP TABLE tally;
              DROP INDEX exceptions; ALTER TABLE events DROP COLUMN decreases;
              ALTER TABLE events DROP COLUMN compensates; ALTER TABLE targets DROP COLUMN firing_events;
              ALTER TABLE deliveries DROP COLUMN expiry; ALTER TABLE deliveries DROP COLUMN since;

@@ -226,6 +226,8 @@ pub(crate) fn migrate(
         if *step == DELIVERY_FEEDBACK {
             schedule_anew(&transaction)?;
             list_undelivered_decreases(&transaction)?;
+            // Nothing else uses it.
+            transaction.execute_batch("DROP INDEX shrinking")?;
         }
     }
     if version == 1 {
