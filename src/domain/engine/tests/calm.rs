@@ -211,6 +211,26 @@ fn a_reception_gap_of_a_source_without_alerts_here_blocks_nothing() {
 }
 
 #[test]
+fn a_reception_gap_of_a_source_whose_episode_is_over_and_dropped_delays_decreases() {
+    let mut world = with_a_second_rule(guarded(0, 0, 0));
+    let mut rules = world.rules.rules().to_vec();
+    rules[1].on_resolved = rules[0].on_resolved.clone();
+    world.rules = RuleTable::new(rules, known_templates());
+    world.switch_to("staging");
+    world.post(0, vec![slow(true, -10, 0)]);
+    assert_eq!(summary(&world.post(60, vec![slow(false, -10, 55)])), "emitted×1 scale_in -1");
+    world.wait(61);
+    assert!(world.states.values().all(|state| state.rules.is_empty()), "the episode is dropped");
+    world.switch_to("prod");
+    world.post(100, vec![firing("a", 95)]);
+    let gap = ReceptionGap { from: at(110), until: at(120), cause: GapCause::Refused };
+    world.controls.record_gap(&name("staging"), gap);
+    let closed = world.post(200, vec![resolved("a", 95, 190)]);
+    assert_eq!(last_wait(&closed), ("stabilizing".to_owned(), Some(120 + 360)));
+    assert_eq!(summary(&world.wait(480)), "emitted×1 scale_in -1");
+}
+
+#[test]
 fn with_a_heartbeat_a_decrease_waits_for_late_window_after_the_last_close_on_the_target() {
     let with_slow = |setup: Setup| {
         let rules = with_a_second_rule(Setup { ..setup }).rules;

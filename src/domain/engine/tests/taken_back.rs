@@ -126,3 +126,57 @@ fn a_suspended_decrease_waits_for_its_window_after_a_late_firing() {
     world.wait(400);
     assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Resume)]);
 }
+
+/// The rules of `world` after a reload that has removed `pods`, and after one that has removed its decrease.
+fn without_the_decrease(world: &World) -> [RuleTable; 2] {
+    let mut rules = world.rules.rules().to_vec();
+    rules[0].on_resolved = None;
+    let removed = rules[1..].to_vec();
+    [RuleTable::new(removed, known_templates()), RuleTable::new(rules, known_templates())]
+}
+
+#[test]
+fn a_decrease_ends_when_a_reload_removes_its_rule_or_its_action() {
+    for case in 0..2 {
+        for is_paused in [false, true] {
+            let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
+            let [removed, changed] = without_the_decrease(&world);
+            world.rules = if case == 0 { removed } else { changed };
+            if is_paused {
+                pause(&mut world, 80, None, |_| {});
+            }
+            assert!(world.states.values().any(|state| state.depends_on_controls()), "a reload rechecks it");
+            assert!(summary(&world.wait(90)).starts_with("withdrawn×1"));
+            assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+            assert_eq!(summary(&world.wait(91)), "");
+            assert_eq!(world.changes(), [], "once");
+        }
+    }
+}
+
+#[test]
+fn a_suspended_decrease_is_not_resumed_after_a_reload_has_removed_its_rule_or_its_action() {
+    for case in 0..2 {
+        let (mut world, first) = undelivered(guarded(0, 10, 0), uncertain());
+        pause(&mut world, 80, None, |_| {});
+        assert_eq!(summary(&world.wait(90)), "superseded×1");
+        let [removed, changed] = without_the_decrease(&world);
+        world.rules = if case == 0 { removed } else { changed };
+        assert_eq!(summary(&world.wait(100)), "withdrawn×1");
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+        assert!(world.controls.resume(1).is_some());
+        assert_eq!(summary(&world.wait(110)), "");
+        assert_eq!(world.changes(), []);
+        assert!(world.states.values().all(|state| state.owing_rules().next().is_none()), "it may have arrived");
+    }
+}
+
+#[test]
+fn a_decrease_that_may_have_arrived_has_its_cooldown_from_the_opening_of_its_rule() {
+    let (mut world, first) = undelivered(guarded(0, 10, 0), uncertain());
+    world.post(90, vec![firing("b", 80)]);
+    assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+    let closed = world.post(200, vec![resolved("b", 80, 190)]);
+    assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), Some(90 + 600)));
+    assert!(closed.last().unwrap().detail.as_ref().is_some_and(|detail| detail.contains(&*first.id)));
+}
