@@ -153,6 +153,7 @@ fn record(
         },
         // Nothing is sent in `mode: shadow`.
         outcome: if is_shadow { EmissionOutcome::Delivered(now) } else { EmissionOutcome::Pending },
+        recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
     };

@@ -169,7 +169,7 @@ fn take_back(
         set_suspended(acting.own, emission, true);
     } else {
         step.change_delivery(key, &emission.id, DeliveryChangeKind::Cancel);
-        delivery::defer_again(acting.own, emission, emitted.request, step.context.now);
+        delivery::defer_again(step, acting.own, emission, emitted.request, &mut log);
     }
     log.decisions
 }

@@ -50,6 +50,10 @@ pub struct Emission {
     /// What is known about its delivery.
     #[serde(default, skip_serializing_if = "EmissionOutcome::is_pending")]
     pub outcome: EmissionOutcome,
+    /// For a dead letter of an open episode: when a pause ends that keeps it from being tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "due")]
+    pub recheck_at: Option<Time>,
     /// Whether it was delivered at one acting destination, and can still be delivered at another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[serde(rename = "pending")]

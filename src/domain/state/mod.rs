@@ -122,6 +122,7 @@ impl TargetState {
             .chain(ended)
             .chain(calm)
             .chain(self.emissions.iter().filter_map(Emission::prune_at))
+            .chain(self.emissions.iter().filter_map(|emission| emission.recheck_at))
             .chain(self.cooldowns.after_increase)
             .chain(self.cooldowns.after_decrease)
             .chain(self.invalid.iter().map(|invalid| invalid.expires_at))

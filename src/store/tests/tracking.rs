@@ -21,6 +21,7 @@ pub(super) fn tracking(events: &[&str]) -> TargetState {
         takes_back_until: None,
         takes_back: Vec::new(),
         outcome: EmissionOutcome::Pending,
+        recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
     };

@@ -1,9 +1,10 @@
 //! What takes back a decrease that is emitted and that no answer has confirmed.
 
 use super::controls::pause;
-use super::deliveries::{uncertain, undelivered};
+use super::deliveries::{given_up, uncertain, undelivered};
 use super::*;
 use crate::domain::delivery::EventDelivery;
+use crate::domain::direction::Direction;
 
 #[test]
 fn an_increase_supersedes_a_decrease_that_is_not_confirmed() {
@@ -125,6 +126,25 @@ fn a_suspended_decrease_waits_for_its_window_after_a_late_firing() {
     assert_eq!(world.next_due(), Some(400));
     world.wait(400);
     assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Resume)]);
+}
+
+#[test]
+fn a_decrease_that_is_taken_back_does_not_overwrite_a_newer_request() {
+    let mut world = idle(0).world();
+    world.policy.per_minute.scale_in = 1;
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    world.wait(10);
+    let grown = world.post(20, vec![firing("a", -10), firing("b", 15)]);
+    assert_eq!(last_wait(&grown), ("over_budget".to_owned(), Some(60)));
+    world.set_delivery(&first, EventDelivery::pending());
+    let id = pause(&mut world, 30, None, |_| {});
+    assert_eq!(summary(&world.wait(30)), "superseded×1, withdrawn×1");
+    assert_eq!(world.rates.contents(Direction::ScaleIn).1, [at(60)], "the slot of the newer one");
+    assert!(world.controls.resume(id).is_some());
+    assert_eq!(summary(&world.wait(40)), "");
+    let second = event_of(&world.wait(60));
+    assert_eq!((second.alerts.len(), second.id != first.id), (2, true));
 }
 
 /// The rules of `world` after a reload that has removed `pods`, and after one that has removed its decrease.
