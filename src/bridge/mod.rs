@@ -165,13 +165,15 @@ impl Bridge {
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
         self.0.gaps.set_sources(sources.keys().cloned().collect());
-        let before = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy)));
+        let snapshot = Arc::new(RuleSnapshot::new(rules, sources, policy));
+        let before = self.0.snapshot.swap(snapshot.clone());
         let retired_rules = RetiredRules { released: before.released.clone() };
         drop(before);
         let gaps = self.0.gaps.clone();
         let rechecked = self.0.store.transact(Keys::default(), move |view| {
             let mut controls = (*view.controls).clone();
             controls.bump_generation();
+            controls.forget_heartbeats(&snapshot.sources, view.now);
             gaps.set_receiving(&mut controls);
             (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
         });

@@ -52,7 +52,7 @@ pub(super) fn plan(state: &TargetState, rule: &Rule, change: &Change) -> Option<
     let mut plan = Plan { reverts: Vec::new(), until: Time::from_nanos(0), value: 0 };
     for emission in delivered.take(max_reverts) {
         let total = plan.value.saturating_add(emission.value.unwrap_or(0));
-        // The oldest one is always taken back, if only in visible.
+        // The oldest one is always taken back, even if its value is cut.
         if total > max_value && !plan.reverts.is_empty() {
             break;
         }
