@@ -19,6 +19,8 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
+const DISCARDED: &str = "its dead letter was discarded";
+const NOT_DELIVERED: &str = "no destination gets its event, since none got what it takes back; what is owed stays";
 const REPLACED: &str = "replaced by another request of the action";
 
 /// Applies the deliveries of the tracked events of a target.
@@ -79,6 +81,7 @@ fn adopt_earlier_events(step: &StepContext<'_>, key: &TargetKey, state: &mut Tar
             is_owed: true,
             takes_back_until: None,
             takes_back: Vec::new(),
+            acting: Vec::new(),
             outcome: EmissionOutcome::Pending,
             recheck_at: None,
             is_pending_elsewhere: false,
@@ -234,14 +237,17 @@ fn on_decrease_ended(
         }
         None => {
             let episode = state.rules.get(rule).and_then(|rule_state| rule_state.last_episode()).cloned();
-            let outcome = Outcome::with_detail(Verdict::Withdrawn, "its dead letter was discarded");
+            // Otherwise no operator has ended it, and what is owed stays.
+            let is_discarded = emitted.is_rejected;
+            let detail = if is_discarded { DISCARDED } else { NOT_DELIVERED };
+            let outcome = Outcome::with_detail(Verdict::Withdrawn, detail);
             if let Some(episode) = episode {
                 let outcome = outcome.for_episode(*phase, &episode, step.rule(rule));
                 log.record_if_any(outcome, emitted.request.alerts.clone());
             }
             state.emissions.retain(|known| known.id != *id);
             drop(state.rules.get_mut(rule).and_then(super::super::state::RuleState::take_emitted_decrease));
-            if *phase == Phase::Resolved {
+            if *phase == Phase::Resolved && is_discarded {
                 owed::forget(state, rule);
                 owed::set_aside(state, rule, emitted.request);
             }

@@ -47,6 +47,11 @@ pub struct Emission {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[serde(rename = "reverts")]
     pub takes_back: Vec<Arc<str>>,
+    /// Its acting destinations, if a decrease is owed for it: that goes to them, also after `send_to` was changed. Empty
+    /// in a state of an earlier version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "to")]
+    pub acting: Vec<Name>,
     /// What is known about its delivery.
     #[serde(default, skip_serializing_if = "EmissionOutcome::is_pending")]
     pub outcome: EmissionOutcome,

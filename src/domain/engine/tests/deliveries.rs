@@ -357,6 +357,30 @@ fn discarding_its_dead_letter_ends_a_decrease() {
 }
 
 #[test]
+fn what_is_owed_stays_if_no_destination_gets_the_decrease() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::default());
+    assert_eq!(summary(&world.wait(100)), "withdrawn×1");
+    assert_eq!(summary(&world.wait(200)), "", "it is not made again and again");
+    let second = event_of(&world.post(300, vec![firing("b", 290)]));
+    let again = event_of(&world.post(400, vec![resolved("b", 290, 390)]));
+    assert_eq!(again.reverts, [first.reverts[0].clone(), second.id]);
+}
+
+#[test]
+fn after_a_change_of_send_to_a_decrease_waits_for_the_destination_of_what_it_takes_back() {
+    let (mut world, _) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
+    let mut rules = world.rules.rules().to_vec();
+    let before = rules[0].acting[0].clone();
+    (rules[0].send_to, rules[0].acting) = (vec![name("another")], vec![name("another")]);
+    world.rules = RuleTable::new(rules, known_templates());
+    assert_eq!(last_wait(&world.wait(100)), ("cooling_down".to_owned(), None));
+    world.deliveries.last_success.insert(name("another"), at(110));
+    assert_eq!(summary(&world.wait(120)), "");
+    world.deliveries.last_success.insert(before, at(130));
+    assert_eq!(summary(&world.wait(140)), "emitted×1 scale_in -1");
+}
+
+#[test]
 fn a_decrease_that_may_have_arrived_counts_as_delivered_when_it_is_given_up() {
     for why in [GiveUp::Expired, GiveUp::Rejected] {
         let delivery = EventDelivery { is_uncertain: true, ..given_up(why) };
