@@ -16,7 +16,7 @@ mod split;
 mod tests;
 pub(crate) mod withheld;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::control::{Controls, GapCause};
 use crate::domain::engine::{self, Context, EvaluatedAlert, Input, Policy, States, Step};
-use crate::domain::event::is_traceparent;
+use crate::domain::event::{Event, is_traceparent};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::notification::{InvalidAlert, Notification};
 use crate::domain::rate::Rates;
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
+use crate::domain::state::TargetState;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
@@ -90,6 +91,25 @@ struct Route {
     acting: Arc<[Name]>,
     /// The maximum size of an event.
     size_limit: SizeLimit,
+}
+
+impl Route {
+    /// The destinations of an event, and the acting ones among them. A decrease goes to the acting destinations of the
+    /// events that it takes back, also after `send_to` was changed. `states` are those after the step.
+    fn of_event(&self, event: &Event, states: &[(TargetKey, TargetState)]) -> (Arc<[Name]>, Arc<[Name]>) {
+        let state = states.iter().find(|(key, _)| *key == event.key).map(|(_, state)| state);
+        let acting = state.and_then(|state| state.acting_destinations(&event.reverts));
+        let is_same = |acting: &BTreeSet<&Name>| {
+            acting.len() == self.acting.len() && self.acting.iter().all(|name| acting.contains(name))
+        };
+        let Some(acting) = acting.filter(|acting| !is_same(acting)) else {
+            return (self.destinations.clone(), self.acting.clone());
+        };
+        let is_recorder = |name: &&Name| !self.acting.contains(name) && !acting.contains(name);
+        let recorders = self.destinations.iter().filter(is_recorder);
+        let destinations = acting.iter().copied().chain(recorders).cloned().collect();
+        (destinations, acting.iter().copied().cloned().collect())
+    }
 }
 
 /// A configured source with the rules that are active when the handle is created.
@@ -165,13 +185,15 @@ impl Bridge {
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
         self.0.gaps.set_sources(sources.keys().cloned().collect());
-        let before = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy)));
+        let snapshot = Arc::new(RuleSnapshot::new(rules, sources, policy));
+        let before = self.0.snapshot.swap(snapshot.clone());
         let retired_rules = RetiredRules { released: before.released.clone() };
         drop(before);
         let gaps = self.0.gaps.clone();
         let rechecked = self.0.store.transact(Keys::default(), move |view| {
             let mut controls = (*view.controls).clone();
             controls.bump_generation();
+            controls.forget_heartbeats(&snapshot.sources, view.now);
             gaps.set_receiving(&mut controls);
             (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
         });
@@ -452,15 +474,16 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
     let mut events = Vec::new();
     for event in step.decisions.iter().filter_map(|decision| decision.event.as_deref()) {
         // The engine only emits for rules of the table.
-        let Some(Route { destinations, acting, size_limit }) = routes.get(&event.rule) else { continue };
+        let Some(route) = routes.get(&event.rule) else { continue };
+        let (destinations, acting) = route.of_event(event, &step.states);
         events.push(NewEvent {
             target: event.key.clone(),
-            destinations: destinations.clone(),
-            acting: acting.clone(),
+            destinations,
+            acting,
             may_decrease_capacity: event.may_decrease_capacity(),
             reverts: event.reverts.as_slice().into(),
             episode_phase: Some(EpisodePhase { phase: event.phase, episode: event.episode.id.clone() }),
-            body: EncodedEvent::new(event.encode(*size_limit), event.header()),
+            body: EncodedEvent::new(event.encode(route.size_limit), event.header()),
         });
     }
     let controls = step.controls.map(Arc::new);

@@ -110,10 +110,10 @@ impl Bridge {
         }
     }
 
-    /// Commits reception gaps, and that the process is running. What cannot be committed stays in memory, where
-    /// decisions find it.
+    /// Commits reception gaps, that the process is running, and which heartbeats are forgotten. What cannot be committed
+    /// stays in memory, where decisions find it.
     pub(crate) async fn commit_gaps(&self) {
-        let gaps = self.0.gaps.clone();
+        let (gaps, snapshot) = (self.0.gaps.clone(), self.0.snapshot.load_full());
         let committed = self.0.store.transact(Keys::default(), move |view| {
             let folded = gaps.fold(&view.controls, view.now);
             let (mut controls, folded) = match folded {
@@ -121,6 +121,7 @@ impl Bridge {
                 None => ((*view.controls).clone(), Default::default()),
             };
             gaps.set_receiving(&mut controls);
+            controls.forget_heartbeats(&snapshot.sources, view.now);
             let changes = Changes { controls: Some(Arc::new(controls)), ..Changes::default() };
             (changes, (folded, view.now))
         });

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -14,6 +15,7 @@ use super::direction::Direction;
 use super::heartbeat_key::HeartbeatKey;
 use super::name::Name;
 use super::rule::Change;
+use super::source::Source;
 use super::target::{PartialTarget, Target, TargetKey};
 use super::time::{ClockReading, Time};
 
@@ -41,7 +43,7 @@ pub struct Controls {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(rename = "lapsed")]
     expired_holds: BTreeMap<Name, BTreeMap<TargetKey, ExpiredHold>>,
-    /// Each heartbeat that was ever received.
+    /// The heartbeats that were received and are not [forgotten](Self::forget_heartbeats).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     heartbeats: BTreeMap<HeartbeatKey, Heartbeat>,
     /// The reception gaps of each source that ever had one.
@@ -398,17 +400,37 @@ impl Controls {
         }
     }
 
-    /// A heartbeat; the default if it was never received.
+    /// Forgets heartbeats that are not open and will probably never be again: for these values of `equal` none was open
+    /// for the source's `occurrence_ttl`, or the configuration has none like it any more. One that is not known is not
+    /// open, so this unblocks nothing.
+    pub fn forget_heartbeats(&mut self, sources: &BTreeMap<Name, Arc<Source>>, now: Time) {
+        let before = self.heartbeats.len();
+        self.heartbeats.retain(|key, heartbeat| {
+            let source = sources.get(key.source());
+            let settings = source.and_then(|source| Some((source, source.heartbeat.as_ref()?)));
+            let is_retired = settings.is_none_or(|(source, settings)| {
+                let lost_at = heartbeat.lost_at.unwrap_or(now);
+                let is_over = !settings.equal.is_empty() && lost_at.after(source.occurrence_ttl) <= now;
+                is_over || settings.equal.len() != key.value_count()
+            });
+            heartbeat.open_since.is_some() || !is_retired
+        });
+        if self.heartbeats.len() != before {
+            self.version += 1;
+        }
+    }
+
+    /// A heartbeat; the default if it is not known.
     pub fn heartbeat(&self, key: &HeartbeatKey) -> Heartbeat {
         self.heartbeats.get(key).copied().unwrap_or_default()
     }
 
-    /// All heartbeats of a source that were ever received.
+    /// All heartbeats of a source that are known.
     pub fn heartbeats_of(&self, source: &Name) -> impl Iterator<Item = (&HeartbeatKey, &Heartbeat)> {
         self.heartbeats.iter().filter(move |(key, _)| key.is_of(source))
     }
 
-    /// The heartbeats of a source taken together: open if all that were ever received are open.
+    /// The heartbeats of a source taken together: open if there are any, and all that are known are open.
     pub fn heartbeat_of_source(&self, source: &Name) -> Heartbeat {
         let known = || self.heartbeats_of(source).map(|(_, heartbeat)| heartbeat);
         let open_since = known().map(|heartbeat| heartbeat.open_since).min().flatten();
@@ -441,6 +463,7 @@ impl Controls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::source::HeartbeatSettings;
 
     #[test]
     fn a_star_is_any_number_of_characters() {
@@ -488,6 +511,48 @@ mod tests {
             "an earlier one"
         );
         assert_eq!(record(&[first, gap(105, 130, Store)]), (gap(105, 130, Store), 30), "overlap counts once");
+    }
+
+    #[test]
+    fn heartbeats_that_are_not_open_for_occurrence_ttl_or_not_configured_any_more_are_forgotten() {
+        let source = |equal: &[&str]| Source {
+            name: Name::new("prod").unwrap(),
+            labels: Arc::default(),
+            late_window: Duration::ZERO,
+            occurrence_ttl: Duration::from_secs(100),
+            heartbeat: Some(HeartbeatSettings {
+                equal: equal.iter().map(|&label| label.to_owned()).collect(),
+                ..HeartbeatSettings::new(Vec::new())
+            }),
+            ignore_labels: Vec::new(),
+        };
+        let by_cluster = source(&["cluster"]);
+        let key = |cluster: &str| {
+            HeartbeatKey::for_alert(&by_cluster, &[("cluster", cluster)].into_iter().collect())
+        };
+        let mut controls = Controls::default();
+        let whole = HeartbeatKey::for_source(&by_cluster.name);
+        for heartbeat in [&key("a"), &key("b/c"), &whole] {
+            controls.open_heartbeat(heartbeat, at(0));
+        }
+        controls.end_heartbeat(&key("b/c"), at(10));
+        controls.end_heartbeat(&whole, at(10));
+        let known = |controls: &mut Controls, source: Option<&Source>, now: i64| {
+            let sources = source.map(|source| (source.name.clone(), Arc::new(source.clone())));
+            controls.forget_heartbeats(&sources.into_iter().collect(), at(now));
+            let keys = controls.heartbeats_of(&by_cluster.name).map(|(key, _)| key.as_str().to_owned());
+            (keys.collect::<Vec<_>>(), controls.heartbeat_of_source(&by_cluster.name).open_since.is_some())
+        };
+        let all = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
+        let mut other = controls.clone();
+        assert_eq!(known(&mut other, Some(&source(&[])), 9_999), (all(&["prod", "prod/a"]), false), "the only one stays");
+        let version = controls.version;
+        assert_eq!(known(&mut controls, Some(&by_cluster), 109), (all(&["prod/a", "prod/b%2Fc"]), false));
+        assert_eq!(known(&mut controls, Some(&by_cluster), 110), (all(&["prod/a"]), true), "all known ones are open");
+        assert_eq!(controls.version, version + 2);
+        assert_eq!(known(&mut controls, None, 110), (all(&["prod/a"]), true), "its alert is open");
+        controls.end_heartbeat(&key("a"), at(120));
+        assert_eq!(known(&mut controls, None, 121), (all(&[]), false));
     }
 
     #[test]

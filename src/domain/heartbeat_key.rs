@@ -38,6 +38,16 @@ impl HeartbeatKey {
         &self.0
     }
 
+    /// The name of its source.
+    pub fn source(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
+    /// The number of its values of labels in `equal`.
+    pub fn value_count(&self) -> usize {
+        self.0.matches('/').count()
+    }
+
     /// Whether it is a heartbeat of this source.
     pub fn is_of(&self, source: &Name) -> bool {
         self.0.strip_prefix(source.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -10,7 +10,7 @@ use crate::testing;
 
 const CONFIG: &str = "
 sources: { prod: {} }
-destinations: { queue: { file: { path: queue.jsonl } } }
+destinations: { queue: { file: { path: queue.jsonl } }, other: { file: { path: other.jsonl } } }
 rules: [rules.yaml]
 ";
 const RULES: &str = r#"
@@ -31,20 +31,38 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn simulator() -> Simulator {
+fn settings(rules: &str) -> testing::BridgeSettings {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).unwrap();
-    std::fs::write(dir.path().join("rules.yaml"), RULES).unwrap();
-    let testing::BridgeSettings { rules, sources } =
-        testing::load(&dir.path().join("scalebridge.yaml")).unwrap();
-    let policy = Policy {
+    std::fs::write(dir.path().join("rules.yaml"), rules).unwrap();
+    testing::load(&dir.path().join("scalebridge.yaml")).unwrap()
+}
+
+fn policy() -> Policy {
+    Policy {
         last_resolve_retention: Duration::from_hours(1),
         expired_episode_retention: Duration::from_hours(1),
         owed_retention: Duration::from_hours(1),
         probes_destinations: true,
         per_minute: PerMinute::default(),
-    };
-    Simulator::new(rules, sources, policy, BEGINNING)
+    }
+}
+
+fn simulator() -> Simulator {
+    let testing::BridgeSettings { rules, sources } = settings(RULES);
+    Simulator::new(rules, sources, policy(), BEGINNING)
+}
+
+/// Sends an alert. Returns the ids of the events that are emitted.
+async fn send(simulator: &mut Simulator, alert: serde_json::Value) -> Vec<String> {
+    let body = json!({ "version": "4", "alerts": [alert] }).to_string();
+    let notification = testing::parse_notification(body.as_bytes()).unwrap();
+    ids(&simulator.notify("prod", notification).await.unwrap())
+}
+
+fn ids(decisions: &[ExplainedDecision]) -> Vec<String> {
+    let id = |decision| serde_json::to_value(decision).unwrap()["event"]["id"].as_str().map(str::to_owned);
+    decisions.iter().filter_map(id).collect()
 }
 
 /// Fires an alert. Returns the id of its event.
@@ -53,10 +71,7 @@ async fn fire(simulator: &mut Simulator, alertname: &str) -> String {
         "status": "firing", "labels": { "alertname": alertname }, "annotations": {},
         "startsAt": simulator.now().to_millis_string(), "fingerprint": alertname,
     });
-    let body = json!({ "version": "4", "alerts": [alert] }).to_string();
-    let notification = testing::parse_notification(body.as_bytes()).unwrap();
-    let decisions = simulator.notify("prod", notification).await.unwrap();
-    serde_json::to_value(&decisions[0]).unwrap()["event"]["id"].as_str().unwrap().to_owned()
+    send(simulator, alert).await.remove(0)
 }
 
 /// The state of the event's delivery, and the number of calls.
@@ -83,6 +98,46 @@ async fn an_event_is_delivered_at_once_or_when_calls_succeed_again() {
     assert_eq!(delivery(&simulator, &id).await, ("delivered", 8));
     let event = simulator.store.event(&id).await.unwrap().unwrap();
     assert_eq!(event.deliveries[0].delivered_at, Some(after(Duration::from_secs(32))));
+}
+
+#[tokio::test]
+async fn after_a_change_of_send_to_a_decrease_goes_to_the_destination_of_what_it_takes_back() {
+    let rules = |send_to: &str| {
+        let rules = r#"
+rules:
+  - name: pods
+    matchers: [alertname = Pods]
+    target: { platform: custom, kind: pool, name: workers }
+    on_firing: { scale_out: { by: 2 }, cooldown: 0s }
+    on_resolved: { scale_in: { revert: true }, stabilization_window: 0s }
+    send_to: [SEND_TO]
+  - name: rest
+    matchers: [alertname = Rest]
+    target: { platform: custom, kind: pool, name: workers }
+    on_firing: { notify: {} }
+    send_to: [queue, other]
+"#;
+        settings(&rules.replace("SEND_TO", send_to))
+    };
+    let testing::BridgeSettings { rules: before, sources } = rules("queue");
+    let mut simulator = Simulator::new(before, sources, policy(), BEGINNING);
+    let first = fire(&mut simulator, "Pods").await;
+    let starts_at = simulator.now().to_millis_string();
+    simulator.advance_to(after(Duration::from_mins(10))).await.unwrap();
+    let testing::BridgeSettings { rules: changed, sources } = rules("other");
+    simulator.bridge.reload(changed, sources, policy()).await.1.unwrap();
+    let alert = json!({
+        "status": "resolved", "labels": { "alertname": "Pods" }, "annotations": {}, "fingerprint": "Pods",
+        "startsAt": starts_at, "endsAt": after(Duration::from_mins(9)).to_millis_string(),
+    });
+    let mut emitted = send(&mut simulator, alert).await;
+    emitted.extend(ids(&simulator.advance_to(after(Duration::from_mins(30))).await.unwrap()));
+    let [decrease] = &emitted[..] else { panic!("{emitted:?}") };
+    let event = simulator.store.event(decrease).await.unwrap().unwrap();
+    let destinations: Vec<_> = event.deliveries.iter().map(|it| (it.destination.as_str(), it.state.as_str())).collect();
+    assert_eq!(destinations, [("queue", "delivered")]);
+    let body: serde_json::Value = serde_json::from_str(&event.body).unwrap();
+    assert_eq!(body["data"]["reverts"], json!([first]));
 }
 
 #[tokio::test]

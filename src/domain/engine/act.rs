@@ -136,6 +136,7 @@ fn record(
     let change = &action.change;
     let is_shadow = rule.mode == Mode::Shadow;
     let takes_back = rule.on_resolved.as_ref().is_some_and(|it| it.action.change.decreases_capacity());
+    let is_owed = phase == Phase::Firing && change.increases_capacity() && takes_back;
     let emission = Emission {
         id: event.id.clone(),
         rule: rule.name.clone(),
@@ -145,7 +146,8 @@ fn record(
         decreases: change.decreases_capacity(),
         cooldown_ms: u64::try_from(action.cooldown.as_millis()).unwrap_or(u64::MAX),
         value: event.change_in_capacity(),
-        is_owed: phase == Phase::Firing && change.increases_capacity() && takes_back,
+        is_owed,
+        acting: if is_owed && !is_shadow { rule.acting.clone() } else { Vec::new() },
         takes_back_until: plan.map(|plan| plan.until),
         takes_back: match (change, plan) {
             (Change::Revert, Some(plan)) => plan.reverts.clone(),
@@ -153,6 +155,7 @@ fn record(
         },
         // Nothing is sent in `mode: shadow`.
         outcome: if is_shadow { EmissionOutcome::Delivered(now) } else { EmissionOutcome::Pending },
+        recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
     };

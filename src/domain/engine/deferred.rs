@@ -141,11 +141,7 @@ fn execute_one(
     phase: Phase,
 ) -> Vec<Decision> {
     let rule_state = acting.own.rules.get_or_default(name);
-    let slot = match phase {
-        Phase::Firing => rule_state.episode.as_mut().map(|episode| &mut episode.deferred),
-        Phase::Resolved => rule_state.closed.as_mut().map(|closed| &mut closed.deferred),
-    };
-    let Some(deferred) = slot.and_then(Option::take) else { return Vec::new() };
+    let Some(deferred) = rule_state.take_deferred(phase) else { return Vec::new() };
     let episode = rule_state.last_episode().cloned();
     let Some(episode) = episode else { return Vec::new() };
     let reply = replies.take(name, phase);
@@ -186,6 +182,10 @@ fn outcome_of(
         return Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED);
     };
     if let Some(outcome) = not_justified(acting, rule, phase, episode, deferred, is_new) {
+        let is_decrease = phase == Phase::Resolved && action.change.decreases_capacity();
+        if is_decrease && !owed::owes(acting.own, &rule.name) {
+            owed::set_aside(acting.own, &rule.name, deferred.clone());
+        }
         return outcome;
     }
     let visible = acting.visible();

@@ -18,6 +18,10 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
+const DISCARDED: &str = "its dead letter was discarded";
+const NOT_DELIVERED: &str = "no destination gets its event, since none got what it takes back; what is owed stays";
+const REPLACED: &str = "replaced by another request of the action";
+
 /// Applies the deliveries of the tracked events of a target.
 pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     legacy::adopt(step, key, state);
@@ -52,22 +56,30 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
     decisions
 }
 
-/// An increase that was given up before its episode closed has been redriven and delivered: the decrease that the close
-/// has requested is needed now.
+/// An increase that was given up has been redriven and delivered after its episode closed: the decrease that the close
+/// has requested is needed now. What is owed ends in any case.
 fn request_unneeded(step: &StepContext<'_>, state: &mut TargetState, rule: &Name) {
-    let (now, retention) = (step.context.now, step.context.policy.owed_retention);
-    let owes = owed::owes(state, rule);
-    let Some(rule_state) = state.rules.get_mut(rule).filter(|_| owes) else { return };
+    let now = step.context.now;
+    if !owed::owes(state, rule) {
+        return;
+    }
+    let rule_state = state.rules.get_or_default(rule);
+    if rule_state.episode.is_some() {
+        return;
+    }
+    let until = now.after(step.context.policy.owed_retention);
+    rule_state.owed_until.get_or_insert(until);
     let Some(closed) = rule_state.closed.as_deref_mut() else { return };
     if let Some(request) = closed.unneeded.take() {
         closed.deferred = Some(Deferred { recheck_at: Some(now), ..request });
-        rule_state.owed_until = Some(now.after(retention));
+        rule_state.owed_until = Some(until);
     }
 }
 
 fn set_outcome(state: &mut TargetState, id: &str, outcome: EmissionOutcome) {
     if let Some(emission) = state.emissions.iter_mut().find(|emission| *emission.id == *id) {
         emission.outcome = outcome;
+        emission.recheck_at = None;
     }
 }
 
@@ -135,9 +147,18 @@ pub(super) fn end_delivered_decrease(
                 ..request
             });
         }
-        // A late firing does not continue the episode any more.
-        closed => *closed = None,
+        Some(closed) => {
+            closed.is_answered = true;
+            if !owed::set_aside(state, rule, request) {
+                drop_closed(state, rule);
+            }
+        }
+        None => {}
     }
+}
+
+fn drop_closed(state: &mut TargetState, rule: &Name) {
+    state.rules.get_mut(rule).into_iter().for_each(|rule_state| rule_state.closed = None);
 }
 
 /// A decrease that was not delivered and is not tried any more.
@@ -168,7 +189,7 @@ fn on_decrease_ended(
             step.change_delivery(key, id, DeliveryChangeKind::Replace);
             let wait = next_wait(step, rule, *phase, &emitted.request);
             let request = Deferred { wait: Some(wait), ..emitted.request };
-            defer_again(state, emission, request, step.context.now);
+            defer_again(step, state, emission, request, &mut log);
         }
         Some(GiveUp::Rejected) => {
             set_outcome(state, id, EmissionOutcome::DeadLetter);
@@ -177,15 +198,19 @@ fn on_decrease_ended(
         }
         None => {
             let episode = state.rules.get(rule).and_then(|rule_state| rule_state.last_episode()).cloned();
-            let outcome = Outcome::with_detail(Verdict::Withdrawn, "its dead letter was discarded");
+            // Otherwise no operator has ended it, and what is owed stays.
+            let is_discarded = emitted.is_rejected;
+            let detail = if is_discarded { DISCARDED } else { NOT_DELIVERED };
+            let outcome = Outcome::with_detail(Verdict::Withdrawn, detail);
             if let Some(episode) = episode {
                 let outcome = outcome.for_episode(*phase, &episode, step.rule(rule));
-                log.record_if_any(outcome, emitted.request.alerts);
+                log.record_if_any(outcome, emitted.request.alerts.clone());
             }
             state.emissions.retain(|known| known.id != *id);
             drop(state.rules.get_mut(rule).and_then(super::super::state::RuleState::take_emitted_decrease));
-            if *phase == Phase::Resolved {
+            if *phase == Phase::Resolved && is_discarded {
                 owed::forget(state, rule);
+                owed::set_aside(state, rule, emitted.request);
             }
         }
     }
@@ -207,20 +232,46 @@ fn next_wait(step: &StepContext<'_>, rule: &Name, phase: Phase, request: &Deferr
     DestinationWait { since, until: since.after(length), is_over: false }
 }
 
-/// Defers an emitted decrease again, with the evidence that it had. It gets a new id when it is emitted.
-pub(super) fn defer_again(state: &mut TargetState, emission: &Emission, request: Deferred, now: Time) {
+/// Defers an emitted decrease again, with the evidence that it had. It gets a new id when it is emitted. A newer request
+/// of the same action replaces it, and takes over its time, since the need never ended.
+pub(super) fn defer_again(
+    step: &mut StepContext<'_>,
+    state: &mut TargetState,
+    emission: &Emission,
+    request: Deferred,
+    log: &mut DecisionLog<'_>,
+) {
+    let (rule, phase) = (&emission.rule, emission.phase);
     state.emissions.retain(|known| known.id != emission.id);
+    let is_retry = phase == Phase::Firing;
     let request = Deferred {
-        is_retry: emission.phase == Phase::Firing,
+        is_retry,
         is_repeat: false,
-        recheck_at: Some(now),
+        recheck_at: Some(step.context.now),
         limited_direction: None,
         blocked_by: None,
         ..request
     };
-    let Some(rule_state) = state.rules.get_mut(&emission.rule) else { return };
+    let Some(rule_state) = state.rules.get_mut(rule) else { return };
     drop(rule_state.take_emitted_decrease());
-    rule_state.defer(emission.phase, request);
+    let (next, replaced) = match rule_state.take_deferred(phase) {
+        None => (request, None),
+        // A repetition is scheduled anew by the next emission.
+        Some(newer) if newer.is_repeat => {
+            step.release_slot(&newer);
+            (request, Some(newer))
+        }
+        Some(newer) => {
+            let requested_at = newer.requested_at.min(request.requested_at);
+            let wait = request.wait.or(newer.wait);
+            (Deferred { requested_at, is_retry, wait, ..newer }, Some(request))
+        }
+    };
+    rule_state.defer(phase, next);
+    if let Some((episode, replaced)) = rule_state.last_episode().zip(replaced) {
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, REPLACED);
+        log.record_if_any(outcome.for_episode(phase, episode, step.rule(rule)), replaced.alerts);
+    }
 }
 
 /// An event that does not decrease capacity, was not delivered, and is not tried any more.
@@ -231,12 +282,14 @@ fn on_other_ended(
     emission: &Emission,
     given_up: Option<GiveUp>,
 ) {
+    let mut recheck_at = None;
     if given_up == Some(GiveUp::Expired)
         && let Some((rule, episode)) = unanswered(step, state, emission)
     {
         let action = requested_action(rule, Phase::Firing);
         let blocked =
             action.and_then(|action| guard::blocked_by_control(step, rule, key, &action.change, episode));
+        recheck_at = blocked.as_ref().and_then(|blocked| blocked.recheck_at);
         if blocked.is_none() {
             let expires_after = rule.expires_after;
             step.change_delivery(key, &emission.id, DeliveryChangeKind::Renew { expires_after });
@@ -254,6 +307,7 @@ fn on_other_ended(
             known.into_iter().for_each(|known| {
                 known.outcome = EmissionOutcome::DeadLetter;
                 known.is_owed = false;
+                known.recheck_at = recheck_at;
             });
         }
         None => state.emissions.retain(|known| known.id != emission.id),

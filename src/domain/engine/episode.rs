@@ -187,7 +187,7 @@ fn end_closed_action(
     log: &mut DecisionLog<'_>,
 ) -> Option<Box<Episode>> {
     let rule_state = acting.own.rules.get_or_default(&rule.name);
-    let ClosedEpisode { episode, deferred, emitted, .. } = *rule_state.closed.take()?;
+    let ClosedEpisode { episode, deferred, emitted, is_answered, .. } = *rule_state.closed.take()?;
     if let Some(deferred) = deferred {
         step.release_slot(&deferred);
         let outcome = Outcome::with_detail(Verdict::Withdrawn, "an alert of the rule opened on the target");
@@ -201,7 +201,7 @@ fn end_closed_action(
             return None;
         }
     }
-    Some(episode).filter(|episode| has_late && !episode.expired)
+    Some(episode).filter(|episode| has_late && !is_answered && !episode.expired)
 }
 
 /// An unconfirmed decrease is not called again. Returns whether it counts as delivered, since the outcome of a call is
@@ -330,9 +330,16 @@ fn close(
     if deferred.is_some() || is_retained {
         let until = Some(now.after(policy.last_resolve_retention));
         let closed = if deferred.is_some() || unneeded.is_some() { closed } else { Vec::new() };
-        let emitted = None;
-        rule_state.closed =
-            Some(Box::new(ClosedEpisode { episode, closed, deferred, unneeded, emitted, until }));
+        let (emitted, is_answered) = (None, false);
+        rule_state.closed = Some(Box::new(ClosedEpisode {
+            episode,
+            closed,
+            deferred,
+            unneeded,
+            is_answered,
+            emitted,
+            until,
+        }));
     }
 }
 

@@ -194,7 +194,14 @@ fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Bl
 fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
     let wait = request.deferred.wait.filter(|wait| wait.until > step.context.now)?;
     let last_success = |name: &Name| step.context.deliveries.last_success.get(name).copied();
-    let works = request.rule.acting.iter().filter_map(last_success).any(|at| at > wait.since);
+    let owed = request.visible.own.emissions.iter().filter(|emission| {
+        emission.is_owed && emission.rule == request.rule.name && request.phase == Phase::Resolved
+    });
+    let mut names: Vec<&Name> = owed.flat_map(|emission| &emission.acting).collect();
+    if names.is_empty() {
+        names.extend(&request.rule.acting);
+    }
+    let works = names.into_iter().filter_map(last_success).any(|at| at > wait.since);
     let detail = "an earlier event of this action was given up; it waits for a call that succeeds".to_owned();
     (!works).then(|| Blocked::with_detail(Verdict::CoolingDown, detail))
 }

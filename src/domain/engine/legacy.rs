@@ -59,7 +59,9 @@ fn adopt_emission(step: &StepContext<'_>, state: &mut TargetState, event: &Legac
         is_owed,
         takes_back_until: (event.phase == Phase::Resolved).then_some(event.emitted_at),
         takes_back: Vec::new(),
+        acting: Vec::new(),
         outcome: EmissionOutcome::Pending,
+        recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
     });
@@ -165,6 +167,7 @@ fn closed_episode(key: &TargetKey, event: &LegacyEvent, decrease: &LegacyDecreas
         deferred: None,
         unneeded: None,
         emitted: None,
+        is_answered: false,
         until: None,
     })
 }

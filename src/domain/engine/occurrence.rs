@@ -69,6 +69,7 @@ pub(super) fn apply(
     let mut decisions = delivery::apply(step, key, state);
     forget_former_shadows(step, state);
     let mut deltas = RuleDeltas::default();
+    let were_late = late_firings(state);
     for firing in target_input.firing {
         let delta = deltas.delta_mut(&firing.rule);
         apply_firing(clock, input, firing.rule.state_mut(state), delta, firing);
@@ -87,26 +88,30 @@ pub(super) fn apply(
         rule_state.episode.as_mut().and_then(|episode| episode.open.remove(&alert));
         deltas.delta_mut(&rule).outdated.push(alert);
     }
-    let is_target = key.kind() == KeyKind::Target;
-    let were_late = match target_input.resolves.is_empty() || !is_target {
-        true => BTreeSet::new(),
-        false => late_alerts(state),
-    };
     for resolve in target_input.resolves {
         decisions.extend(resolve_at(step, key, state, &rules, &mut deltas, resolve));
     }
-    record_late_ends(step, state, &were_late, &deltas);
-    apply_unreadable(step, input, state, target_input.unreadable, &target_input.readable);
     for delta in deltas.iter_mut() {
         delta.trigger = Some(input.trigger.clone());
         delta.truncated = input.truncated;
     }
+    // What is due and not processed yet counts before any decrease does.
+    let overdue = open_overdue(clock.now, state, &were_late, &mut deltas);
+    if key.kind() == KeyKind::Target {
+        record_late_ends(step, state, &were_late, &deltas);
+    }
+    apply_unreadable(step, input, state, target_input.unreadable, &target_input.readable);
+    end_expired_invalid(step, key, state);
     let controls = ControlInput {
         unreadable: target_input.unreadable_holds,
         readable: target_input.readable,
         ttl: input.source.occurrence_ttl,
     };
-    decisions.extend(evaluate(step, key, state, deltas, controls));
+    let mut evaluated = evaluate(step, key, state, deltas, controls);
+    // They are no reply to an alert of the notification.
+    let is_reply = |decision: &Decision| decision.alerts.iter().any(|alert| !overdue.contains(alert));
+    evaluated.iter_mut().for_each(|decision| decision.is_reply &= is_reply(decision));
+    decisions.extend(evaluated);
     decisions
 }
 
@@ -121,10 +126,7 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
     }
     let now = step.context.now;
     let mut deltas = RuleDeltas::default();
-    let was_invalid = state.invalid.extract_if(|invalid| invalid.expires_at <= now);
-    if !was_invalid.is_empty() && key.kind() == KeyKind::Target {
-        state.record_end(now, true, step.context.policy.last_resolve_retention);
-    }
+    end_expired_invalid(step, key, state);
     for rule in RuleId::all(state) {
         let rule_state = rule.state_mut(state);
         if key.kind() == KeyKind::Heartbeat {
@@ -136,11 +138,7 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
             delta.expired.extend(expired.into_iter().map(|open| open.alert));
         }
         for late in rule_state.late.extract_if(|late| late.opens_at <= now) {
-            let LateFiring { occurrence, scope, parameters, trigger, truncated, previous_end, .. } = late;
-            let previous_end = Some(previous_end);
-            delta.opened.insert(Opened { occurrence, scope, parameters, previous_end, was_late: true });
-            delta.trigger = Some(trigger);
-            delta.truncated |= truncated;
+            open_late(&mut delta, late);
         }
         if !delta.opened.is_empty() || !delta.expired.is_empty() {
             *deltas.delta_mut(&rule) = delta;
@@ -148,6 +146,31 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
     }
     decisions.extend(evaluate(step, key, state, deltas, ControlInput::default()));
     decisions
+}
+
+fn open_late(delta: &mut RuleDelta, late: LateFiring) {
+    let LateFiring { occurrence, scope, parameters, trigger, truncated, previous_end, .. } = late;
+    let previous_end = Some(previous_end);
+    delta.opened.insert(Opened { occurrence, scope, parameters, previous_end, was_late: true });
+    delta.trigger.get_or_insert(trigger);
+    delta.truncated |= truncated;
+}
+
+/// Opens the late firings whose window is over and that the notification has not ended. Returns their alerts.
+fn open_overdue(
+    now: Time,
+    state: &mut TargetState,
+    were_late: &[(RuleId, AlertKey, Time)],
+    deltas: &mut RuleDeltas,
+) -> BTreeSet<AlertKey> {
+    let mut opened = BTreeSet::new();
+    for (rule, alert, _) in were_late.iter().filter(|(.., opens_at)| *opens_at <= now) {
+        if let Some(late) = rule.state_mut(state).late.remove(alert) {
+            open_late(deltas.delta_mut(rule), late);
+            opened.insert(alert.clone());
+        }
+    }
+    opened
 }
 
 /// Evaluates the episodes of a target, of the active rules first, or those of a hold or heartbeat.
@@ -407,31 +430,43 @@ pub(super) fn record_last_resolve(state: &mut TargetState, last_resolve: LastRes
     }
 }
 
-/// The late firings of a target, by rule.
-fn late_alerts(state: &TargetState) -> BTreeSet<(RuleId, AlertKey)> {
-    let mut late = BTreeSet::new();
-    for rule in RuleId::all(state) {
-        let firings = rule.state(state).into_iter().flat_map(|rule_state| rule_state.late.iter());
-        late.extend(firings.map(|late| (rule.clone(), late.occurrence.alert.clone())));
+/// The late firings of a target, by rule, and when they open.
+fn late_firings(state: &TargetState) -> Vec<(RuleId, AlertKey, Time)> {
+    if state.all_rules().all(|(_, rule_state)| rule_state.late.is_empty()) {
+        return Vec::new();
     }
-    late
+    let mut firings = Vec::new();
+    for rule in RuleId::all(state) {
+        let late = rule.state(state).into_iter().flat_map(|rule_state| rule_state.late.iter());
+        firings.extend(late.map(|late| (rule.clone(), late.occurrence.alert.clone(), late.opens_at)));
+    }
+    firings
 }
 
 /// Decreases wait for a whole window after the end of a late firing that did not open.
 fn record_late_ends(
     step: &StepContext<'_>,
     state: &mut TargetState,
-    before: &BTreeSet<(RuleId, AlertKey)>,
+    before: &[(RuleId, AlertKey, Time)],
     deltas: &RuleDeltas,
 ) {
-    let opens = |(rule, alert): &(RuleId, AlertKey)| {
-        deltas.0.iter().any(|(known, delta)| known == rule && delta.opened.contains(alert))
-    };
     let (now, retention) = (step.context.now, step.context.policy.last_resolve_retention);
-    let after = late_alerts(state);
-    for (rule, _) in before.difference(&after).filter(|late| !opens(late)) {
-        let part = if rule.is_shadow { state.shadows.get_or_default(&rule.name) } else { &mut *state };
-        part.record_end(now, true, retention);
+    for (rule, alert, _) in before {
+        let opens = deltas.0.iter().any(|(known, delta)| known == rule && delta.opened.contains(alert));
+        let is_late = rule.state(state).is_some_and(|rule_state| rule_state.late.contains(alert));
+        if !opens && !is_late {
+            let part = if rule.is_shadow { state.shadows.get_or_default(&rule.name) } else { &mut *state };
+            part.record_end(now, true, retention);
+        }
+    }
+}
+
+/// Ends the firings that cannot be read and were not heard of for `occurrence_ttl`.
+fn end_expired_invalid(step: &StepContext<'_>, key: &TargetKey, state: &mut TargetState) {
+    let now = step.context.now;
+    let ended = state.invalid.extract_if(|invalid| invalid.expires_at <= now);
+    if !ended.is_empty() && key.kind() == KeyKind::Target {
+        state.record_end(now, true, step.context.policy.last_resolve_retention);
     }
 }
 

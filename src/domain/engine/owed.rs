@@ -10,7 +10,7 @@ use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::{Change, Rule};
-use crate::domain::state::{Emission, EmissionOutcome, TargetState};
+use crate::domain::state::{Deferred, Emission, EmissionOutcome, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
@@ -52,7 +52,7 @@ pub(super) fn plan(state: &TargetState, rule: &Rule, change: &Change) -> Option<
     let mut plan = Plan { reverts: Vec::new(), until: Time::from_nanos(0), value: 0 };
     for emission in delivered.take(max_reverts) {
         let total = plan.value.saturating_add(emission.value.unwrap_or(0));
-        // The oldest one is always taken back, if only in visible.
+        // The oldest one is always taken back, even if its value is cut.
         if total > max_value && !plan.reverts.is_empty() {
             break;
         }
@@ -128,6 +128,20 @@ pub(super) fn forgive(
     (forgiven, decisions)
 }
 
+/// Keeps the request of a decrease for which nothing is owed any more, while an increase that was given up can be redriven:
+/// if that is delivered, it is owed.
+pub(super) fn set_aside(state: &mut TargetState, rule: &Name, request: Deferred) -> bool {
+    let can_be_redriven = |emission: &Emission| {
+        emission.rule == *rule && emission.increases && emission.outcome == EmissionOutcome::DeadLetter
+    };
+    if !state.emissions.iter().any(can_be_redriven) {
+        return false;
+    }
+    let closed = state.rules.get_mut(rule).and_then(|rule_state| rule_state.closed.as_mut());
+    let request = Deferred { limited_direction: None, blocked_by: None, wait: None, ..request };
+    closed.map(|closed| closed.unneeded = Some(request)).is_some()
+}
+
 fn clear_end(state: &mut TargetState, rule: &Name) {
     if !owes(state, rule)
         && let Some(rule_state) = state.rules.get_mut(rule)
@@ -174,8 +188,8 @@ pub(super) fn end_decrease(
     let Some(closed) = closed else { return Vec::new() };
     let emitted = closed.emitted.take();
     let deferred = closed.deferred.take();
-    let alerts = deferred.as_ref().or(emitted.as_ref().map(|emitted| &emitted.request));
-    let alerts = alerts.map(|request| request.alerts.clone()).unwrap_or_default();
+    let request = deferred.as_ref().or(emitted.as_ref().map(|emitted| &emitted.request)).cloned();
+    let alerts = request.as_ref().map(|request| request.alerts.clone()).unwrap_or_default();
     let mut log = DecisionLog::new(Some(name), key);
     let outcome = Outcome::with_detail(verdict, detail);
     log.record_if_any(outcome.for_episode(Phase::Resolved, &closed.episode, step.rule(name)), alerts);
@@ -185,6 +199,9 @@ pub(super) fn end_decrease(
     if let Some(emitted) = emitted.filter(|emitted| !emitted.is_rejected) {
         step.change_delivery(key, &emitted.event, DeliveryChangeKind::Cancel);
         state.emissions.retain(|emission| emission.id != emitted.event);
+    }
+    if let Some(request) = request {
+        set_aside(state, name, request);
     }
     log.decisions
 }

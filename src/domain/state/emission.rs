@@ -47,9 +47,18 @@ pub struct Emission {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[serde(rename = "reverts")]
     pub takes_back: Vec<Arc<str>>,
+    /// Its acting destinations, if a decrease is owed for it: that goes to them, also after `send_to` was changed. Empty
+    /// in a state of an earlier version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "to")]
+    pub acting: Vec<Name>,
     /// What is known about its delivery.
     #[serde(default, skip_serializing_if = "EmissionOutcome::is_pending")]
     pub outcome: EmissionOutcome,
+    /// For a dead letter of an open episode: when a pause ends that keeps it from being tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "due")]
+    pub recheck_at: Option<Time>,
     /// Whether it was delivered at one acting destination, and can still be delivered at another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[serde(rename = "pending")]

@@ -82,10 +82,14 @@ pub struct ClosedEpisode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "kept")]
     pub deferred: Option<Deferred>,
-    /// The decrease that was requested when nothing was owed. It is deferred if an increase that was given up is redriven
+    /// The decrease for which nothing is owed (any more). It is deferred if an increase that was given up is redriven
     /// and delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unneeded: Option<Deferred>,
+    /// Whether its decrease was delivered, so that no late firing continues it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "answered")]
+    pub is_answered: bool,
     /// The emitted decrease, until its delivery is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emitted: Option<EmittedDecrease>,

@@ -10,6 +10,7 @@ mod episode;
 mod occurrence;
 mod rule;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,6 +123,7 @@ impl TargetState {
             .chain(ended)
             .chain(calm)
             .chain(self.emissions.iter().filter_map(Emission::prune_at))
+            .chain(self.emissions.iter().filter_map(|emission| emission.recheck_at))
             .chain(self.cooldowns.after_increase)
             .chain(self.cooldowns.after_decrease)
             .chain(self.invalid.iter().map(|invalid| invalid.expires_at))
@@ -226,6 +228,15 @@ impl TargetState {
     /// The emitted event with this id.
     pub fn emission(&self, id: &str) -> Option<&Emission> {
         self.emissions.iter().find(|emission| *emission.id == *id)
+    }
+
+    /// The acting destinations of these events; `None` if those of one of them are not known.
+    pub fn acting_destinations(&self, events: &[Arc<str>]) -> Option<BTreeSet<&Name>> {
+        let mut all = BTreeSet::new();
+        for id in events {
+            all.extend(&self.emission(id).filter(|emission| !emission.acting.is_empty())?.acting);
+        }
+        Some(all).filter(|all| !all.is_empty())
     }
 
     /// Records an end after which decreases have to wait. `is_disturbance` is whether stabilization windows count from

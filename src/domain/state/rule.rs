@@ -78,6 +78,14 @@ impl RuleState {
         }
     }
 
+    /// Removes the deferred action of a phase.
+    pub fn take_deferred(&mut self, phase: Phase) -> Option<Deferred> {
+        match phase {
+            Phase::Firing => self.episode.as_mut()?.deferred.take(),
+            Phase::Resolved => self.closed.as_mut()?.deferred.take(),
+        }
+    }
+
     /// The emitted decrease whose delivery is not known; there is at most one.
     pub fn emitted_decrease(&self) -> Option<&EmittedDecrease> {
         let firing = self.episode.as_ref().and_then(|episode| episode.emitted.as_ref());

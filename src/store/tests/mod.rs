@@ -439,6 +439,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
             closed: Vec::new(),
             deferred: Some(deferred),
             unneeded: None,
+            is_answered: false,
             emitted: None,
             until: None,
         }));

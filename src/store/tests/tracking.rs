@@ -20,7 +20,9 @@ pub(in crate::store) fn tracking(events: &[&str]) -> TargetState {
         is_owed: false,
         takes_back_until: None,
         takes_back: Vec::new(),
+        acting: Vec::new(),
         outcome: EmissionOutcome::Pending,
+        recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
     };

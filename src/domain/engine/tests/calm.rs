@@ -211,6 +211,82 @@ fn a_reception_gap_of_a_source_without_alerts_here_blocks_nothing() {
 }
 
 #[test]
+fn a_reception_gap_of_a_source_whose_episode_is_over_and_dropped_delays_decreases() {
+    let mut world = with_a_second_rule(guarded(0, 0, 0));
+    let mut rules = world.rules.rules().to_vec();
+    rules[1].on_resolved = rules[0].on_resolved.clone();
+    world.rules = RuleTable::new(rules, known_templates());
+    world.switch_to("staging");
+    world.post(0, vec![slow(true, -10, 0)]);
+    assert_eq!(summary(&world.post(60, vec![slow(false, -10, 55)])), "emitted×1 scale_in -1");
+    world.wait(61);
+    assert!(world.states.values().all(|state| state.rules.is_empty()), "the episode is dropped");
+    world.switch_to("prod");
+    world.post(100, vec![firing("a", 95)]);
+    let gap = ReceptionGap { from: at(110), until: at(120), cause: GapCause::Refused };
+    world.controls.record_gap(&name("staging"), gap);
+    let closed = world.post(200, vec![resolved("a", 95, 190)]);
+    assert_eq!(last_wait(&closed), ("stabilizing".to_owned(), Some(120 + 360)));
+    assert_eq!(summary(&world.wait(480)), "emitted×1 scale_in -1");
+}
+
+/// A world with a rule `latency` in which the decrease of `pods` is due at 360, and only `latency` can be late.
+fn due_beside_a_late_firing() -> World {
+    let mut world = with_a_second_rule(guarded(0, 0, 5));
+    world.post(-20, vec![slow(true, -30, 0)]);
+    world.post(-10, vec![slow(false, -30, -15)]);
+    world.post(0, vec![firing("a", -10)]);
+    world.post(60, vec![resolved("a", -10, 55)]);
+    world
+}
+
+#[test]
+fn a_late_firing_that_is_due_opens_before_a_decrease_though_a_notification_comes_first() {
+    let mut world = due_beside_a_late_firing();
+    assert_eq!(summary(&world.post(70, vec![slow(true, -30, 0)])), "late×1");
+    let again = world.post(500, vec![firing("b", 490), resolved("b", 490, 495)]);
+    // It continues its episode, whose event was delivered.
+    assert_eq!(summary(&again), "no_action×1, withdrawn×2, outranked×1");
+    assert_eq!(again.iter().map(|decision| decision.is_reply).collect::<Vec<_>>(), [false, true, false]);
+}
+
+#[test]
+fn a_late_firing_that_is_due_and_ends_with_a_notification_restarts_the_window() {
+    let mut world = due_beside_a_late_firing();
+    world.post(70, vec![slow(true, -30, 0)]);
+    let ended = world.post(500, vec![slow(false, -30, 495)]);
+    assert_eq!(summary(&ended), "withdrawn×1, stabilizing×1");
+    assert_eq!(last_wait(&ended), ("stabilizing".to_owned(), Some(800)));
+}
+
+#[test]
+fn a_late_firing_that_a_new_occurrence_replaces_and_ends_restarts_the_window() {
+    let mut world = due_beside_a_late_firing();
+    world.post(70, vec![slow(true, -30, 0)]);
+    world.post(200, vec![slow(true, 190, 0), slow(false, 190, 195)]);
+    assert_eq!(last_wait(&world.wait(430)), ("stabilizing".to_owned(), Some(500)));
+    assert_eq!(summary(&world.wait(500)), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn a_late_firing_that_fires_anew_about_another_target_restarts_the_window_of_its_own() {
+    let mut world = due_beside_a_late_firing();
+    world.post(70, vec![slow(true, -30, 0)]);
+    let mut elsewhere = slow(true, 190, 0);
+    Arc::make_mut(&mut elsewhere.labels).set("nodegroup", "others");
+    world.post(200, vec![elsewhere]);
+    assert_eq!(last_wait(&world.wait(430)), ("stabilizing".to_owned(), Some(500)));
+}
+
+#[test]
+fn an_invalid_firing_that_has_expired_restarts_the_window_though_a_notification_comes_first() {
+    let mut world = due_beside_a_late_firing();
+    world.post_invalid(70, "a");
+    let heard = world.post(80 + DAY, vec![firing("b", 70 + DAY), resolved("b", 70 + DAY, 75 + DAY)]);
+    assert_eq!(last_wait(&heard), ("stabilizing".to_owned(), Some(380 + DAY)));
+}
+
+#[test]
 fn with_a_heartbeat_a_decrease_waits_for_late_window_after_the_last_close_on_the_target() {
     let with_slow = |setup: Setup| {
         let rules = with_a_second_rule(Setup { ..setup }).rules;

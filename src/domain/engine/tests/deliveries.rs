@@ -1,8 +1,9 @@
 //! What decisions make of the delivery of earlier events.
 
-use super::controls::pause;
+use super::controls::{DAY, deploy, pause, with_a_hold};
 use super::*;
 use crate::domain::delivery::EventDelivery;
+use crate::domain::direction::Direction;
 
 pub(super) fn given_up(why: GiveUp) -> EventDelivery {
     EventDelivery { given_up: Some(why), ..EventDelivery::default() }
@@ -99,6 +100,61 @@ fn an_increase_that_is_redriven_after_the_close_is_taken_back() {
 }
 
 #[test]
+fn an_increase_that_is_redriven_after_the_decrease_of_its_rule_is_taken_back() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    let second = event_of(&world.post(60, vec![firing("b", 50)]));
+    let closed = world.post(100, vec![resolved("a", -10, 90), resolved("b", 50, 90)]);
+    assert_eq!(event_of(&closed).reverts, [second.id]);
+    world.wait(101);
+    world.wait(5 * 3600);
+    world.set_delivery(&first, EventDelivery::delivered(at(5 * 3600 + 10)));
+    assert_eq!(event_of(&world.wait(5 * 3600 + 20)).reverts, [first.id]);
+    world.wait(5 * 3600 + 21);
+    assert_eq!(summary(&world.wait(8 * DAY)), "");
+    assert!(world.states.is_empty(), "{:?}", world.states);
+}
+
+#[test]
+fn a_late_firing_does_not_continue_an_episode_whose_decrease_was_delivered_beside_a_dead_letter() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    world.post(60, vec![firing("b", 50)]);
+    world.post(100, vec![resolved("a", -10, 90), resolved("b", 50, 90)]);
+    world.wait(101);
+    assert_eq!(summary(&world.post(110, vec![firing("a", -10)])), "late×1");
+    let again = event_of(&world.wait(470));
+    assert_ne!(again.episode.id, first.episode.id);
+}
+
+#[test]
+fn an_increase_that_is_redriven_after_its_decrease_was_withdrawn_is_taken_back() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "cooling_down×1");
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    assert_eq!(summary(&world.wait(100)), "withdrawn×1");
+    world.set_delivery(&first, EventDelivery::delivered(at(200)));
+    assert_eq!(event_of(&world.wait(210)).reverts, [first.id]);
+}
+
+#[test]
+fn what_is_owed_for_a_redriven_increase_ends_though_no_close_by_resolve_has_requested_a_decrease() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    assert_eq!(summary(&world.post_truncated(60, true, vec![resolved("a", -10, 55)])), "no_evidence×1");
+    world.set_delivery(&first, EventDelivery::delivered(at(200)));
+    assert_eq!(summary(&world.wait(210)), "");
+    assert_eq!(world.states.values().map(|state| state.owing_rules().count()).sum::<usize>(), 1);
+    assert_eq!(summary(&world.wait(210 + 7 * DAY)), "");
+    assert!(world.states.is_empty(), "{:?}", world.states);
+}
+
+#[test]
 fn the_event_of_an_open_episode_is_renewed_when_it_was_given_up_because_of_its_age() {
     let mut world = guarded(5, 0, 0).world();
     let first = event_of(&world.post(0, vec![firing("a", -10)]));
@@ -127,6 +183,58 @@ fn a_paused_event_is_renewed_when_the_pause_ends() {
     let closed = world.post(7400, vec![resolved("a", -10, 7390)]);
     assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), Some(7600)));
     assert_eq!(event_of(&world.wait(7600)).reverts, [first.id], "it is owed");
+}
+
+#[test]
+fn a_paused_event_is_renewed_at_the_end_of_a_timed_pause() {
+    let mut world = guarded(5, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    pause(&mut world, 10, Some(7200), |_| {});
+    pause(&mut world, 10, Some(9000), |_| {});
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    assert_eq!(summary(&world.wait(3600)), "");
+    assert_eq!((world.changes(), world.next_due()), (vec![], Some(9000)));
+    assert_eq!(summary(&world.wait(9000)), "");
+    let renew = DeliveryChangeKind::Renew { expires_after: 60 * MINUTE };
+    assert_eq!(world.changes(), [(first.id.clone(), renew)]);
+    world.set_delivery(&first, EventDelivery::pending());
+    assert_eq!(summary(&world.wait(9001)), "");
+    assert!(world.next_due() > Some(9001));
+}
+
+#[test]
+fn a_paused_event_is_not_renewed_after_its_episode() {
+    let mut world = guarded(5, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    pause(&mut world, 10, Some(7200), |_| {});
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    world.wait(3600);
+    world.post(3700, vec![resolved("a", -10, 3690)]);
+    world.wait(7200);
+    assert_eq!(world.changes(), []);
+    assert!(world.next_due().is_none_or(|due| due > 7200));
+}
+
+#[test]
+fn a_withheld_event_is_renewed_when_its_hold_has_lasted_for_max_duration() {
+    let mut world = with_a_hold(guarded(5, 0, 0), None, &Direction::ALL);
+    let mut rules = world.rules.rules().to_vec();
+    if let RuleTarget::Hold(hold) = &mut rules[1].target {
+        hold.max_duration = Some(60 * MINUTE);
+    }
+    world.rules = RuleTable::new(rules, known_templates());
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.post(10, vec![deploy(true, 5, 0)]);
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    assert_eq!(summary(&world.wait(3600)), "");
+    let generation = world.controls.generation;
+    let is_rechecked = |state: &TargetState| state.emission(&first.id).is_some() && state.depends_on_controls();
+    assert!(world.states.values().any(|state| is_rechecked(state)));
+    assert_eq!(world.next_due(), Some(3610));
+    assert_eq!(summary(&world.wait(3610)), "expired×1");
+    assert!(world.controls.generation > generation, "the targets are rechecked");
+    world.wait(3611);
+    assert_eq!(world.changes().len(), 1);
 }
 
 #[test]
@@ -246,6 +354,30 @@ fn discarding_its_dead_letter_ends_a_decrease() {
     world.set_delivery(&first, EventDelivery::default());
     assert_eq!(summary(&world.wait(500)), "withdrawn×1");
     assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
+}
+
+#[test]
+fn what_is_owed_stays_if_no_destination_gets_the_decrease() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::default());
+    assert_eq!(summary(&world.wait(100)), "withdrawn×1");
+    assert_eq!(summary(&world.wait(200)), "", "it is not made again and again");
+    let second = event_of(&world.post(300, vec![firing("b", 290)]));
+    let again = event_of(&world.post(400, vec![resolved("b", 290, 390)]));
+    assert_eq!(again.reverts, [first.reverts[0].clone(), second.id]);
+}
+
+#[test]
+fn after_a_change_of_send_to_a_decrease_waits_for_the_destination_of_what_it_takes_back() {
+    let (mut world, _) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
+    let mut rules = world.rules.rules().to_vec();
+    let before = rules[0].acting[0].clone();
+    (rules[0].send_to, rules[0].acting) = (vec![name("another")], vec![name("another")]);
+    world.rules = RuleTable::new(rules, known_templates());
+    assert_eq!(last_wait(&world.wait(100)), ("cooling_down".to_owned(), None));
+    world.deliveries.last_success.insert(name("another"), at(110));
+    assert_eq!(summary(&world.wait(120)), "");
+    world.deliveries.last_success.insert(before, at(130));
+    assert_eq!(summary(&world.wait(140)), "emitted×1 scale_in -1");
 }
 
 #[test]

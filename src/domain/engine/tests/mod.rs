@@ -65,6 +65,8 @@ fn unguarded(change: Change) -> Action {
 struct World {
     rules: RuleTable,
     source: Arc<Source>,
+    /// Sources that are configured beside it.
+    other_sources: Vec<Arc<Source>>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
     controls: Controls,
     rates: Rates,
@@ -159,6 +161,7 @@ impl Setup {
                 heartbeat: None,
                 ignore_labels: Vec::new(),
             }),
+            other_sources: Vec::new(),
             states: BTreeMap::new(),
             controls: Controls::default(),
             rates: Rates::default(),
@@ -217,7 +220,8 @@ fn guarded(out_cooldown: u64, in_cooldown: u64, window: u64) -> Setup {
 impl World {
     /// Executes a step twice and asserts that both results are the same.
     fn step(&mut self, step: impl Fn(&Context<'_>, &States) -> Step) -> Vec<Decision> {
-        let sources = BTreeMap::from([(self.source.name.clone(), self.source.clone())]);
+        let sources = self.other_sources.iter().chain([&self.source]);
+        let sources = sources.map(|source| (source.name.clone(), source.clone())).collect();
         let context = Context {
             rules: &self.rules,
             now: self.now,
@@ -347,6 +351,16 @@ impl World {
     /// The changes of deliveries in the last step, by event.
     fn changes(&self) -> Vec<(Arc<str>, DeliveryChangeKind)> {
         self.delivery_changes.iter().map(|change| (change.event.clone(), change.kind)).collect()
+    }
+
+    /// Lets `prod` and a new source of this name send the notifications in turn.
+    fn switch_to(&mut self, source: &str) {
+        let known = self.other_sources.iter().position(|known| known.name == name(source));
+        let next = match known {
+            Some(at) => self.other_sources.remove(at),
+            None => Arc::new(Source { name: name(source), ..Source::clone(&self.source) }),
+        };
+        self.other_sources.push(std::mem::replace(&mut self.source, next));
     }
 
     /// The source could not be heard between these seconds.

@@ -1,9 +1,10 @@
 //! What takes back a decrease that is emitted and that no answer has confirmed.
 
 use super::controls::pause;
-use super::deliveries::{uncertain, undelivered};
+use super::deliveries::{given_up, uncertain, undelivered};
 use super::*;
 use crate::domain::delivery::EventDelivery;
+use crate::domain::direction::Direction;
 
 #[test]
 fn an_increase_supersedes_a_decrease_that_is_not_confirmed() {
@@ -125,4 +126,77 @@ fn a_suspended_decrease_waits_for_its_window_after_a_late_firing() {
     assert_eq!(world.next_due(), Some(400));
     world.wait(400);
     assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Resume)]);
+}
+
+#[test]
+fn a_decrease_that_is_taken_back_does_not_overwrite_a_newer_request() {
+    let mut world = idle(0).world();
+    world.policy.per_minute.scale_in = 1;
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    world.wait(10);
+    let grown = world.post(20, vec![firing("a", -10), firing("b", 15)]);
+    assert_eq!(last_wait(&grown), ("over_budget".to_owned(), Some(60)));
+    world.set_delivery(&first, EventDelivery::pending());
+    let id = pause(&mut world, 30, None, |_| {});
+    assert_eq!(summary(&world.wait(30)), "superseded×1, withdrawn×1");
+    assert_eq!(world.rates.contents(Direction::ScaleIn).1, [at(60)], "the slot of the newer one");
+    assert!(world.controls.resume(id).is_some());
+    assert_eq!(summary(&world.wait(40)), "");
+    let second = event_of(&world.wait(60));
+    assert_eq!((second.alerts.len(), second.id != first.id), (2, true));
+}
+
+/// The rules of `world` after a reload that has removed `pods`, and after one that has removed its decrease.
+fn without_the_decrease(world: &World) -> [RuleTable; 2] {
+    let mut rules = world.rules.rules().to_vec();
+    rules[0].on_resolved = None;
+    let removed = rules[1..].to_vec();
+    [RuleTable::new(removed, known_templates()), RuleTable::new(rules, known_templates())]
+}
+
+#[test]
+fn a_decrease_ends_when_a_reload_removes_its_rule_or_its_action() {
+    for case in 0..2 {
+        for is_paused in [false, true] {
+            let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
+            let [removed, changed] = without_the_decrease(&world);
+            world.rules = if case == 0 { removed } else { changed };
+            if is_paused {
+                pause(&mut world, 80, None, |_| {});
+            }
+            assert!(world.states.values().any(|state| state.depends_on_controls()), "a reload rechecks it");
+            assert!(summary(&world.wait(90)).starts_with("withdrawn×1"));
+            assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+            assert_eq!(summary(&world.wait(91)), "");
+            assert_eq!(world.changes(), [], "once");
+        }
+    }
+}
+
+#[test]
+fn a_suspended_decrease_is_not_resumed_after_a_reload_has_removed_its_rule_or_its_action() {
+    for case in 0..2 {
+        let (mut world, first) = undelivered(guarded(0, 10, 0), uncertain());
+        pause(&mut world, 80, None, |_| {});
+        assert_eq!(summary(&world.wait(90)), "superseded×1");
+        let [removed, changed] = without_the_decrease(&world);
+        world.rules = if case == 0 { removed } else { changed };
+        assert_eq!(summary(&world.wait(100)), "withdrawn×1");
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+        assert!(world.controls.resume(1).is_some());
+        assert_eq!(summary(&world.wait(110)), "");
+        assert_eq!(world.changes(), []);
+        assert!(world.states.values().all(|state| state.owing_rules().next().is_none()), "it may have arrived");
+    }
+}
+
+#[test]
+fn a_decrease_that_may_have_arrived_has_its_cooldown_from_the_opening_of_its_rule() {
+    let (mut world, first) = undelivered(guarded(0, 10, 0), uncertain());
+    world.post(90, vec![firing("b", 80)]);
+    assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+    let closed = world.post(200, vec![resolved("b", 80, 190)]);
+    assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), Some(90 + 600)));
+    assert!(closed.last().unwrap().detail.as_ref().is_some_and(|detail| detail.contains(&*first.id)));
 }
