@@ -19,6 +19,7 @@ mod layers;
 mod migration;
 mod missed_firing;
 mod mutations;
+mod outages;
 mod owed;
 mod reload;
 mod restart;
