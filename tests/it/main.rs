@@ -31,5 +31,6 @@ mod storm;
 mod support;
 mod survival;
 mod unreadable;
+mod upgrade;
 mod vocabulary;
 mod webhook;
