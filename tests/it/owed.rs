@@ -73,8 +73,9 @@ async fn only_what_the_named_rule_owes_is_forgiven() {
 /// Histories in which other autoscalers, or this one, decreased on what they had not heard, or left capacity behind.
 #[test]
 fn the_recorded_histories_end_as_they_should() {
-    for file in ["tests/cases/calm.test.yaml", "tests/cases/owed.test.yaml"] {
-        let output = Command::new(program()).args(["test", file]).output().expect("the program runs");
+    for name in ["calm", "owed", "sources"] {
+        let file = format!("tests/cases/{name}.test.yaml");
+        let output = Command::new(program()).args(["test", &file]).output().expect("the program runs");
         let shown = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && shown.contains(" passed, 0 failed"), "{shown}");
     }
