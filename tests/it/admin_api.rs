@@ -410,8 +410,8 @@ async fn the_status_of_the_bridge_is_shown_to_people_and_programs() {
     DESTINATION  KIND  PENDING  RETRYING  DEAD  OLDEST (S)  FAILING
     journal      file  0        0         0     0.0         -
 
-    SOURCE   HEARTBEAT  OPEN SINCE  IGNORED LABELS  LAST GAP                                    NO DECREASE BEFORE
-    prod-eu  -          -           -               no_fingerprint at TIME  TIME
+    SOURCE   HEARTBEAT  OPEN SINCE  IGNORED LABELS  LAST GAP                                       NO DECREASE BEFORE
+    prod-eu  -          -           -               no_fingerprint until TIME  TIME
     ");
     let rules = bridge.get_json("/api/v1/rules").await;
     assert_eq!(rules[0]["matchers"], json!(["alertname=\"KubePodsPending\""]));

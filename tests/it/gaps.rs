@@ -115,7 +115,7 @@ async fn each_refused_notification_leaves_a_gap_of_its_source_only() {
     let row = shown.lines().find(|line| line.starts_with("json ")).expect("the source");
     let gap = last_gap(&bridge, "json").await;
     assert_eq!(code, Some(0));
-    assert!(row.contains(&format!("refused at {}", gap["until"].as_str().expect("text"))), "{row}");
+    assert!(row.contains(&format!("refused until {}", gap["until"].as_str().expect("text"))), "{row}");
     assert!(row.ends_with(gap["no_decrease_before"].as_str().expect("text")), "{row}");
 }
 
