@@ -16,6 +16,7 @@ mod faults;
 mod full_disk;
 mod gaps;
 mod guards;
+mod holds;
 mod layers;
 mod migration;
 mod missed_firing;
