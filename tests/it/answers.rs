@@ -46,10 +46,7 @@ async fn calls_are_counted_and_their_time_and_answer_are_kept_also_after_a_resta
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     create_function(&aws, dir.path(), "scaler", "def handler(event, context):\n    return None\n");
-    let queue = format!(
-        "sqs: {{ queue_url: \"{}/000000000000/scaling\", region: {REGION} }}",
-        aws.url()
-    );
+    let queue = format!("sqs: {{ queue_url: \"{}/000000000000/scaling\", region: {REGION} }}", aws.url());
     let function = format!("lambda: {{ function: scaler, invocation_type: event, region: {REGION} }}");
     let mut bridge = Bridge::with_destinations(&[("function", function), ("queue", queue)]);
     environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
@@ -65,8 +62,7 @@ async fn calls_are_counted_and_their_time_and_answer_are_kept_also_after_a_resta
     let shown = deliveries(&bridge, &id).await;
     let [function, queue] = &shown[..] else { panic!("{shown:#?}") };
     assert_eq!(queue["attempts"].as_f64(), Some(failures + 1.0), "{queue}");
-    let delivered_at: Timestamp =
-        queue["delivered_at"].as_str().expect("a time").parse().expect("RFC 3339");
+    let delivered_at: Timestamp = queue["delivered_at"].as_str().expect("a time").parse().expect("RFC 3339");
     // The API shows whole milliseconds.
     assert!(delivered_at.as_millisecond() >= before.as_millisecond() && delivered_at <= Timestamp::now());
     let message = receive_all(&aws, &url).await.remove(0);

@@ -56,9 +56,7 @@ impl AwsStub {
             };
             answer(reply, &call, &body).await
         };
-        let router = axum::Router::new()
-            .fallback(handle)
-            .layer(axum::extract::DefaultBodyLimit::disable());
+        let router = axum::Router::new().fallback(handle).layer(axum::extract::DefaultBodyLimit::disable());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, shared }
     }
@@ -66,7 +64,9 @@ impl AwsStub {
     /// The settings of a destination with a standard queue.
     pub(crate) fn queue(&self) -> String {
         let url = &self.url;
-        format!("sqs: {{ queue_url: \"{url}/000000000000/scaling\", endpoint_url: \"{url}\", region: {REGION} }}")
+        format!(
+            "sqs: {{ queue_url: \"{url}/000000000000/scaling\", endpoint_url: \"{url}\", region: {REGION} }}"
+        )
     }
 
     /// The settings of a destination with a function whose result is awaited.
