@@ -174,15 +174,25 @@ async fn check_queries(stepped: &Stepped) {
 /// The destination fails while the clock is stepped: what waits for it is neither too old at once, nor kept for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_of_the_wall_clock_changes_no_age_of_an_event_that_waits_for_its_destination() {
-    let sink = "file: { path: sink/events.jsonl }, max_age: 4s".to_owned();
+    let sink = "file: { path: sink/events.jsonl }, max_age: 15s".to_owned();
     let bridge = Bridge::with_destinations(&[("sink", sink)]);
+    // An expirytime is one of the wall clock, so that of the first rule is far away.
+    let rules = RULES.replace("[journal]", "[sink]");
+    let lasting =
+        rules.replace("unschedulable-pods", "lasting").replace("[sink]", "[sink]\n    expires_after: 1d");
+    let lasting = lasting.replace("[alertname = KubePodsPending]", "[nodegroup = closed]");
+    bridge.write("rules.yaml", &(lasting + rules.trim_start().trim_start_matches("rules:\n")));
     let file = bridge.dir().join("sink");
     fs::write(&file, "").expect("a file in place of the directory");
     let mut stepped = Stepped::start_with(bridge).await;
     let dead = "scalebridge_dead_letters{destination=\"sink\"}";
+    // Its episode closes, so that it is tried until its age is over.
+    let pod = pending_pod("closed", "a");
+    stepped.bridge.post(notification(std::slice::from_ref(&pod))).await.verdicts();
+    stepped.bridge.post(notification(&[resolved(&pod)])).await.verdicts();
+    // Its expirytime is over with the step, and it is still needed.
     assert_eq!(stepped.fire("ahead", "a").await, json!({ "emitted": 1 }));
     stepped.step_to(HOURS_2);
-    // Its expirytime is over by now, and it is still needed.
     assert_eq!(stepped.fire("other", "a").await, json!({ "emitted": 1 }));
     let retries = "scalebridge_deliveries_total{destination=\"sink\",result=\"retry\"}";
     let before = stepped.bridge.metric(retries).await;
@@ -190,12 +200,13 @@ async fn a_step_of_the_wall_clock_changes_no_age_of_an_event_that_waits_for_its_
     fs::remove_file(&file).expect("removed");
     let arrived = || {
         let text = fs::read_to_string(file.join("events.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect::<Vec<Value>>()
+        let events = text.lines().map(|line| serde_json::from_str(line).expect("an event"));
+        events.filter(|event: &Value| event["data"]["action"] == "scale_out").collect::<Vec<Value>>()
     };
-    eventually("both events", async || (arrived().len() >= 2).then_some(())).await;
+    eventually("all events", async || (arrived().len() >= 3).then_some(())).await;
     stepped.bridge.wait_delivered("sink").await;
     let events = arrived();
-    assert_eq!(events.len(), 2);
+    assert_eq!(events.len(), 3);
     for event in &events {
         assert!(timestamp(&event["expirytime"]) > stepped.wall(), "{event}");
     }

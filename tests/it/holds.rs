@@ -64,4 +64,14 @@ async fn the_hold_of_a_removed_rule_ends_with_the_reload() {
     assert_eq!(code, Some(0), "{error}");
     eventually("the scale-in", async || (bridge.journal().len() == 2).then_some(())).await;
     assert_eq!(bridge.journal()[1]["data"]["action"], "scale_in");
+
+    // It does not come back with the rule: its alert has to be heard again.
+    let ended = eventually("the end of the hold", async || bridge.decisions("withdrawn").await.pop()).await;
+    assert_eq!(ended["rule"], "freeze", "{ended}");
+    bridge.write("rules.yaml", &(RULES.to_owned() + FREEZE));
+    assert_eq!(bridge.cli(&["reload"]).0, Some(0));
+    let pod = pending_pod("workers", "b");
+    bridge.post(notification(std::slice::from_ref(&pod))).await.verdicts();
+    bridge.wait_delivered("journal").await;
+    assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "emitted": 1 }));
 }

@@ -234,11 +234,12 @@ async fn report_watchdog(alertmanager: &Server, starts_at: Timestamp, end: Times
 /// back, what it still sees has time to fire again.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_decreased_when_alertmanager_resolves_what_a_dead_prometheus_does_not_report() {
-    const MIN_WAIT: SignedDuration = SignedDuration::from_secs(6);
+    // Longer than the late window, which delays the scale-in too.
+    const HEARTBEAT_GRACE: SignedDuration = SignedDuration::from_secs(14);
     let dir = tempfile::tempdir().expect("a directory");
     let heartbeat = format!(
         "prod-eu: {{ heartbeat: ['alertname = \"Watchdog\"'], heartbeat_grace: {}s, late_window: {}s,",
-        MIN_WAIT.as_secs(),
+        HEARTBEAT_GRACE.as_secs(),
         LATE_FIRING_WINDOW.as_secs()
     );
     let mut bridge = Bridge::new(&CONFIG.replace("prod-eu: {", &heartbeat), RULES);
@@ -267,6 +268,6 @@ async fn nothing_is_decreased_when_alertmanager_resolves_what_a_dead_prometheus_
     report(&alertmanager, "flapping", None).await;
     let calm = eventually("the scale-in", async || events(&bridge, "calm").get(1).cloned()).await;
     assert_eq!(calm.0, "scale_in");
-    assert!(calm.1.duration_since(opened_at) >= MIN_WAIT, "{} after {opened_at}", calm.1);
+    assert!(calm.1.duration_since(opened_at) >= HEARTBEAT_GRACE, "{} after {opened_at}", calm.1);
     assert!(!actions(&bridge, "flapping").contains(&"scale_in".to_owned()));
 }
