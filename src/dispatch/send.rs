@@ -364,7 +364,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         }
     }
 
-    /// Reports each delivery to the observer, and logs dead letters and (if `log_first_failures`) failed
+    /// Reports each delivery to the observer, and logs what was given up and (if `log_first_failures`) failed
     /// first attempts, one line per batch.
     fn report(&self, settled: &[SettledDelivery], at: Time, log_first_failures: bool) {
         let name = &self.options.name;
@@ -381,9 +381,18 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
             };
             self.observer.on_delivery(name, &report);
         }
-        let dead = settled.iter().filter(|delivery| matches!(delivery.settlement, Settlement::Dead { .. }));
-        if let Some((event, error, more)) = summary(dead) {
+        let given_up = |as_cause: GiveUp| {
+            settled.iter().filter(move |delivery| match delivery.settlement {
+                Settlement::Dead { cause, .. } => cause == as_cause,
+                _ => false,
+            })
+        };
+        if let Some((event, error, more)) = summary(given_up(GiveUp::Rejected)) {
             tracing::warn!(destination = %name, event, error, more, "delivery given up, kept as a dead letter");
+        }
+        // What is still needed is decided after that: such an event is sent again, or its action requested again.
+        if let Some((event, error, more)) = summary(given_up(GiveUp::Expired)) {
+            tracing::warn!(destination = %name, event, error, more, "delivery expired");
         }
         let is_retry = |delivery: &&SettledDelivery| matches!(delivery.settlement, Settlement::Retry { .. });
         let first_failures =

@@ -187,7 +187,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
                     }
                 }
             }
-            let expiry_check = self.next_expiry_check().filter(|_| !stopping);
+            let expiry_check = self.next_expiry_check(Instant::now()).filter(|_| !stopping);
             self.settle();
             if stopping && self.ready.is_empty() && self.running.is_empty() {
                 return;

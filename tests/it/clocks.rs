@@ -8,7 +8,7 @@ use std::process::Command;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending_pod};
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending_pod, resolved};
 use crate::support::tools::eventually;
 
 const HOURS_2: i64 = 7200;
@@ -36,7 +36,10 @@ impl Stepped {
     /// Scale-outs have a cooldown of an hour.
     async fn start() -> Self {
         let rules = RULES.replace("scale_out: { by: 2 }, cooldown: 0s", "scale_out: { by: 2 }, cooldown: 1h");
-        let mut bridge = Bridge::new(CONFIG, &rules);
+        Self::start_with(Bridge::new(CONFIG, &rules)).await
+    }
+
+    async fn start_with(mut bridge: Bridge) -> Self {
         let (library, offset_file) = (compile(bridge.dir()), bridge.dir().join("offset"));
         bridge.env("LD_PRELOAD", &library.display().to_string());
         bridge.env("WALL_CLOCK_OFFSET_FILE", &offset_file.display().to_string());
@@ -166,4 +169,54 @@ async fn check_queries(stepped: &Stepped) {
     // A duration counts back from the wall clock, which is two hours behind by now.
     assert_eq!(found("&since=1h".to_owned()).await, ["behind", "ahead", "workers"]);
     assert_eq!(found("&until=1h".to_owned()).await, Vec::<String>::new());
+}
+
+/// The destination fails while the clock is stepped: what waits for it is neither too old at once, nor kept for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_the_wall_clock_changes_no_age_of_an_event_that_waits_for_its_destination() {
+    let sink = "file: { path: sink/events.jsonl }, max_age: 15s".to_owned();
+    let bridge = Bridge::with_destinations(&[("sink", sink)]);
+    // An expirytime is one of the wall clock, so that of the first rule is far away.
+    let rules = RULES.replace("[journal]", "[sink]");
+    let lasting =
+        rules.replace("unschedulable-pods", "lasting").replace("[sink]", "[sink]\n    expires_after: 1d");
+    let lasting = lasting.replace("[alertname = KubePodsPending]", "[nodegroup = closed]");
+    bridge.write("rules.yaml", &(lasting + rules.trim_start().trim_start_matches("rules:\n")));
+    let file = bridge.dir().join("sink");
+    fs::write(&file, "").expect("a file in place of the directory");
+    let mut stepped = Stepped::start_with(bridge).await;
+    let dead = "scalebridge_dead_letters{destination=\"sink\"}";
+    // Its episode closes, so that it is tried until its age is over.
+    let pod = pending_pod("closed", "a");
+    stepped.bridge.post(notification(std::slice::from_ref(&pod))).await.verdicts();
+    stepped.bridge.post(notification(&[resolved(&pod)])).await.verdicts();
+    // Its expirytime is over with the step, and it is still needed.
+    assert_eq!(stepped.fire("ahead", "a").await, json!({ "emitted": 1 }));
+    stepped.step_to(HOURS_2);
+    assert_eq!(stepped.fire("other", "a").await, json!({ "emitted": 1 }));
+    let retries = "scalebridge_deliveries_total{destination=\"sink\",result=\"retry\"}";
+    let before = stepped.bridge.metric(retries).await;
+    eventually("a retry", async || (stepped.bridge.metric(retries).await > before + 2.0).then_some(())).await;
+    fs::remove_file(&file).expect("removed");
+    let arrived = || {
+        let text = fs::read_to_string(file.join("events.jsonl")).unwrap_or_default();
+        let events = text.lines().map(|line| serde_json::from_str(line).expect("an event"));
+        events.filter(|event: &Value| event["data"]["action"] == "scale_out").collect::<Vec<Value>>()
+    };
+    eventually("all events", async || (arrived().len() >= 3).then_some(())).await;
+    stepped.bridge.wait_delivered("sink").await;
+    let events = arrived();
+    assert_eq!(events.len(), 3);
+    for event in &events {
+        assert!(timestamp(&event["expirytime"]) > stepped.wall(), "{event}");
+    }
+    assert_eq!(stepped.bridge.metric(dead).await, 0.0);
+
+    fs::rename(&file, file.with_extension("before")).expect("renamed");
+    fs::write(&file, "").expect("a file in place of the directory");
+    let pod = pending_pod("behind", "a");
+    stepped.bridge.post(notification(std::slice::from_ref(&pod))).await.verdicts();
+    stepped.bridge.post(notification(&[resolved(&pod)])).await.verdicts();
+    stepped.step_to(-HOURS_2);
+    eventually("a dead letter", async || (stepped.bridge.metric(dead).await == 1.0).then_some(())).await;
 }

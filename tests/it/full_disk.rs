@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Answer, Bridge, notification_of_group, pending_pod, resolved};
@@ -89,6 +90,18 @@ impl Harness {
         eventually("a 200", async || (self.post().await.status == 200).then_some(())).await;
     }
 
+    /// What could not be received is on the disk soon after there is space.
+    async fn wait_for_stored_gap(&self) {
+        let database = Connection::open(self.bridge.dir().join("data/bridge.db")).expect("the store");
+        let cause = || {
+            let body: String =
+                database.query_row("SELECT body FROM controls", [], |row| row.get(0)).expect("a row");
+            let controls: Value = serde_json::from_str(&body).expect("JSON");
+            controls["gaps"]["prod-eu"]["last"]["cause"].clone()
+        };
+        eventually("the gap in the store", async || (cause() == "store").then_some(())).await;
+    }
+
     async fn wait_delivered(&self) -> (Vec<Value>, Vec<Value>) {
         self.bridge.wait_settled(&["queue", "journal"]).await;
         let text = fs::read_to_string(self.bridge.dir().join("data/events.jsonl")).expect("a journal");
@@ -121,6 +134,7 @@ async fn assert_full_disk_loses_nothing(
         harness.post_until_full().await;
         free(harness);
         harness.post_until_accepted().await;
+        harness.wait_for_stored_gap().await;
         harness.assert_delivered_once().await;
     }
     // A rejected notification leaves no partial state.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending_pod};
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending_pod, resolved};
 use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::eventually;
@@ -115,7 +115,7 @@ async fn each_refused_notification_leaves_a_gap_of_its_source_only() {
     let row = shown.lines().find(|line| line.starts_with("json ")).expect("the source");
     let gap = last_gap(&bridge, "json").await;
     assert_eq!(code, Some(0));
-    assert!(row.contains(&format!("refused at {}", gap["until"].as_str().expect("text"))), "{row}");
+    assert!(row.contains(&format!("refused until {}", gap["until"].as_str().expect("text"))), "{row}");
     assert!(row.ends_with(gap["no_decrease_before"].as_str().expect("text")), "{row}");
 }
 
@@ -190,6 +190,20 @@ async fn the_time_from_a_stop_to_the_next_start_is_one_gap() {
     let from = time(&gap["from"]);
     assert!(before - SignedDuration::from_millis(1) <= from && from <= stopped, "{gap}");
     assert!(time(&gap["until"]) >= stopped - SignedDuration::from_millis(1), "{gap}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decrease_that_waits_because_of_a_gap_says_so() {
+    let bridge = Bridge::start().await;
+    let pod = pending_pod("workers", "a");
+    bridge.post(notification(std::slice::from_ref(&pod))).await.verdicts();
+    bridge.wait_delivered("journal").await;
+    assert_eq!(bridge.post("{").await.status, 400);
+    assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "stabilizing": 1 }));
+    let decision = bridge.decisions("stabilizing").await.remove(0);
+    let detail = "notifications of source prod-eu could not be received (refused)";
+    assert_eq!(decision["detail"], detail);
+    assert_eq!(decision["until"], last_gap(&bridge, "prod-eu").await["no_decrease_before"]);
 }
 
 fn signal(bridge: &Bridge, signal: &str) {

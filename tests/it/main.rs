@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot continue fails with the reason")]
 
 mod admin_api;
+mod answers;
 mod audit;
 mod backlog;
 mod characters;
@@ -15,10 +16,12 @@ mod faults;
 mod full_disk;
 mod gaps;
 mod guards;
+mod holds;
 mod layers;
 mod migration;
 mod missed_firing;
 mod mutations;
+mod outages;
 mod owed;
 mod reload;
 mod restart;
@@ -29,5 +32,6 @@ mod storm;
 mod support;
 mod survival;
 mod unreadable;
+mod upgrade;
 mod vocabulary;
 mod webhook;

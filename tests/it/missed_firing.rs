@@ -220,3 +220,54 @@ async fn check_late_firing_that_resolves(bridge: &Bridge) {
     assert!(waited >= LATE_STABILIZATION_WINDOW, "{waited} after {withdrawn}");
     assert_eq!(actions(bridge, "ended"), ["scale_out", "scale_in"]);
 }
+
+/// Sends to Alertmanager the beginning, or the end, of an alert without labels.
+async fn report_watchdog(alertmanager: &Server, starts_at: Timestamp, end: Timestamp) {
+    let alert = json!([{
+        "labels": { "alertname": "Watchdog" }, "startsAt": starts_at.to_string(), "endsAt": end.to_string(),
+    }]);
+    let answer = post(alertmanager.url() + "/api/v2/alerts", &[], alert.to_string().into_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+/// Prometheus dies, and Alertmanager resolves all of its alerts, in whatever order: nothing has recovered. When it is
+/// back, what it still sees has time to fire again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_decreased_when_alertmanager_resolves_what_a_dead_prometheus_does_not_report() {
+    // Longer than the late window, which delays the scale-in too.
+    const HEARTBEAT_GRACE: SignedDuration = SignedDuration::from_secs(14);
+    let dir = tempfile::tempdir().expect("a directory");
+    let heartbeat = format!(
+        "prod-eu: {{ heartbeat: ['alertname = \"Watchdog\"'], heartbeat_grace: {}s, late_window: {}s,",
+        HEARTBEAT_GRACE.as_secs(),
+        LATE_FIRING_WINDOW.as_secs()
+    );
+    let mut bridge = Bridge::new(&CONFIG.replace("prod-eu: {", &heartbeat), RULES);
+    bridge.run().await;
+    let alertmanager = tools::start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
+    let begun = Timestamp::now();
+    report_watchdog(&alertmanager, begun, begun + SignedDuration::from_mins(5)).await;
+    let starts = [report(&alertmanager, "flapping", None).await, report(&alertmanager, "calm", None).await];
+    for (nodegroup, starts_at) in ["flapping", "calm"].into_iter().zip(starts) {
+        eventually("a scale-out", async || (actions(&bridge, nodegroup) == ["scale_out"]).then_some(()))
+            .await;
+        bridge.wait_delivered("journal").await;
+        report(&alertmanager, nodegroup, Some(starts_at)).await;
+    }
+    report_watchdog(&alertmanager, begun, Timestamp::now()).await;
+    let open_since = async || bridge.get_json("/api/v1/sources").await[0]["heartbeat_open_since"].clone();
+    eventually("the end of the heartbeat", async || open_since().await.is_null().then_some(())).await;
+    for nodegroup in ["flapping", "calm"] {
+        wait_for_decision(&bridge, nodegroup, "held", 1).await;
+    }
+
+    let back = Timestamp::now();
+    report_watchdog(&alertmanager, back, back + SignedDuration::from_mins(5)).await;
+    eventually("the heartbeat", async || open_since().await.is_string().then_some(())).await;
+    let opened_at: Timestamp = open_since().await.as_str().expect("text").parse().expect("a time");
+    report(&alertmanager, "flapping", None).await;
+    let calm = eventually("the scale-in", async || events(&bridge, "calm").get(1).cloned()).await;
+    assert_eq!(calm.0, "scale_in");
+    assert!(calm.1.duration_since(opened_at) >= HEARTBEAT_GRACE, "{} after {opened_at}", calm.1);
+    assert!(!actions(&bridge, "flapping").contains(&"scale_in".to_owned()));
+}

@@ -70,11 +70,31 @@ async fn only_what_the_named_rule_owes_is_forgiven() {
     assert_eq!(bridge.api("POST", "/api/v1/forgive", Some(request)).await.0, 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_owed_is_forgotten_after_its_retention() {
+    let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 1h");
+    let mut bridge = Bridge::new(&format!("{CONFIG}retention: {{ owed: 2s, closed: 1s }}\n"), &rules);
+    bridge.without_late_window();
+    bridge.run().await;
+    let pod = pending_pod("workers", "a");
+    bridge.post(notification(std::slice::from_ref(&pod))).await.verdicts();
+    bridge.wait_delivered("journal").await;
+    let owed = "scalebridge_owed_decreases{rule=\"unschedulable-pods\"}";
+    assert_eq!(bridge.metric(owed).await, 1.0);
+    bridge.post(notification(&[resolved(&pod)])).await.verdicts();
+    let expired = eventually("the decision", async || bridge.decisions("expired").await.pop()).await;
+    assert_eq!((&expired["action"], &expired["rule"]), (&json!("scale_in"), &json!("unschedulable-pods")));
+    assert_eq!(bridge.metric(owed).await, 0.0);
+    assert_eq!(bridge.get_json("/api/v1/status").await["deferred"], json!({}));
+    assert_eq!(bridge.journal().len(), 1, "nothing was taken back");
+}
+
 /// Histories in which other autoscalers, or this one, decreased on what they had not heard, or left capacity behind.
 #[test]
 fn the_recorded_histories_end_as_they_should() {
-    for file in ["tests/cases/calm.test.yaml", "tests/cases/owed.test.yaml"] {
-        let output = Command::new(program()).args(["test", file]).output().expect("the program runs");
+    for name in ["calm", "holds", "owed", "sources"] {
+        let file = format!("tests/cases/{name}.test.yaml");
+        let output = Command::new(program()).args(["test", &file]).output().expect("the program runs");
         let shown = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && shown.contains(" passed, 0 failed"), "{shown}");
     }

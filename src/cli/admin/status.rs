@@ -111,7 +111,7 @@ fn destination_row(destination: &DestinationView) -> Vec<String> {
         destination.pending.to_string(),
         destination.retrying.to_string(),
         destination.dead_letters.to_string(),
-        format!("{:?}", destination.oldest_seconds),
+        format!("{:.1}", destination.oldest_seconds),
         condition_cell(destination),
     ]
 }
@@ -142,16 +142,25 @@ fn heartbeat_cell(source: &SourceView) -> String {
     shown
 }
 
+/// When the heartbeat opened. That it is not open is why nothing is decreased.
+fn heartbeat_state_cell(source: &SourceView) -> String {
+    match &source.heartbeat_open_since {
+        Some(since) => cell(since),
+        None if source.heartbeat.is_empty() => "-".to_owned(),
+        None => "not open: no decrease".to_owned(),
+    }
+}
+
 /// The time until which a gap blocks decreases is shown while it is not over. Both times have the same format, so they
 /// are compared as text.
 fn source_row(source: &SourceView, now: &str) -> Vec<String> {
     let last_gap = source.last_gap.as_ref();
-    let shown = |gap: &ReceptionGapView| format!("{} at {}", gap.cause, cell(&gap.until));
+    let shown = |gap: &ReceptionGapView| format!("{} until {}", gap.cause, cell(&gap.until));
     let blocking = last_gap.filter(|gap| gap.no_decrease_before.as_str() > now);
     vec![
         cell(&source.name),
         heartbeat_cell(source),
-        optional_cell(source.heartbeat_open_since.as_deref()),
+        heartbeat_state_cell(source),
         list_cell(&source.ignore_labels),
         last_gap.map_or_else(|| "-".to_owned(), shown),
         optional_cell(blocking.map(|gap| gap.no_decrease_before.as_str())),
@@ -212,15 +221,19 @@ fn owed_cell(owed: &[OwedView]) -> String {
     let units: Option<i64> = owed.iter().map(|owed| owed.value).sum();
     match (owed.len(), units) {
         (0, _) => "-".to_owned(),
-        (events, Some(units)) => format!("{units:+} in {events}"),
-        (events, None) => events.to_string(),
+        (1, Some(units)) => format!("{units:+} in 1 event"),
+        (events, Some(units)) => format!("{units:+} in {events} events"),
+        (1, None) => "1 event".to_owned(),
+        (events, None) => format!("{events} events"),
     }
 }
 
 fn episode_row(episode: &EpisodeView) -> Vec<String> {
     let deferred = |deferred: &DeferredView| {
         let (verdict, until) = (deferred.verdict.as_deref(), deferred.until.as_deref());
-        format!("{} until {}", optional_cell(verdict), optional_cell(until))
+        // Without an end known in advance: on delivery, on resume, or when a control or an episode ends.
+        let until = until.map_or_else(String::new, |until| format!(" until {}", cell(until)));
+        optional_cell(verdict) + &until
     };
     vec![
         cell(&episode.rule),

@@ -122,7 +122,7 @@ where
     let message = match error {
         SdkError::ServiceError(answer) => match error_code(error) {
             Some(code) => {
-                let said = answer.err().message();
+                let said = answer.err().message().or_else(|| in_xml(answer.raw(), "Message"));
                 let said = said.map_or_else(String::new, |text| format!(": {}", redact(text)));
                 page::escape_controls(&format!("{}{said}", strip_namespace(code)))
             }
@@ -157,13 +157,16 @@ where
     E: ProvideErrorMetadata,
 {
     let SdkError::ServiceError(answer) = error else { return None };
-    let in_xml = || {
-        let body = std::str::from_utf8(answer.raw().body().bytes()?).ok()?;
-        let code = page::element(body, "Code")?;
-        let is_code = |c: char| c.is_ascii_alphanumeric() || ".#:_-".contains(c);
-        (!code.is_empty() && code.len() <= 100 && code.chars().all(is_code)).then_some(code)
+    let is_code = |code: &&str| {
+        let is_in_code = |c: char| c.is_ascii_alphanumeric() || ".#:_-".contains(c);
+        !code.is_empty() && code.len() <= 100 && code.chars().all(is_in_code)
     };
-    answer.err().code().or_else(in_xml)
+    answer.err().code().or_else(|| in_xml(answer.raw(), "Code").filter(is_code))
+}
+
+/// The content of the first element of this name in an answer in XML.
+fn in_xml<'a>(answer: &'a HttpResponse, name: &str) -> Option<&'a str> {
+    page::element(std::str::from_utf8(answer.body().bytes()?).ok()?, name)
 }
 
 /// The status, content type and first words of an answer without an error code.

@@ -41,13 +41,13 @@ impl ExpiryTimer {
 
 impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
     /// When the ages have to be checked. None if all deliveries can be sent, or while others are being settled.
-    pub(super) fn next_expiry_check(&self) -> Option<Instant> {
+    pub(super) fn next_expiry_check(&self, now: Instant) -> Option<Instant> {
         let is_needed = self.expiry.is_watching || !self.ready.is_empty() || self.paused_until().is_some();
         let has_undelivered = || self.shared.outbox.undelivered_at(&self.shared.options.name) > 0;
         if !is_needed || !self.completed.is_empty() || !has_undelivered() {
             return None;
         }
-        Some(self.expiry.next.unwrap_or_else(Instant::now))
+        Some(self.expiry.next.unwrap_or(now))
     }
 
     /// Gives up the deliveries whose age is over, if a check is due.
@@ -59,7 +59,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
         if self.is_idle() {
             self.health.on_idle(now);
         }
-        if self.next_expiry_check().is_none_or(|next| next > now) {
+        if self.next_expiry_check(now).is_none_or(|next| next > now) {
             return Ok(());
         }
         self.expiry.next = Some(now + INTERVAL);

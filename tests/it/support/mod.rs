@@ -1,5 +1,6 @@
 //! Test support: a bridge, a local AWS, Prometheus and Alertmanager.
 
+pub(crate) mod aws_stub;
 pub(crate) mod bridge;
 pub(crate) mod disk;
 pub(crate) mod ledger;

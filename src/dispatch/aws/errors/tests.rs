@@ -446,7 +446,7 @@ async fn an_answer_that_is_no_json_is_shown_as_text() {
             Misconfigured,
             "HTTP 403 without an error code (text/plain): Forbidden",
         ),
-        (400, "text/xml", xml, Misconfigured, "NonExistentQueue"),
+        (400, "text/xml", xml, Misconfigured, "NonExistentQueue: No such queue."),
         (503, "text/plain", "", Transient, "HTTP 503 without an error code (text/plain)"),
     ] {
         let reply = Reply::text(status, body).header("content-type", kind);
