@@ -10,7 +10,7 @@ use super::{calm, delivery, guard};
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
-use crate::domain::state::{Emission, EmittedDecrease, TargetState};
+use crate::domain::state::{Emission, EmittedDecrease, RuleState, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::verdict::{Decision, Verdict};
 
@@ -84,7 +84,7 @@ fn end(
     }
     acting.own.emissions.retain(|known| known.id != emission.id);
     let rule_state = acting.own.rules.get_mut(&emission.rule);
-    drop(rule_state.and_then(|rule_state| rule_state.take_emitted_decrease()));
+    drop(rule_state.and_then(RuleState::take_emitted_decrease));
     log.decisions
 }
 
