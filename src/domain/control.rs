@@ -545,10 +545,18 @@ mod tests {
         };
         let all = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
         let mut other = controls.clone();
-        assert_eq!(known(&mut other, Some(&source(&[])), 9_999), (all(&["prod", "prod/a"]), false), "the only one stays");
+        assert_eq!(
+            known(&mut other, Some(&source(&[])), 9_999),
+            (all(&["prod", "prod/a"]), false),
+            "the only one stays"
+        );
         let version = controls.version;
         assert_eq!(known(&mut controls, Some(&by_cluster), 109), (all(&["prod/a", "prod/b%2Fc"]), false));
-        assert_eq!(known(&mut controls, Some(&by_cluster), 110), (all(&["prod/a"]), true), "all known ones are open");
+        assert_eq!(
+            known(&mut controls, Some(&by_cluster), 110),
+            (all(&["prod/a"]), true),
+            "all known ones are open"
+        );
         assert_eq!(controls.version, version + 2);
         assert_eq!(known(&mut controls, None, 110), (all(&["prod/a"]), true), "its alert is open");
         controls.end_heartbeat(&key("a"), at(120));

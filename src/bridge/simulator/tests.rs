@@ -134,7 +134,8 @@ rules:
     emitted.extend(ids(&simulator.advance_to(after(Duration::from_mins(30))).await.unwrap()));
     let [decrease] = &emitted[..] else { panic!("{emitted:?}") };
     let event = simulator.store.event(decrease).await.unwrap().unwrap();
-    let destinations: Vec<_> = event.deliveries.iter().map(|it| (it.destination.as_str(), it.state.as_str())).collect();
+    let destinations: Vec<_> =
+        event.deliveries.iter().map(|it| (it.destination.as_str(), it.state.as_str())).collect();
     assert_eq!(destinations, [("queue", "delivered")]);
     let body: serde_json::Value = serde_json::from_str(&event.body).unwrap();
     assert_eq!(body["data"]["reverts"], json!([first]));

@@ -19,7 +19,8 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
 const DISCARDED: &str = "its dead letter was discarded";
-const NOT_DELIVERED: &str = "no destination gets its event, since none got what it takes back; what is owed stays";
+const NOT_DELIVERED: &str =
+    "no destination gets its event, since none got what it takes back; what is owed stays";
 const REPLACED: &str = "replaced by another request of the action";
 
 /// Applies the deliveries of the tracked events of a target.

@@ -77,7 +77,6 @@ fn apply_delta(
 ) -> Vec<Decision> {
     let is_shadow = acting.active.is_some();
     let rule = step.rule(name).filter(|rule| (rule.mode == Mode::Shadow) == is_shadow);
-    let mut log = DecisionLog::new(Some(name), acting.key);
     let RuleDelta { opened, closed, expired, late, unchanged, outdated, trigger, truncated, .. } = delta;
     let ended_now = closed.len() + expired.len();
     let rule_state = acting.own.rules.get_or_default(name);
@@ -87,14 +86,15 @@ fn apply_delta(
     if let Some(episode) = rule_state.episode.as_mut().filter(|_| truncated && !closed.is_empty()) {
         episode.truncated = true;
     }
-    log_without_action(&mut log, unchanged, late, outdated, expired);
-    let cause = ChangeCause { trigger, truncated };
+    let log = DecisionLog::new(Some(name), acting.key);
+    let mut change = RuleChange { trigger, truncated, log, replies };
+    log_without_action(&mut change.log, unchanged, late, outdated, expired);
     if !opened.is_empty() {
         match rule {
-            Some(rule) => open(step, acting, rule, opened, ended_now, &cause, &mut log, replies),
+            Some(rule) => open(step, acting, rule, opened, ended_now, &mut change),
             None => {
                 let alerts = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-                log.reply(Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED), alerts);
+                change.log.reply(Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED), alerts);
             }
         }
     }
@@ -104,19 +104,23 @@ fn apply_delta(
     let rule_state = acting.own.rules.get_or_default(name);
     let is_over = rule_state.episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if is_over {
-        close(step, acting, name, rule, closed, &cause, &mut log, replies);
+        close(step, acting, name, rule, closed, &mut change);
     } else if !closed.is_empty() {
         let alerts = closed.into_iter().map(|closed| closed.alert).collect();
-        log.reply(Outcome::new(Verdict::StillOpen), alerts);
+        change.log.reply(Outcome::new(Verdict::StillOpen), alerts);
     }
-    log.decisions
+    change.log.decisions
 }
 
-/// The notification that causes a change.
-struct ChangeCause {
-    /// Set whenever an occurrence has opened or closed.
+/// A change of one rule: its cause and its decisions.
+struct RuleChange<'a> {
+    /// The notification that causes it; set whenever an occurrence has opened or closed.
     trigger: Option<Arc<Trigger>>,
+    /// Whether that notification is truncated.
     truncated: bool,
+    log: DecisionLog<'a>,
+    /// The replies of actions that are still to be executed.
+    replies: &'a mut Replies,
 }
 
 /// Records the changes that lead to no action.
@@ -138,20 +142,17 @@ fn log_without_action(
 }
 
 /// Adds opened occurrences to the episode of a rule, and requests the `on_firing` action.
-#[expect(clippy::too_many_arguments, reason = "the parts of one change")]
 fn open(
     step: &mut StepContext<'_>,
     acting: &mut Acting<'_>,
     rule: &Rule,
     opened: AlertMap<Opened>,
     ended_now: usize,
-    cause: &ChangeCause,
-    log: &mut DecisionLog<'_>,
-    replies: &mut Replies,
+    change: &mut RuleChange<'_>,
 ) {
     let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
     let late = opened.iter().filter(|opened| opened.was_late).count();
-    let continued = end_closed_action(step, acting, rule, late > 0, log);
+    let continued = end_closed_action(step, acting, rule, late > 0, &mut change.log);
     let known_since = acting.own.known_since;
     let rule_state = acting.own.rules.get_or_default(&rule.name);
     // `retention.owed` counts from the close of this episode.
@@ -170,10 +171,10 @@ fn open(
         // Late firings join the episode without growth.
         episode.most_open = episode.most_open.saturating_add(u32::try_from(late).unwrap_or(u32::MAX));
     }
-    let outcome = request_firing(step, rule, episode, is_new || is_continued, had_grown, &alerts, cause, log);
-    match outcome {
-        Some(outcome) => log.reply(outcome.for_episode(Phase::Firing, episode, Some(rule)), alerts),
-        None => replies.add(&rule.name, Phase::Firing, alerts),
+    let growth = Growth { is_new: is_new || is_continued, had_grown };
+    match request_firing(step, rule, episode, growth, &alerts, change) {
+        Some(outcome) => change.log.reply(outcome.for_episode(Phase::Firing, episode, Some(rule)), alerts),
+        None => change.replies.add(&rule.name, Phase::Firing, alerts),
     }
 }
 
@@ -220,23 +221,29 @@ fn end_unconfirmed(step: &mut StepContext<'_>, acting: &mut Acting<'_>, event: &
     is_uncertain
 }
 
+/// What an opening means for the episode.
+struct Growth {
+    /// Whether it opens or continues the episode.
+    is_new: bool,
+    /// Whether more alerts were open before it than at any earlier emission.
+    had_grown: bool,
+}
+
 /// Requests the `on_firing` action. Returns the outcome if there is nothing to execute.
-#[expect(clippy::too_many_arguments, reason = "the parts of one change")]
 fn request_firing(
     step: &mut StepContext<'_>,
     rule: &Rule,
     episode: &mut Episode,
-    is_new: bool,
-    had_grown: bool,
+    growth: Growth,
     alerts: &[AlertKey],
-    cause: &ChangeCause,
-    log: &mut DecisionLog<'_>,
+    change: &mut RuleChange<'_>,
 ) -> Option<Outcome> {
-    let (Some(firing), Some(trigger)) = (&rule.on_firing, &cause.trigger) else {
+    let RuleChange { trigger, truncated, log, .. } = change;
+    let (Some(firing), Some(trigger)) = (&rule.on_firing, &trigger) else {
         return Some(Outcome::new(Verdict::NoAction));
     };
     let change = &firing.action.change;
-    let acts = is_new || firing.repeat == Repeat::OnGrowth;
+    let acts = growth.is_new || firing.repeat == Repeat::OnGrowth;
     if !acts || !has_need(episode) {
         return Some(Outcome::new(Verdict::NoAction));
     }
@@ -245,14 +252,14 @@ fn request_firing(
     }
     // A deferred action that was no longer justified is not revived by the new openings, which are a
     // request of their own.
-    let is_stale = |deferred: &mut Deferred| !deferred.is_repeat && !deferred.is_retry && !had_grown;
+    let is_stale = |deferred: &mut Deferred| !deferred.is_repeat && !deferred.is_retry && !growth.had_grown;
     if let Some(previous) = episode.deferred.take_if(is_stale) {
         step.release_slot(&previous);
         let outcome = Outcome::with_detail(Verdict::Withdrawn, NO_LONGER_GROWN);
         log.record_if_any(outcome.for_episode(Phase::Firing, episode, Some(rule)), previous.alerts);
     }
     if change.decreases_capacity() {
-        let truncated = cause.truncated.then_some(TRUNCATED);
+        let truncated = truncated.then_some(TRUNCATED);
         if let Some(detail) = truncated.or_else(|| missing_evidence(episode)) {
             return Some(Outcome::with_detail(Verdict::NoEvidence, detail));
         }
@@ -260,7 +267,7 @@ fn request_firing(
     let previous = episode.deferred.take();
     // The newest action replaces the deferred one and takes over its request time, since the need never ended.
     let kept = previous.as_ref().filter(|previous| !previous.is_repeat);
-    let request = new_request(change, step.context.now, trigger.clone());
+    let request = new_request(change, step.context.now, Arc::clone(trigger));
     episode.deferred = Some(Deferred {
         requested_at: kept.map_or(request.requested_at, |previous| previous.requested_at),
         recheck_at: kept.and_then(Deferred::slot).map_or(request.recheck_at, |slot| Some(slot.at)),
@@ -283,21 +290,18 @@ fn request_firing(
 
 /// Closes the episode of a rule, and requests the `on_resolved` action if the resolved occurrences `closed` have closed
 /// it.
-#[expect(clippy::too_many_arguments, reason = "the parts of one change")]
 fn close(
     step: &mut StepContext<'_>,
     acting: &mut Acting<'_>,
     name: &Name,
     rule: Option<&Rule>,
     closed: Vec<Occurrence>,
-    cause: &ChangeCause,
-    log: &mut DecisionLog<'_>,
-    replies: &mut Replies,
+    change: &mut RuleChange<'_>,
 ) {
     let (now, policy) = (step.context.now, step.context.policy);
     let rule_state = acting.own.rules.get_or_default(name);
     let Some(mut episode) = rule_state.episode.take() else { return };
-    end_firing_action(step, acting, rule, &mut episode, log);
+    end_firing_action(step, acting, rule, &mut episode, &mut change.log);
     let was_need = rule.is_none_or(|rule| {
         let firing = rule.on_firing.as_ref();
         firing.is_some_and(|firing| firing.action.change.increases_capacity()) && episode.emissions > 0
@@ -305,7 +309,7 @@ fn close(
     acting.own.record_end(now, was_need, policy.last_resolve_retention);
     let owes = owed::owes(acting.own, name);
     let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-    let request = request_resolved(rule, &episode, cause, now);
+    let request = request_resolved(rule, &episode, change, now);
     let rule_state = acting.own.rules.get_or_default(name);
     rule_state.owed_until = owes.then(|| now.after(policy.owed_retention));
     if episode.expired {
@@ -321,9 +325,9 @@ fn close(
     };
     let outcome = outcome.map(|outcome| outcome.for_episode(Phase::Resolved, &episode, rule));
     if deferred.is_some() {
-        replies.add(name, Phase::Resolved, alerts);
+        change.replies.add(name, Phase::Resolved, alerts);
     } else if let Some(outcome) = outcome.filter(|_| !closed.is_empty()) {
-        log.reply(outcome, alerts);
+        change.log.reply(outcome, alerts);
     }
     // A late firing can continue an episode that has emitted something and did not expire. What is owed is shown with it.
     let is_retained = episode.emissions > 0 && rule.is_some() && (!episode.expired || owes);
@@ -373,26 +377,26 @@ fn end_firing_action(
 fn request_resolved(
     rule: Option<&Rule>,
     episode: &Episode,
-    cause: &ChangeCause,
+    change: &RuleChange<'_>,
     now: Time,
 ) -> Result<Deferred, Outcome> {
     let Some(rule) = rule else { return Err(Outcome::with_detail(Verdict::NoAction, RULE_REMOVED)) };
     if rule.mode == Mode::Disabled {
         return Err(Outcome::new(Verdict::Disabled));
     }
-    let (Some(resolved), Some(trigger)) = (&rule.on_resolved, &cause.trigger) else {
+    let (Some(resolved), Some(trigger)) = (&rule.on_resolved, &change.trigger) else {
         return Err(Outcome::new(Verdict::NoAction));
     };
-    let change = &resolved.action.change;
-    if !change.decreases_capacity() && episode.emissions == 0 {
+    let requested = &resolved.action.change;
+    if !requested.decreases_capacity() && episode.emissions == 0 {
         return Err(no_evidence("the episode has emitted no event to compensate"));
     }
     if episode.truncated {
-        return Err(no_evidence(if cause.truncated { TRUNCATED } else { CLOSED_TRUNCATED }));
+        return Err(no_evidence(if change.truncated { TRUNCATED } else { CLOSED_TRUNCATED }));
     }
     match missing_evidence(episode) {
         Some(detail) => Err(no_evidence(detail)),
-        None => Ok(new_request(change, now, trigger.clone())),
+        None => Ok(new_request(requested, now, trigger.clone())),
     }
 }
 

@@ -108,9 +108,11 @@ pub(super) fn apply(
         ttl: input.source.occurrence_ttl,
     };
     let mut evaluated = evaluate(step, key, state, deltas, controls);
-    // They are no reply to an alert of the notification.
-    let is_reply = |decision: &Decision| decision.alerts.iter().any(|alert| !overdue.contains(alert));
-    evaluated.iter_mut().for_each(|decision| decision.is_reply &= is_reply(decision));
+    if !overdue.is_empty() {
+        // They are no reply to an alert of the notification.
+        let is_reply = |decision: &Decision| decision.alerts.iter().any(|alert| !overdue.contains(alert));
+        evaluated.iter_mut().for_each(|decision| decision.is_reply &= is_reply(decision));
+    }
     decisions.extend(evaluated);
     decisions
 }

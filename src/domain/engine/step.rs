@@ -88,7 +88,7 @@ impl<'a> StepContext<'a> {
     }
 
     /// What the store knows about the delivery of an emission. An event of which it knows nothing counts as delivered
-    /// when it was emitted.
+    /// when it was emitted, but a dead letter as discarded.
     pub(super) fn delivery(&self, key: &TargetKey, emission: &Emission) -> EventDelivery {
         match emission.outcome {
             EmissionOutcome::Delivered(at) if !emission.is_pending_elsewhere => EventDelivery::delivered(at),
@@ -97,7 +97,11 @@ impl<'a> StepContext<'a> {
             EmissionOutcome::Delivered(_) | EmissionOutcome::Pending | EmissionOutcome::DeadLetter => {
                 let known =
                     self.context.deliveries.events.get(key).and_then(|events| events.get(&emission.id));
-                let known = known.cloned().unwrap_or_else(|| EventDelivery::delivered(emission.emitted_at));
+                let known = known.cloned().unwrap_or_else(|| match emission.outcome {
+                    // Its dead letter is gone.
+                    EmissionOutcome::DeadLetter => EventDelivery::default(),
+                    _ => EventDelivery::delivered(emission.emitted_at),
+                });
                 EventDelivery { delivered_at: emission.delivered_at().or(known.delivered_at), ..known }
             }
         }

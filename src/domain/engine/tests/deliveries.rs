@@ -228,7 +228,8 @@ fn a_withheld_event_is_renewed_when_its_hold_has_lasted_for_max_duration() {
     world.set_delivery(&first, given_up(GiveUp::Expired));
     assert_eq!(summary(&world.wait(3600)), "");
     let generation = world.controls.generation;
-    let is_rechecked = |state: &TargetState| state.emission(&first.id).is_some() && state.depends_on_controls();
+    let is_rechecked =
+        |state: &TargetState| state.emission(&first.id).is_some() && state.depends_on_controls();
     assert!(world.states.values().any(|state| is_rechecked(state)));
     assert_eq!(world.next_due(), Some(3610));
     assert_eq!(summary(&world.wait(3610)), "expired×1");
@@ -354,6 +355,17 @@ fn discarding_its_dead_letter_ends_a_decrease() {
     world.set_delivery(&first, EventDelivery::default());
     assert_eq!(summary(&world.wait(500)), "withdrawn×1");
     assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
+}
+
+#[test]
+fn a_dead_letter_of_which_nothing_is_known_any_more_is_not_owed() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "no_evidence×1");
+    world.deliveries.events.clear();
+    assert_eq!(summary(&world.wait(100)), "");
+    assert!(world.states.values().all(|state| state.emissions.is_empty()), "nothing was added");
 }
 
 #[test]

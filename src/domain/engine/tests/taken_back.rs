@@ -187,7 +187,10 @@ fn a_suspended_decrease_is_not_resumed_after_a_reload_has_removed_its_rule_or_it
         assert!(world.controls.resume(1).is_some());
         assert_eq!(summary(&world.wait(110)), "");
         assert_eq!(world.changes(), []);
-        assert!(world.states.values().all(|state| state.owing_rules().next().is_none()), "it may have arrived");
+        assert!(
+            world.states.values().all(|state| state.owing_rules().next().is_none()),
+            "it may have arrived"
+        );
     }
 }
 
