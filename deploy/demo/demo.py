@@ -151,6 +151,14 @@ class Processes:
         return failed
 
 
+def version_of(program):
+    """Its name and version, as in `alertmanager, version 0.33.1 (branch: …)`."""
+    command = [TOOLS / "bin" / program, "--version"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True)
+    name, version = (output.stdout + output.stderr).partition(" (")[0].split(", version ")
+    return f"{name.capitalize()} {version}"
+
+
 def end_with_parent():
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -332,6 +340,7 @@ class Demo:
 
     def start_prometheus_and_alertmanager(self):
         step("Prometheus and Alertmanager")
+        show("version", ", ".join(version_of(name) for name in ["prometheus", "alertmanager"]))
         serve(Exporter, int(self.url(9100).rpartition(":")[2]))
         alertmanager = self.place("deploy/demo/alertmanager.yml", bridge_port=self.tap_port)
         self.processes.start(

@@ -7,8 +7,11 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
 use serde_json::{Value, json};
 
 use crate::support::bridge::Bridge;
+use crate::support::prometheus::{Release, on_old_and_new};
 use crate::support::queue;
-use crate::support::tools::{self, Exporter, LocalAws, Server, eventually, get};
+use crate::support::tools::{Exporter, LocalAws, Server, eventually, get};
+
+on_old_and_new!(an_alert_and_its_end_change_capacity);
 
 const GROUP: &str = "workers";
 const FUNCTION: &str = "capacity-scaler";
@@ -48,8 +51,7 @@ groups:
         annotations: { value: "{{ $value }}", runbook_url: "https://runbooks.example.com/pods?a=1&b=\"2\"" }
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alert_and_its_end_change_capacity() {
+async fn an_alert_and_its_end_change_capacity(release: Release) {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
 
@@ -63,11 +65,11 @@ async fn an_alert_and_its_end_change_capacity() {
     let mut bridge = Bridge::new(&bridge_config(&queue_url), RULES);
     queue::environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
-    let alertmanager = tools::start_alertmanager(dir, &alertmanager_config(&bridge)).await;
+    let alertmanager = release.start_alertmanager(dir, &alertmanager_config(&bridge)).await;
     let exporter = Exporter::start().await;
     exporter.set_metrics(unschedulable(0));
     let _prometheus =
-        tools::start_prometheus(dir, &prometheus_config(exporter.address(), &alertmanager), ALERTS).await;
+        release.start_prometheus(dir, &prometheus_config(exporter.address(), &alertmanager), ALERTS).await;
 
     // Three unschedulable pods: one message, and two more instances.
     exporter.set_metrics(unschedulable(1));
@@ -88,7 +90,7 @@ async fn an_alert_and_its_end_change_capacity() {
             "episode": { "id": hex(&event["data"]["episode"]["id"]), "opened_at": event["time"], "emission": 1 },
             "alerts": event_alerts(&event, "firing", &alerts),
             "alerts_total": 3,
-            "notification": notification(&alertmanager),
+            "notification": notification(&alertmanager, release.reason("first notification")),
             "parameters": { "runbook": "https://runbooks.example.com/pods?a=1&b=\"2\"" },
             "reverts": [],
         }),
@@ -118,7 +120,7 @@ async fn an_alert_and_its_end_change_capacity() {
             "episode": event["data"]["episode"],
             "alerts": event_alerts(&end, "resolved", &alerts),
             "alerts_total": 3,
-            "notification": event["data"]["notification"],
+            "notification": notification(&alertmanager, release.reason("all alerts resolved")),
             "parameters": event["data"]["parameters"],
             "reverts": [event["id"]],
         }),
@@ -229,13 +231,13 @@ fn event_alerts(event: &Value, status: &str, alerts: &BTreeMap<String, Value>) -
     expected.collect()
 }
 
-fn notification(alertmanager: &Server) -> Value {
+fn notification(alertmanager: &Server, reason: Value) -> Value {
     json!({
         "source": "prod-eu",
         "receiver": "scaling",
         "group_key": "{}:{alertname=\"KubePodUnschedulable\", asg=\"workers\"}",
         "external_url": alertmanager.url(),
-        "reason": null,
+        "reason": reason,
     })
 }
 
