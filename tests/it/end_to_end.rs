@@ -53,9 +53,7 @@ groups:
 
 async fn an_alert_and_its_end_change_capacity(release: Release) {
     let dir = tempfile::tempdir().expect("a directory");
-    let dir = dir.path();
-
-    let aws = LocalAws::start(dir).await;
+    let aws = LocalAws::start(dir.path()).await;
     let queue_url = aws.create_fifo_queue("scaling.fifo").await;
     let function = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/function.py");
     aws.run(&["create-function", FUNCTION, function]);
@@ -65,11 +63,12 @@ async fn an_alert_and_its_end_change_capacity(release: Release) {
     let mut bridge = Bridge::new(&bridge_config(&queue_url), RULES);
     queue::environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
-    let alertmanager = release.start_alertmanager(dir, &alertmanager_config(&bridge)).await;
+    let alertmanager = release.start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
     let exporter = Exporter::start().await;
     exporter.set_metrics(unschedulable(0));
-    let _prometheus =
-        release.start_prometheus(dir, &prometheus_config(exporter.address(), &alertmanager), ALERTS).await;
+    let _prometheus = release
+        .start_prometheus(dir.path(), &prometheus_config(exporter.address(), &alertmanager), ALERTS)
+        .await;
 
     // Three unschedulable pods: one message, and two more instances.
     exporter.set_metrics(unschedulable(1));
