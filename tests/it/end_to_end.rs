@@ -51,6 +51,12 @@ groups:
         annotations: { value: "{{ $value }}", runbook_url: "https://runbooks.example.com/pods?a=1&b=\"2\"" }
 "#;
 
+async fn wait_for_two_notifications(bridge: &Bridge) {
+    let before = bridge.metric(NOTIFICATIONS).await;
+    eventually("two repeats", async || (bridge.metric(NOTIFICATIONS).await >= before + 2.0).then_some(()))
+        .await;
+}
+
 async fn an_alert_and_its_end_change_capacity(release: Release) {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
@@ -97,9 +103,7 @@ async fn an_alert_and_its_end_change_capacity(release: Release) {
     assert_eq!(capacity_after(&aws, &event), 4);
 
     // Alertmanager repeats the group: no event is emitted.
-    let before = bridge.metric(NOTIFICATIONS).await;
-    eventually("two repeats", async || (bridge.metric(NOTIFICATIONS).await >= before + 2.0).then_some(()))
-        .await;
+    wait_for_two_notifications(&bridge).await;
 
     // The pods are scheduled: one more message, and one instance less.
     exporter.set_metrics(unschedulable(0));
