@@ -17,6 +17,7 @@ mod destinations;
 pub mod diagnostic;
 mod file;
 mod file_stamp;
+mod foreign;
 mod kinds;
 mod layers;
 mod lints;
