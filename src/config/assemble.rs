@@ -110,6 +110,20 @@ pub(super) fn standalone_rules<D: DestinationSettings>(
     Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
 }
 
+/// Checks a rules file without a configuration: any source or destination name is accepted. Returns the number of rules.
+pub(super) fn rules_alone<D: DestinationSettings>(tree: &Node, diagnostics: &mut Diagnostics) -> usize {
+    let mut templates = Templates::new();
+    let drafts = rules::file(tree, &mut templates, diagnostics);
+    if drafts.is_empty() && !diagnostics.has_errors() {
+        let help = "add one that begins with its name: `- name: unschedulable-pods`";
+        diagnostics.add_with_help(Code::Empty, &tree.location, "no rules in this file", help);
+    }
+    let names = KnownNames { sources: None, destinations: None };
+    let rules = semantics::check_rules(drafts, &names, &BTreeMap::<Name, Destination<D>>::new(), diagnostics);
+    lints::lint_rules(&rules, &BTreeMap::new(), diagnostics);
+    rules.len()
+}
+
 /// The settings of the engine without a configuration.
 pub(super) fn default_policy(diagnostics: &mut Diagnostics) -> Option<Policy> {
     let defaults = layers::defaults(diagnostics)?;
