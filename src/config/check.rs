@@ -91,6 +91,9 @@ impl FileKind {
                 "a file with `groups` has alerting rules of Prometheus; check it with `promtool check rules`",
             );
         }
+        if has("apiVersion") && has("kind") {
+            return Self::Other("this is a Kubernetes manifest: pass the configuration that it contains");
+        }
         if has("tests") && !SECTIONS.iter().any(|section| has(section)) {
             return Self::Other("run tests of rules with `scalebridge test FILE`");
         }

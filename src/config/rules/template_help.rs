@@ -101,6 +101,11 @@ fn variable(source: &str, what: Unknown, name: &str) -> Option<String> {
     if what == Unknown::Field {
         return (name == "name").then(|| "use `labels.alertname` for the name of the alert".to_owned());
     }
+    if let Some(root) =
+        ["labels", "annotations"].into_iter().find(|root| source.contains(&format!("{root}[{name}]")))
+    {
+        return Some(format!("quote the name in brackets: `{root}[\"{name}\"]`"));
+    }
     match nearest(&name.to_lowercase(), ROOTS.into_iter()) {
         Some(near) => Some(format!("did you mean `{near}`?")),
         None if source.contains(&format!("{name}(")) => {
