@@ -16,6 +16,9 @@ pub(crate) type Settings = config::Settings<DestinationSettings, SourceKind>;
 /// A valid configuration.
 pub(crate) type Loaded = config::Loaded<DestinationSettings, SourceKind>;
 
+/// A valid file.
+pub(crate) type Checked = config::Checked<DestinationSettings, SourceKind>;
+
 /// See [`config::load`].
 ///
 /// # Errors
@@ -28,12 +31,23 @@ pub(crate) fn load(
 }
 
 /// See [`config::load_with_alertmanager`].
+#[cfg(test)]
 pub(crate) fn load_with_alertmanager(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
     alertmanager: &Path,
 ) -> Result<Loaded, Diagnostics> {
     config::load_with_alertmanager(path, environment, alertmanager)
+}
+
+/// See [`config::check`].
+pub(crate) fn check(
+    path: &Path,
+    text: Option<Vec<u8>>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    alertmanager: Option<&Path>,
+) -> Result<Checked, Diagnostics> {
+    config::check(path, text, environment, alertmanager)
 }
 
 /// See [`test_file::read`].

@@ -1,6 +1,7 @@
 //! `scalebridge check`: validates a configuration and reports all errors in one run.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use serde::Serialize;
 
 use super::output::{
     ConfigArgs, EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, environment, pluralize, print, print_json,
+    usage_error,
 };
 use crate::config::diagnostic::{Code, Diagnostic, Location, Severity};
 use crate::config::{Diagnostics, snippet};
-use crate::kinds::{self, Loaded};
+use crate::kinds::{self, Checked, Loaded};
 use crate::telemetry;
 
 /// Validate configuration and rules
@@ -22,6 +24,10 @@ use crate::telemetry;
 /// Environment variables that begin with SCALEBRIDGE__ override the configuration, as in `serve`.
 #[derive(Debug, Args)]
 pub(super) struct Check {
+    /// Configurations or rules files to check instead of `--config`; `-` is standard input. A rules file by itself is
+    /// checked without the names of sources and destinations
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
     /// Also check that this Alertmanager configuration sends the alerts that the rules need
@@ -75,44 +81,25 @@ impl<'a> From<&'a Diagnostic> for Finding<'a> {
 
 impl Check {
     pub(super) fn run(&self) -> ExitCode {
-        let path = &self.config.config;
-        let loaded = match &self.alertmanager {
-            Some(alertmanager) => kinds::load_with_alertmanager(path, environment(), alertmanager),
-            None => kinds::load(path, environment()),
-        };
-        let summary = loaded.as_ref().ok().map(|Loaded { settings, .. }| {
-            format!(
-                "{}, {} and {}",
-                pluralize(settings.rules.rules().len(), "rule"),
-                pluralize(settings.sources.len(), "source"),
-                pluralize(settings.destinations.len(), "destination")
-            )
-        });
-        let found = loaded.map_or_else(|diagnostics| diagnostics, |loaded| loaded.warnings);
-        let count_severity = |severity| found.iter().filter(|one| one.code.severity() == severity).count();
+        let files = if self.files.is_empty() { vec![self.config.config.clone()] } else { self.files.clone() };
+        let mut results = Vec::with_capacity(files.len());
+        for path in &files {
+            match self.check(path) {
+                Ok(result) => results.push(result),
+                Err(error) => return usage_error(format_args!("cannot read standard input: {error}")),
+            }
+        }
+        let found = || results.iter().flat_map(|result| &result.found);
+        let count_severity = |severity| found().filter(|one| one.code.severity() == severity).count();
         let (errors, warnings) = (count_severity(Severity::Error), count_severity(Severity::Warning));
         match self.output.format {
             Format::Json => {
-                print_json(&Report { errors, warnings, findings: found.iter().map(Finding::from).collect() });
+                print_json(&Report { errors, warnings, findings: found().map(Finding::from).collect() });
             }
             Format::Text => {
-                print(render_diagnostics(&found));
-                match summary {
-                    Some(summary) if found.is_empty() => {
-                        let alertmanager =
-                            self.alertmanager.iter().map(|path| format!("; {} is valid", path.display()));
-                        let alertmanager = alertmanager.collect::<String>();
-                        print(format!("{} is valid: {summary}{alertmanager}", path.display()));
-                    }
-                    _ => print(format!(
-                        "{}: {}, {}",
-                        path.display(),
-                        pluralize(errors, "error"),
-                        pluralize(warnings, "warning")
-                    )),
-                }
+                results.iter().for_each(FileResult::print);
                 let is_error = |one: &&Diagnostic| one.code.severity() == Severity::Error;
-                if let Some(first) = found.iter().find(is_error).or_else(|| found.iter().next()) {
+                if let Some(first) = found().find(is_error).or_else(|| found().next()) {
                     telemetry::print_to_stderr(format_args!(
                         "for details, run `scalebridge explain {}`",
                         first.code.as_str()
@@ -120,8 +107,11 @@ impl Check {
                 }
             }
         }
-        let is_argument = |location: &Location| matches!(location, Location::WholeFile(file) if file.as_ref() == path || self.alertmanager.as_deref() == Some(file));
-        if found.iter().any(|one| one.code == Code::Unreadable && is_argument(&one.location)) {
+        let is_argument = |location: &Location| {
+            let Location::WholeFile(file) = location else { return false };
+            files.iter().chain(&self.alertmanager).any(|argument| argument == file.as_ref())
+        };
+        if found().any(|one| one.code == Code::Unreadable && is_argument(&one.location)) {
             ExitCode::from(EXIT_USAGE)
         } else if errors > 0 || (self.deny_warnings && warnings > 0) {
             ExitCode::from(EXIT_FAILED)
@@ -129,16 +119,91 @@ impl Check {
             ExitCode::SUCCESS
         }
     }
+
+    /// Checks one file, or standard input.
+    fn check(&self, path: &Path) -> std::io::Result<FileResult> {
+        let text = if path.as_os_str() == "-" {
+            let mut text = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut text)?;
+            Some(text)
+        } else {
+            None
+        };
+        let path = if text.is_some() { Path::new(STDIN) } else { path };
+        let stdin = text.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
+        let alertmanager = self.alertmanager.as_deref();
+        let (summary, found) = match kinds::check(path, text, environment(), alertmanager) {
+            Ok(Checked::Config(loaded)) => {
+                let Loaded { settings, warnings, .. } = *loaded;
+                let alertmanager = alertmanager.map(|path| format!("; {} is valid", path.display()));
+                let summary = format!(
+                    "{}, {} and {}{}",
+                    pluralize(settings.rules.rules().len(), "rule"),
+                    pluralize(settings.sources.len(), "source"),
+                    pluralize(settings.destinations.len(), "destination"),
+                    alertmanager.unwrap_or_default()
+                );
+                (Some(summary), warnings)
+            }
+            Ok(Checked::Rules { count, warnings }) => {
+                let summary = format!(
+                    "{}; sources and destinations are not checked without the configuration",
+                    pluralize(count, "rule")
+                );
+                (Some(summary), warnings)
+            }
+            Err(diagnostics) => (None, diagnostics),
+        };
+        Ok(FileResult { path: path.to_owned(), stdin, summary, found })
+    }
+}
+
+/// How standard input is called in diagnostics.
+const STDIN: &str = "<stdin>";
+
+/// What was found in a file and in the files that it names.
+struct FileResult {
+    path: PathBuf,
+    /// The text, if it was read from standard input.
+    stdin: Option<String>,
+    /// What the file contains, if it is valid.
+    summary: Option<String>,
+    found: Diagnostics,
+}
+
+impl FileResult {
+    fn print(&self) {
+        let Self { path, stdin, summary, found } = self;
+        print(render(found, stdin.as_deref()));
+        let path = path.display();
+        match summary {
+            Some(summary) if found.is_empty() => print(format!("{path} is valid: {summary}")),
+            _ => {
+                let warnings = found.len() - found.errors();
+                let counts = [pluralize(found.errors(), "error"), pluralize(warnings, "warning")];
+                print(format!("{path}: {}", counts.join(", ")));
+            }
+        }
+    }
 }
 
 /// Formats all diagnostics with the source lines they refer to.
 pub(super) fn render_diagnostics(found: &Diagnostics) -> String {
+    render(found, None)
+}
+
+/// Like [`render_diagnostics`]; `stdin` is the text of standard input.
+fn render(found: &Diagnostics, stdin: Option<&str>) -> String {
     let mut texts: BTreeMap<Arc<Path>, Option<String>> = BTreeMap::new();
     let shown = found.iter().map(|one| {
         let text = match &one.location {
             Location::File { file, .. } => {
-                let read =
-                    || std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                let read = || match stdin.filter(|_| file.as_ref() == Path::new(STDIN)) {
+                    Some(text) => Some(text.to_owned()),
+                    None => {
+                        std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                    }
+                };
                 texts.entry(file.clone()).or_insert_with(read).as_deref()
             }
             _ => None,

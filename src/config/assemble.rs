@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, Spanned, entries, list, spanned};
+use super::decode::{Fields, Spanned, entries, list, spanned, wrong_type_with};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
 use super::file_stamp::FileStamp;
@@ -14,7 +14,7 @@ use super::names::named_entries;
 use super::scalar::text;
 use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Destination, Settings};
-use super::yaml::Node;
+use super::yaml::{Kind, Node};
 use super::{destinations, file, layers, lints, rules, server, sources, store};
 use crate::domain::duration::MAX_DURATION;
 use crate::domain::engine::Policy;
@@ -51,26 +51,32 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         .get("rules", |node, diagnostics| read_rules_files(node, directory, &mut templates, diagnostics));
     let (drafts, files) = drafts.unwrap_or_default();
 
-    if drafts.is_empty() && fields.diagnostics.len() == before {
-        rules::report_no_rules(fields.location_of("rules"), fields.diagnostics);
+    let has_rules = !drafts.is_empty() || fields.diagnostics.len() > before;
+    let rules_location = fields.location_of("rules");
+    let fixes = fields.finish_with_fixes();
+    if !has_rules && !fixes.suggest("rules") {
+        rules::report_no_rules(rules_location, diagnostics);
     }
-    semantics::check_section(root, "sources", "sources: { local: {} }", fields.diagnostics);
-    let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
-    semantics::check_section(root, "destinations", &example, fields.diagnostics);
+    if !fixes.suggest("sources") {
+        semantics::check_section(root, "sources", "sources: { local: {} }", diagnostics);
+    }
+    if !fixes.suggest("destinations") {
+        let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
+        semantics::check_section(root, "destinations", &example, diagnostics);
+    }
     if let (Some(server), Some(admin)) = (&server, &admin) {
-        server::check_distinct_listeners(server, admin, root, fields.diagnostics);
+        server::check_distinct_listeners(server, admin, root, diagnostics);
     }
     if let Some(retention) = &retention {
-        semantics::check_retention(retention, sources.values(), root, fields.diagnostics);
+        semantics::check_retention(retention, sources.values(), root, diagnostics);
     }
-    semantics::check_files(store.as_ref(), &destinations, root, fields.diagnostics);
+    semantics::check_files(store.as_ref(), &destinations, root, diagnostics);
     let names = KnownNames { sources: source_names, destinations: destination_names };
-    let rules = semantics::check_rules(drafts, &names, &destinations, fields.diagnostics);
-    lints::lint_rules(&rules, &sources, fields.diagnostics);
-    lints::lint_unused_destinations(&rules, root, fields.diagnostics);
+    let rules = semantics::check_rules(drafts, &names, &destinations, diagnostics);
+    lints::lint_rules(&rules, &sources, diagnostics);
+    lints::lint_unused_destinations(&rules, root, diagnostics);
     let rules = rules.into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
-    semantics::check_heartbeats(&rules, root, fields.diagnostics);
-    fields.finish();
+    semantics::check_heartbeats(&rules, root, diagnostics);
     let settings = Settings {
         server: server?,
         admin: admin?,
@@ -102,6 +108,20 @@ pub(super) fn standalone_rules<D: DestinationSettings>(
     let names = KnownNames { sources: None, destinations: None };
     let rules = semantics::check_rules(drafts, &names, &BTreeMap::<Name, Destination<D>>::new(), diagnostics);
     Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
+}
+
+/// Checks a rules file without a configuration: any source or destination name is accepted. Returns the number of rules.
+pub(super) fn rules_alone<D: DestinationSettings>(tree: &Node, diagnostics: &mut Diagnostics) -> usize {
+    let mut templates = Templates::new();
+    let drafts = rules::file(tree, &mut templates, diagnostics);
+    if drafts.is_empty() && !diagnostics.has_errors() {
+        let help = "add one that begins with its name: `- name: unschedulable-pods`";
+        diagnostics.add_with_help(Code::Empty, &tree.location, "no rules in this file", help);
+    }
+    let names = KnownNames { sources: None, destinations: None };
+    let rules = semantics::check_rules(drafts, &names, &BTreeMap::<Name, Destination<D>>::new(), diagnostics);
+    lints::lint_rules(&rules, &BTreeMap::new(), diagnostics);
+    rules.len()
 }
 
 /// The settings of the engine without a configuration.
@@ -148,6 +168,12 @@ fn read_rules_files(
 ) -> Option<(Vec<rules::Draft>, Vec<FileStamp>)> {
     let (mut drafts, mut files) = (Vec::new(), Vec::new());
     let mut known: Vec<Spanned<&str>> = Vec::new();
+    if let Kind::List(items) = &node.kind
+        && let Some(rule) = items.iter().find(|item| matches!(item.kind, Kind::Map(_)))
+    {
+        let help = "put the rules into a file, and name it: `rules: [rules.yaml]`".to_owned();
+        return wrong_type_with(rule, "the name of a rules file", Some(help), diagnostics);
+    }
     for path in list(spanned(text))(node, diagnostics)? {
         if known.iter().any(|known| known.value == path.value) {
             diagnostics.add(

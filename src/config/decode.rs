@@ -7,8 +7,8 @@ use std::fmt::Display;
 
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::suggest::{did_you_mean, nearest};
-use super::unsupported;
 use super::yaml::{Key, Kind, Node};
+use super::{foreign, unsupported};
 
 /// A value and its location, for diagnostics of later checks.
 #[derive(Debug, Clone)]
@@ -23,7 +23,32 @@ pub(crate) struct Fields<'n, 'f> {
     location: &'n Location,
     entries: &'n [(Key, Node)],
     known: Vec<&'static str>,
+    missing: Vec<Missing>,
     pub diagnostics: &'f mut Diagnostics,
+}
+
+/// Keys of which one is required and none is present. Not an error of its own if an unknown key was meant to be one.
+struct Missing {
+    keys: Vec<&'static str>,
+    code: Code,
+    message: String,
+    help: String,
+}
+
+/// The fixes of the unknown keys of a map.
+#[derive(Debug, Default)]
+pub(super) struct KeyFixes(Vec<String>);
+
+impl KeyFixes {
+    /// Whether an unknown key was meant to be `key`.
+    pub(super) fn suggest(&self, key: &str) -> bool {
+        let names = |help: &str| {
+            help.split('`').skip(1).step_by(2).any(|code| {
+                code.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            })
+        };
+        self.0.iter().any(|help| names(help))
+    }
 }
 
 impl<'n, 'f> Fields<'n, 'f> {
@@ -34,8 +59,18 @@ impl<'n, 'f> Fields<'n, 'f> {
         path: &'static str,
         diagnostics: &'f mut Diagnostics,
     ) -> Option<Self> {
-        let entries = entries(node, diagnostics)?;
-        Some(Self { path, location: &node.location, entries, known: Vec::new(), diagnostics })
+        let entries = match &node.kind {
+            Kind::Map(_) | Kind::Null => entries(node, diagnostics)?,
+            _ => return wrong_type_with(node, "a map", foreign::map_help(path, node), diagnostics),
+        };
+        Some(Self {
+            path,
+            location: &node.location,
+            entries,
+            known: Vec::new(),
+            missing: Vec::new(),
+            diagnostics,
+        })
     }
 
     /// The value of `key`, which counts as known from now on. Unsupported keys return `None`.
@@ -43,6 +78,11 @@ impl<'n, 'f> Fields<'n, 'f> {
         self.known.push(key);
         let (_, node) = self.entries.iter().find(|(known, _)| known.name == key)?;
         unsupported::find(self.path, key).is_none().then_some(node)
+    }
+
+    /// The value of `key`, which is read later.
+    pub(super) fn peek(&self, key: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|(known, _)| known.name == key).map(|(_, node)| node)
     }
 
     /// Reads an optional key.
@@ -68,10 +108,10 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Reports `key` if it is missing.
-    pub(crate) fn require(&mut self, key: &str, example: &str) {
+    pub(crate) fn require(&mut self, key: &'static str, example: &str) {
         if !self.has(key) {
-            let message = format!("`{key}` is missing");
-            self.diagnostics.add_with_help(Code::Missing, self.location, message, format!("add `{example}`"));
+            let (message, help) = (format!("`{key}` is missing"), format!("add `{example}`"));
+            self.missing.push(Missing { keys: vec![key], code: Code::Missing, message, help });
         }
     }
 
@@ -97,7 +137,8 @@ impl<'n, 'f> Fields<'n, 'f> {
             [_] => found,
             [] => {
                 let message = format!("exactly one of {} is required", quoted(keys));
-                self.diagnostics.add_with_help(Code::ExactlyOne, self.location, message, help);
+                let (keys, help) = (keys.to_vec(), help.to_owned());
+                self.missing.push(Missing { keys, code: Code::ExactlyOne, message, help });
                 None
             }
             [_, second, ..] => {
@@ -138,25 +179,40 @@ impl<'n, 'f> Fields<'n, 'f> {
         self.location
     }
 
-    /// Reports unknown and unsupported keys.
+    /// Reports unknown, unsupported and missing keys.
     pub(crate) fn finish(self) {
-        let Self { path, entries, known, diagnostics, .. } = self;
+        self.finish_with_fixes();
+    }
+
+    /// Like [`Self::finish`]; returns the fixes of the unknown keys, for what else is missing because of them.
+    pub(super) fn finish_with_fixes(self) -> KeyFixes {
+        let Self { path, location, entries, known, missing, diagnostics } = self;
+        let mut fixes = KeyFixes::default();
         #[cfg(test)]
         known_keys::record(path, &known);
-        for (key, _) in entries {
+        for (key, node) in entries {
             if let Some(entry) = unsupported::find(path, &key.name) {
                 entry.report(&key.location, diagnostics);
             } else if !known.contains(&key.name.as_str()) {
                 let message = format!("unknown key `{}`", key.name);
                 let near_unsupported = nearest(&key.name.to_lowercase(), unsupported::keys(path));
-                let help = match near_unsupported.filter(|near_unsupported| !known.contains(near_unsupported))
-                {
-                    Some(near_unsupported) => format!("did you mean `{near_unsupported}`?"),
-                    None => did_you_mean(&key.name, &known),
+                let near_unsupported =
+                    near_unsupported.filter(|near_unsupported| !known.contains(near_unsupported));
+                let help = match (foreign::key_help(path, key, node), near_unsupported) {
+                    (Some(help), _) => help,
+                    (None, Some(near_unsupported)) => format!("did you mean `{near_unsupported}`?"),
+                    (None, None) => did_you_mean(&key.name, &known),
                 };
-                diagnostics.add_with_help(Code::UnknownKey, &key.location, message, help);
+                diagnostics.add_with_help(Code::UnknownKey, &key.location, message, &help);
+                fixes.0.push(help);
             }
         }
+        for Missing { keys, code, message, help } in missing {
+            if !keys.iter().any(|key| fixes.suggest(key)) {
+                diagnostics.add_with_help(code, location, message, help);
+            }
+        }
+        fixes
     }
 }
 
@@ -165,7 +221,7 @@ pub(super) fn entries<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Opti
     match &node.kind {
         Kind::Map(entries) => Some(entries),
         Kind::Null => Some(&[]),
-        _ => wrong_type(node, "a map", diagnostics),
+        _ => wrong_type_with(node, "a map", foreign::map_help("", node), diagnostics),
     }
 }
 
@@ -176,7 +232,7 @@ pub(super) fn list<'n, T>(
     move |node, diagnostics| match &node.kind {
         Kind::List(items) => Some(items.iter().filter_map(|item| read(item, diagnostics)).collect()),
         Kind::Null => Some(Vec::new()),
-        _ => wrong_type(node, "a list", diagnostics),
+        _ => wrong_type_with(node, "a list", foreign::list_help(node), diagnostics),
     }
 }
 
@@ -222,7 +278,21 @@ pub(super) fn spanned<'n, T>(
 
 /// Reports that the type of `node` is not `expected`.
 pub(super) fn wrong_type<T>(node: &Node, expected: &str, diagnostics: &mut Diagnostics) -> Option<T> {
-    diagnostics.add(Code::Type, &node.location, format!("expected {expected}, found {}", describe(node)));
+    wrong_type_with(node, expected, None, diagnostics)
+}
+
+/// Like [`wrong_type`], with the fix.
+pub(super) fn wrong_type_with<T>(
+    node: &Node,
+    expected: &str,
+    help: Option<String>,
+    diagnostics: &mut Diagnostics,
+) -> Option<T> {
+    let message = format!("expected {expected}, found {}", describe(node));
+    match help {
+        Some(help) => diagnostics.add_with_help(Code::Type, &node.location, message, help),
+        None => diagnostics.add(Code::Type, &node.location, message),
+    }
     None
 }
 

@@ -126,6 +126,12 @@ codes! {
     ShortWindow = "W015", "A decrease of a source without a heartbeat that acts within its `late_window`.";
     UnlimitedHold = "W016", "A hold without a maximum duration.";
     UnknownKind = "W017", "A kind that its platform does not have.";
+    PatternInEquality = "W030", "A regular expression that is compared as text.";
+    AboveLimits = "W031", "An amount that does not fit between the limits.";
+    FallingSteps = "W032", "Steps whose amount falls while the metric rises.";
+    RemovesAll = "W033", "A decrease by 100 percent without a minimum capacity.";
+    IndistinctTargets = "W034", "Targets of several sources that cannot be told apart.";
+    NotATemplate = "W035", "A text that looks like a template and is none.";
 }
 
 impl Code {
@@ -221,7 +227,19 @@ impl Diagnostics {
 
     /// Whether a diagnostic is an error.
     pub fn has_errors(&self) -> bool {
-        self.iter().any(|diagnostic| diagnostic.code.severity() == Severity::Error)
+        self.errors() > 0
+    }
+
+    /// Whether there is an error at this location.
+    pub(super) fn has_error_at(&self, location: &Location) -> bool {
+        let from = self.0.partition_point(|known| known.location < *location);
+        let here = self.0[from..].iter().take_while(|known| known.location == *location);
+        here.into_iter().any(|known| known.code.severity() == Severity::Error)
+    }
+
+    /// The number of errors.
+    pub fn errors(&self) -> usize {
+        self.iter().filter(|diagnostic| diagnostic.code.severity() == Severity::Error).count()
     }
 }
 

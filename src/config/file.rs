@@ -24,8 +24,14 @@ pub(super) fn read(
             return None;
         }
     };
+    parse(path, bytes, diagnostics).map(|tree| (tree, stamp))
+}
+
+/// Parses the content of a file.
+pub(super) fn parse(path: &Path, bytes: Vec<u8>, diagnostics: &mut Diagnostics) -> Option<Node> {
+    let file: Arc<Path> = path.into();
     match String::from_utf8(bytes) {
-        Ok(text) => yaml::parse(&text, &Origin::File(file), diagnostics).map(|tree| (tree, stamp)),
+        Ok(text) => yaml::parse(&text, &Origin::File(file), diagnostics),
         Err(error) => {
             let (line, column) = end_position(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
             let location = Location::File { file, line, column };

@@ -1,6 +1,8 @@
 //! Lints of valid rules: parts that never take effect, and actions that do not do what was probably intended.
 
+mod amounts;
 mod decreases;
+mod distinct;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +26,9 @@ pub(super) fn lint_rules(
 ) {
     for (index, (rule, location, spans)) in rules.iter().enumerate() {
         let listening: Vec<&Source> = sources.values().filter(|source| listens(rule, &source.name)).collect();
-        if lint_never_matches(rule, spans, &listening, diagnostics) {
+        if lint_never_matches(rule, spans, &listening, diagnostics)
+            || lint_heartbeat_alerts(rule, spans, &listening, diagnostics)
+        {
             continue;
         }
         if let Some((earlier, earlier_location, _)) =
@@ -42,6 +46,8 @@ pub(super) fn lint_rules(
         }
         lint_templates(rule, spans, &listening, diagnostics);
         decreases::lint(rule, spans, &listening, diagnostics);
+        amounts::lint(rule, spans, diagnostics);
+        distinct::lint(rule, spans, &listening, diagnostics);
         targets::lint_hold(rule, spans, diagnostics);
         targets::lint_kind(rule, spans, diagnostics);
     }
@@ -69,8 +75,12 @@ fn listens(rule: &Rule, source: &Name) -> bool {
 /// Whether `earlier` matches every alert that `rule` matches, and hides it. Shadow rules are evaluated apart: they see
 /// every alert and hide none.
 fn matches_all_of(earlier: &Rule, rule: &Rule, sources: &BTreeMap<Name, Source>) -> bool {
-    let covered =
-        sources.keys().filter(|source| listens(rule, source)).all(|source| listens(earlier, source));
+    let covered = match &rule.sources {
+        // A rules file alone: the sources are not known.
+        None if sources.is_empty() => earlier.sources.is_none(),
+        Some(names) if sources.is_empty() => names.iter().all(|source| listens(earlier, source)),
+        _ => sources.keys().filter(|source| listens(rule, source)).all(|source| listens(earlier, source)),
+    };
     let is_shadow = |rule: &Rule| rule.mode == Mode::Shadow;
     earlier.name != rule.name
         && !is_shadow(earlier)
@@ -126,6 +136,26 @@ fn lint_never_matches(
         message,
         "remove one of the matchers, or list the values in one: `=~ \"a|b\"`",
     );
+    true
+}
+
+/// Reports a rule all of whose alerts are heartbeats.
+fn lint_heartbeat_alerts(
+    rule: &Rule,
+    spans: &RuleSpans,
+    listening: &[&Source],
+    diagnostics: &mut Diagnostics,
+) -> bool {
+    let is_heartbeat = |source: &&Source| {
+        source.heartbeat.as_ref().is_some_and(|heartbeat| implies(&rule.matchers, &heartbeat.matchers))
+    };
+    let Some(first) = listening.first().filter(|_| listening.iter().all(is_heartbeat)) else { return false };
+    let message = format!(
+        "rule `{}` never matches: its alerts are the heartbeat of source `{}`, which rules do not see",
+        rule.name, first.name
+    );
+    let help = "remove the rule, or change the `heartbeat` of the source";
+    diagnostics.add_with_help(Code::NeverMatches, &spans.matchers, message, help);
     true
 }
 

@@ -11,12 +11,14 @@
 
 mod alertmanager;
 mod assemble;
+mod check;
 mod decode;
 mod delivery;
 mod destinations;
 pub mod diagnostic;
 mod file;
 mod file_stamp;
+mod foreign;
 mod kinds;
 mod layers;
 mod lints;
@@ -40,6 +42,7 @@ mod yaml;
 
 use std::path::Path;
 
+pub use check::{Checked, check};
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
 pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
@@ -78,8 +81,18 @@ pub fn load<D: DestinationSettings, S: SourceKind>(
 ) -> Result<Loaded<D, S>, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let (file, stamp) = file::read(path, None, &mut diagnostics).unzip();
+    load_tree(file, stamp, path.parent().unwrap_or(Path::new("")), environment, diagnostics)
+}
+
+/// Loads a configuration that has been parsed; `None` if that has failed. Rules files are relative to `directory`.
+fn load_tree<D: DestinationSettings, S: SourceKind>(
+    file: Option<yaml::Node>,
+    stamp: Option<FileStamp>,
+    directory: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    mut diagnostics: Diagnostics,
+) -> Result<Loaded<D, S>, Diagnostics> {
     let root = layers::merge(file.as_ref(), environment, &mut diagnostics);
-    let directory = path.parent().unwrap_or(Path::new(""));
     let settings = root.and_then(|root| assemble::settings(&root, directory, &mut diagnostics));
     match settings {
         Some((settings, rules)) if !diagnostics.has_errors() => {

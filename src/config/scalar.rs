@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::decode::{describe, wrong_type};
+use super::decode::{describe, wrong_type, wrong_type_with};
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
@@ -47,8 +47,23 @@ pub(crate) fn flag(node: &Node, diagnostics: &mut Diagnostics) -> Option<bool> {
         Kind::Bool(flag) => Some(*flag),
         Kind::Text(text) if is_from_environment(node) && text == "true" => Some(true),
         Kind::Text(text) if is_from_environment(node) && text == "false" => Some(false),
-        _ => wrong_type(node, "true or false", diagnostics),
+        _ => wrong_type_with(node, "true or false", flag_help(node), diagnostics),
     }
+}
+
+/// The fix for a boolean of YAML 1.1, or a quoted one.
+fn flag_help(node: &Node) -> Option<String> {
+    let text = match &node.kind {
+        Kind::Text(text) => text.to_lowercase(),
+        Kind::Int(number) => number.to_string(),
+        _ => return None,
+    };
+    let word = match text.as_str() {
+        "yes" | "on" | "y" | "true" | "1" | "enabled" => "true",
+        "no" | "off" | "n" | "false" | "0" | "disabled" => "false",
+        _ => return None,
+    };
+    Some(format!("use `{word}`, without quotes"))
 }
 
 /// Reads an integer in `range`; in the environment from text.
@@ -68,7 +83,7 @@ pub(crate) fn number<T: TryFrom<i64>>(
             _ => None,
         };
         let Some(number) = number else {
-            return wrong_type(node, "a whole number", diagnostics);
+            return wrong_type_with(node, "a whole number", number_help(node), diagnostics);
         };
         let in_range = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
         if in_range.is_none() {
@@ -84,6 +99,38 @@ pub(crate) fn number<T: TryFrom<i64>>(
             );
         }
         in_range
+    }
+}
+
+/// The fix for a number in another form.
+fn number_help(node: &Node) -> Option<String> {
+    match &node.kind {
+        Kind::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => {
+            Some(format!("use `{number:.0}`"))
+        }
+        Kind::Float(number) if (0.0..1.0).contains(number) => {
+            Some(format!("for a share, use `by_percent: {:.0}`", number * 100.0))
+        }
+        Kind::Text(text) => {
+            let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let percent = text.trim().strip_suffix('%').map(str::trim_end).filter(|text| digits(text));
+            if let Some(percent) = percent {
+                return Some(format!("use `by_percent: {percent}`, without the percent sign"));
+            }
+            let plain = text.trim().trim_start_matches('+').replace(['_', ','], "");
+            if digits(&plain) {
+                return Some(format!(
+                    "use `{}`",
+                    plain.trim_start_matches('0').parse::<u64>().unwrap_or_default()
+                ));
+            }
+            text.contains("{{").then(|| {
+                "templates are possible in `target`, `parameters` and `metric` only; for an amount that depends on the \
+                 alert, use `metric` with `steps`"
+                    .to_owned()
+            })
+        }
+        _ => None,
     }
 }
 
@@ -104,8 +151,31 @@ pub(super) fn duration(node: &Node, diagnostics: &mut Diagnostics) -> Option<Dur
         _ => return wrong_type(node, "a duration such as 90s or 1h30m", diagnostics),
     };
     durations::parse(&text)
-        .map_err(|error| diagnostics.add(Code::Value, &node.location, error.to_string()))
+        .map_err(|error| match duration_help(&text) {
+            Some(help) => diagnostics.add_with_help(Code::Value, &node.location, error.to_string(), help),
+            None => diagnostics.add(Code::Value, &node.location, error.to_string()),
+        })
         .ok()
+}
+
+/// The fix for a duration in another form: a number of seconds, `1.5h`, `5 minutes`, `PT5M`.
+fn duration_help(text: &str) -> Option<String> {
+    let lower = text.trim().to_lowercase();
+    let lower = lower.strip_prefix("pt").or_else(|| lower.strip_prefix('p')).unwrap_or(&lower);
+    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let number: f64 = lower[..digits].parse().ok()?;
+    let unit = match lower[digits..].trim() {
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
+        "d" | "day" | "days" => 86400.0,
+        "ms" | "millis" | "milliseconds" => 0.001,
+        "w" | "week" | "weeks" => 604_800.0,
+        _ => return None,
+    };
+    let duration =
+        Duration::try_from_secs_f64(number * unit).ok().filter(|it| *it <= durations::MAX_DURATION)?;
+    Some(format!("use `{}`", durations::format(duration)))
 }
 
 /// Reads a duration greater than zero.

@@ -127,7 +127,8 @@ pub(super) fn check_rules<D: DestinationSettings>(
         }
     }
     let with_destinations = |draft: Draft| {
-        let mut rule = draft.rule?;
+        // Warnings about a faulty rule may only follow from the errors in it.
+        let mut rule = draft.rule.filter(|_| !draft.is_faulty)?;
         let known = |name: &&Name| destinations.get(*name);
         let limits = rule.send_to.iter().filter_map(|name| known(&name));
         let limits = limits.map(|destination| destination.settings.size_limit());
@@ -172,7 +173,12 @@ fn check_revert<D>(
 pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Diagnostics) {
     let Some(Kind::Map(sources)) = root.get("sources").map(|sources| &sources.kind) else { return };
     let decreasing: Vec<&Rule> = rules.iter().filter(|rule| may_decrease_capacity(rule)).collect();
-    for (source, _) in sources.iter().filter(|(_, source)| source.get("heartbeat").is_none()) {
+    // In a faulty source the heartbeat may be what is misspelled.
+    let is_faulty = |source: &Node| source.any(&mut |location| diagnostics.has_error_at(location));
+    let without =
+        sources.iter().filter(|(_, source)| source.get("heartbeat").is_none() && !is_faulty(source));
+    let without: Vec<_> = without.map(|(source, _)| source).collect();
+    for source in without {
         let listens = |names: &Vec<Name>| names.iter().any(|name| name.as_str() == source.name);
         let listener = decreasing.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
         let Some(rule) = listener else { continue };

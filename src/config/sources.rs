@@ -12,7 +12,7 @@ use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::labels::Labels;
-use crate::domain::matcher::Matcher;
+use crate::domain::matcher::{Matcher, possible_values};
 use crate::domain::name::Name;
 use crate::domain::source::{HeartbeatSettings, Source};
 
@@ -30,6 +30,9 @@ pub(super) fn source<S: SourceKind>(
     let kind = fields.get("kind", kind).unwrap_or(*default_kind);
     let labels = fields.get("labels", labels).unwrap_or_default();
     let heartbeat = heartbeat_settings(&mut fields);
+    if let Some(heartbeat) = &heartbeat {
+        check_heartbeat_can_match(&heartbeat.matchers, &labels, &mut fields);
+    }
     let ignore_labels = fields.get("ignore_labels", ignore_labels).unwrap_or_default();
     let late_window = fields.get("late_window", duration).unwrap_or(DEFAULT_LATE_WINDOW);
     let occurrence_ttl = fields.get("occurrence_ttl", positive_duration).unwrap_or(DEFAULT_OCCURRENCE_TTL);
@@ -89,6 +92,29 @@ fn heartbeat_settings(fields: &mut Fields<'_, '_>) -> Option<HeartbeatSettings> 
     let (matchers, equal) = heartbeat?;
     let grace = grace.unwrap_or(HeartbeatSettings::DEFAULT_GRACE);
     Some(HeartbeatSettings { equal, timeout, grace, ..HeartbeatSettings::new(matchers) })
+}
+
+/// Reports matchers of a heartbeat that no alert of the source satisfies: then the heartbeat never opens, and the
+/// source decreases nothing.
+fn check_heartbeat_can_match(matchers: &[Matcher], labels: &Labels, fields: &mut Fields<'_, '_>) {
+    let fixed = |label: &str| Some(labels.get(label)).filter(|value| !value.is_empty());
+    let impossible = matchers
+        .iter()
+        .map(Matcher::label)
+        .find(|label| possible_values(label, matchers, fixed(label)).is_some_and(|values| values.is_empty()));
+    let Some(label) = impossible else { return };
+    let own: Vec<String> =
+        matchers.iter().filter(|it| it.label() == label).map(|it| format!("`{it}`")).collect();
+    let message = match fixed(label) {
+        Some(value) => format!(
+            "the heartbeat never matches: {} contradicts the source's label `{label}: {value}`",
+            own.join(" and ")
+        ),
+        None => format!("the heartbeat never matches: {} contradict each other", own.join(" and ")),
+    };
+    let help = "remove one of them: without its heartbeat a source decreases nothing";
+    let location = fields.location_of("heartbeat");
+    fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
 }
 
 /// Reads a heartbeat: its matchers, and the labels that tell several heartbeats of a source apart.

@@ -1,5 +1,6 @@
 //! Configuration files in `tests/config`, with the expected diagnostics of each.
 
+mod broken_lines;
 mod defaults;
 mod pages;
 mod schema;
@@ -15,7 +16,7 @@ use crate::domain::rate::PerMinute;
 use crate::domain::rule::{Action, Change, Limits, Mode, RuleTarget};
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::target::Platform;
-use crate::kinds::{Loaded, load};
+use crate::kinds::{self, Checked, Loaded, load};
 
 /// Set this variable to overwrite the expected diagnostics.
 const BLESS: &str = "BLESS_DIAGNOSTICS";
@@ -48,14 +49,15 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-#[test]
-fn each_bad_configuration_reports_every_error() {
+/// Compares the diagnostics of each file in a directory with those that are expected.
+fn compare(directory: &str, check: impl Fn(&Path) -> Result<Diagnostics, Diagnostics>) {
     let mut mismatches = Vec::new();
-    for path in configurations("tests/config/bad") {
+    for path in configurations(directory) {
         let rendered = match check(&path) {
-            Ok(loaded) => format!("loaded, with these warnings:\n{}\n", loaded.warnings),
+            Ok(warnings) => format!("loaded, with these warnings:\n{warnings}\n"),
             Err(diagnostics) => format!("{diagnostics}\n"),
         };
+        assert!(rendered.contains("error[E") || rendered.contains("warning[W"), "{} is good", path.display());
         let expected = path.with_extension("diagnostics");
         if std::env::var_os(BLESS).is_some() {
             std::fs::write(&expected, &rendered).unwrap();
@@ -69,6 +71,19 @@ fn each_bad_configuration_reports_every_error() {
         }
     }
     assert!(mismatches.is_empty(), "{}\n\nset {BLESS}=1 to accept", mismatches.join("\n"));
+}
+
+#[test]
+fn each_bad_configuration_reports_every_error() {
+    compare("tests/config/bad", |path| check(path).map(|loaded| loaded.warnings));
+}
+
+#[test]
+fn each_bad_rules_file_reports_every_error() {
+    compare("tests/config/bad/rules", |path| match kinds::check(path, None, [], None)? {
+        Checked::Config(loaded) => Ok(loaded.warnings),
+        Checked::Rules { warnings, .. } => Ok(warnings),
+    });
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! This is the only module that uses `serde-saphyr`. It does not interpret keys and reports only errors of
 //! YAML itself: invalid syntax, duplicate keys, and documents that expand beyond the parser's budget.
 
+mod syntax;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +54,18 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Whether `test` holds at the location of this value, or of a key or value within it.
+    pub(super) fn any(&self, test: &mut impl FnMut(&Location) -> bool) -> bool {
+        test(&self.location)
+            || match &self.kind {
+                Kind::List(items) => items.iter().any(|item| item.any(test)),
+                Kind::Map(entries) => entries.iter().any(|(key, node)| test(&key.location) || node.any(test)),
+                _ => false,
+            }
+    }
+}
+
 impl From<&Node> for serde_json::Value {
     fn from(node: &Node) -> Self {
         match &node.kind {
@@ -87,9 +101,9 @@ pub(super) fn parse(text: &str, origin: &Origin, diagnostics: &mut Diagnostics) 
             Some(Node { location: origin.location(YamlLocation::UNKNOWN), kind: Kind::Null })
         }
         Err(error) => {
-            let location = origin.location(error.location().unwrap_or(YamlLocation::UNKNOWN));
+            let at = error.location().unwrap_or(YamlLocation::UNKNOWN);
             let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
-            diagnostics.add(Code::Syntax, &location, format!("invalid YAML: {message}"));
+            origin.report_syntax(text, at, &message, diagnostics);
             None
         }
     }
@@ -111,6 +125,21 @@ impl Origin {
             }
             Self::Defaults => Location::Default,
         }
+    }
+
+    /// Reports a syntax error, where its cause is known at that place and with its fix.
+    fn report_syntax(&self, text: &str, at: YamlLocation, message: &str, diagnostics: &mut Diagnostics) {
+        let mut location = self.location(at);
+        let Location::File { line, column, .. } = &mut location else {
+            return diagnostics.add(Code::Syntax, &location, format!("invalid YAML: {message}"));
+        };
+        let Some(cause) = syntax::cause(text, (*line as usize, *column as usize), message) else {
+            return diagnostics.add(Code::Syntax, &location, format!("invalid YAML: {message}"));
+        };
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        (*line, *column) = (number(cause.at.0), number(cause.at.1));
+        let message = cause.message.unwrap_or_else(|| message.to_owned());
+        diagnostics.add_with_help(Code::Syntax, &location, format!("invalid YAML: {message}"), cause.help);
     }
 
     /// The recursion depth is bounded by the parser's budget.
@@ -225,119 +254,4 @@ impl<'de> Visitor<'de> for RawVisitor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> (Option<Node>, String) {
-        let mut diagnostics = Diagnostics::default();
-        let node = parse(text, &Origin::File(Path::new("c.yaml").into()), &mut diagnostics);
-        (node, diagnostics.to_string())
-    }
-
-    fn kind_of(scalar: &str) -> Kind {
-        let (node, diagnostics) = read(&format!("a: {scalar}\n"));
-        assert_eq!(diagnostics, "");
-        node.unwrap().get("a").unwrap().kind.clone()
-    }
-
-    #[test]
-    fn plain_scalars_are_what_the_core_schema_says() {
-        assert_eq!(kind_of("true"), Kind::Bool(true));
-        assert_eq!(kind_of("0x10"), Kind::Int(16));
-        assert_eq!(kind_of("-3"), Kind::Int(-3));
-        assert_eq!(kind_of("1e3"), Kind::Float(1000.0));
-        assert_eq!(kind_of("18446744073709551615"), Kind::Float(18_446_744_073_709_551_615.0));
-        for null in ["", "~", "null"] {
-            assert_eq!(kind_of(null), Kind::Null, "{null}");
-        }
-        for text in ["3m", "yes", "on", "0755", "1_000", "1:30", ".inf", "2026-11-22", "alertname = Disk"] {
-            assert_eq!(kind_of(text), Kind::Text(text.into()));
-        }
-    }
-
-    #[test]
-    fn quoted_scalars_are_text() {
-        for text in ["5", "true", "null", "", "~"] {
-            assert_eq!(kind_of(&format!("\"{text}\"")), Kind::Text(text.into()));
-            assert_eq!(kind_of(&format!("'{text}'")), Kind::Text(text.into()));
-        }
-    }
-
-    #[test]
-    fn everything_has_its_location() {
-        let (node, _) = read("server:\n  listen: x\nrules:\n  - a\n  - k.D: [1,\n      2]\n");
-        let node = node.unwrap();
-        let Kind::List(rules) = &node.get("rules").unwrap().kind else { panic!("{node:?}") };
-        assert_eq!(node.get("server").unwrap().get("listen").unwrap().location.to_string(), "c.yaml:2:11");
-        assert_eq!(rules[0].location.to_string(), "c.yaml:4:5");
-        let Kind::Map(entries) = &rules[1].kind else { panic!("{node:?}") };
-        assert_eq!((&*entries[0].0.name, entries[0].0.location.to_string()), ("k.D", "c.yaml:5:5".into()));
-        let Kind::List(numbers) = &entries[0].1.kind else { panic!("{node:?}") };
-        assert_eq!(numbers[1].location.to_string(), "c.yaml:6:7");
-    }
-
-    #[test]
-    fn every_repeated_key_is_an_error() {
-        let (node, diagnostics) = read("a: 1\nb: {c: 1, c: 2}\na: 3\n");
-        assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
-        assert_eq!(
-            diagnostics,
-            "c.yaml:2:11: error[E003]: duplicate key `c`\n  help: first defined at c.yaml:2:5; keep only one of \
-             them\n\
-             c.yaml:3:1: error[E003]: duplicate key `a`\n  help: first defined at c.yaml:1:1; keep only one of them"
-        );
-    }
-
-    #[test]
-    fn empty_documents_are_null() {
-        for text in ["", "# nothing\n", "---\n"] {
-            assert_eq!(read(text).0.unwrap().kind, Kind::Null, "{text}");
-        }
-    }
-
-    #[test]
-    fn byte_order_marks_and_crlf_are_accepted() {
-        let (node, diagnostics) = read("\u{feff}a: 1\r\nb:\r\n  - ä: 2\r\n");
-        assert_eq!(diagnostics, "");
-        assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
-    }
-
-    #[test]
-    fn aliases_and_merges_are_expanded() {
-        let (node, diagnostics) = read("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n");
-        assert_eq!(diagnostics, "");
-        let node = node.unwrap();
-        let more = node.get("more").unwrap();
-        assert_eq!(more.get("x").unwrap().kind, Kind::Int(1));
-        assert_eq!(more.get("y").unwrap().kind, Kind::Int(3));
-    }
-
-    #[test]
-    fn bad_syntax_has_a_location() {
-        let tagged = "a: !x 1\n";
-        for text in [
-            "a: [1, 2\n",
-            "a: b: c\n",
-            "a: *no\n",
-            "a:\n\tb: 1\n",
-            "a: 1\n---\nb: 2\n",
-            "? [x]\n: 1\n",
-            tagged,
-        ] {
-            let (node, diagnostics) = read(text);
-            assert!(node.is_none(), "{text}: {node:?}");
-            assert!(diagnostics.starts_with("c.yaml:"), "{text}: {diagnostics}");
-            assert!(diagnostics.contains("error[E002]"), "{text}: {diagnostics}");
-        }
-    }
-
-    #[test]
-    fn alias_bombs_are_rejected() {
-        let mut text = "a0: &a0 [x]\n".to_owned();
-        for n in 1..40 {
-            text += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","));
-        }
-        assert!(read(&text).1.contains("error[E002]"));
-        assert!(read(&"[".repeat(100_000)).1.contains("error[E002]"));
-    }
-}
+mod tests;

@@ -218,6 +218,13 @@ impl TargetPattern {
         (!text.is_empty() && text.len() <= Self::MAX_BYTES).then(|| Self(text.to_owned()))
     }
 
+    /// Creates a pattern as an operator writes it: a text without `/` and `*` is the name of a target, in any
+    /// cluster. `None` as for [`Self::new`].
+    pub fn from_operator(text: &str) -> Option<Self> {
+        let is_name = !text.is_empty() && !text.contains(['/', '*']);
+        if is_name { Self::new(&format!("*/{}", TargetKey::encode_part(text))) } else { Self::new(text) }
+    }
+
     /// The text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -477,6 +484,20 @@ mod tests {
         for pattern in ["eks", "workers", "*/worker", "ecs/*", "*/prod-us/*", "eks/*workers/", "?*"] {
             assert!(!covers(pattern), "{pattern}");
         }
+    }
+
+    #[test]
+    fn an_operator_can_give_the_name_alone() {
+        let key = |text| TargetKey::from_stored(text);
+        let pattern = TargetPattern::from_operator("workers").unwrap();
+        assert_eq!(pattern.as_str(), "*/workers");
+        assert!(pattern.covers(&key("eks/nodegroup/-/-/prod-eu/-/workers")));
+        assert!(pattern.covers(&key("eks/nodegroup/-/-/prod-us/-/workers")));
+        assert!(!pattern.covers(&key("eks/nodegroup/-/-/prod-eu/-/more-workers")));
+        let pattern = TargetPattern::from_operator("queue:a b").unwrap();
+        assert!(pattern.covers(&key("custom/queue/-/-/-/-/queue%3Aa%20b")), "{pattern}");
+        assert_eq!(TargetPattern::from_operator("eks/*").unwrap().as_str(), "eks/*");
+        assert_eq!(TargetPattern::from_operator(""), None);
     }
 
     fn at(seconds: i64) -> Time {

@@ -96,6 +96,14 @@ impl Matcher {
         &self.name
     }
 
+    /// The value that the matcher compares with, if it is `=` or `!=`.
+    pub fn compared_value(&self) -> Option<&str> {
+        match &self.test {
+            Test::Equal(value) | Test::NotEqual(value) => Some(value),
+            Test::Matches(_) | Test::NotMatches(_) => None,
+        }
+    }
+
     /// The accepted values, if the matcher accepts only a fixed list of values.
     pub fn one_of(&self) -> Option<Vec<&str>> {
         match &self.test {

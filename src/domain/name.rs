@@ -29,8 +29,7 @@ impl Name {
         if fits { Ok(Self(text.into())) } else { Err(NameError(text.chars().take(80).collect())) }
     }
 
-    /// The rule name of heartbeat episodes. A rule can have the same name without a conflict, because the
-    /// target keys differ.
+    /// The rule name of heartbeat episodes. No rule can be named like this.
     pub fn for_heartbeat() -> Self {
         Self("heartbeat".into())
     }

@@ -288,6 +288,11 @@ impl Steps {
         self.steps.iter().rev().find(|step| metric >= step.from).copied()
     }
 
+    /// The number of units of each step.
+    pub fn units(&self) -> impl Iterator<Item = u32> {
+        self.steps.iter().map(|step| step.by.get())
+    }
+
     /// The lowest value to which a step applies.
     pub fn lowest(&self) -> f64 {
         self.steps[0].from

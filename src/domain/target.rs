@@ -115,14 +115,18 @@ impl Target {
     }
 }
 
+fn push_part(key: &mut String, part: Option<&str>) {
+    match part {
+        None => key.push('-'),
+        Some("-") => key.push_str("%2D"),
+        Some(text) => key.extend(utf8_percent_encode(text, KEY_ENCODE_SET)),
+    }
+}
+
 fn push_parts(key: &mut String, parts: &[Option<&String>]) {
     for part in parts {
         key.push('/');
-        match part.map(String::as_str) {
-            None => key.push('-'),
-            Some("-") => key.push_str("%2D"),
-            Some(text) => key.extend(utf8_percent_encode(text, KEY_ENCODE_SET)),
-        }
+        push_part(key, part.map(String::as_str));
     }
 }
 
@@ -176,6 +180,13 @@ impl TargetKey {
     /// The key as a shared string.
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
+    }
+
+    /// A field of a target as a key contains it.
+    pub fn encode_part(text: &str) -> String {
+        let mut part = String::new();
+        push_part(&mut part, Some(text));
+        part
     }
 
     /// The key as a string slice.

@@ -4,6 +4,8 @@
 //! event about a node group named "" is useless. An empty label counts as absent, as in Prometheus. Rendering
 //! is limited in steps and bytes, because annotations are untrusted input.
 
+mod usage;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -22,8 +24,49 @@ pub const MAX_RENDERED_BYTES: usize = 64 * 1024;
 
 /// An error in a template, or in rendering it for an alert.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(String);
+#[error("{message}")]
+pub struct Error {
+    message: String,
+    unknown: Option<(Unknown, String)>,
+}
+
+impl Error {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), unknown: None }
+    }
+
+    fn unknown(what: Unknown, name: &str, message: String) -> Self {
+        Self { message, unknown: Some((what, name.to_owned())) }
+    }
+
+    /// The name that the template uses and that nothing has, if that is the error.
+    pub fn unknown_name(&self) -> Option<(Unknown, &str)> {
+        self.unknown.as_ref().map(|(what, name)| (*what, name.as_str()))
+    }
+}
+
+/// What an unknown name in a template was used as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// A filter: `| name`.
+    Filter,
+    /// A test: `is name`.
+    Test,
+    /// A method: `.name()`.
+    Method,
+    /// A variable or function.
+    Variable,
+    /// A field of a variable that has fixed fields.
+    Field,
+    /// A number: the label or annotation of this name is text.
+    Number,
+}
+
+/// Filters that are useful in rules, for suggestions.
+pub const FILTERS: [&str; 14] = [
+    "abs", "default", "first", "float", "int", "join", "last", "length", "lower", "replace", "round",
+    "split", "trim", "upper",
+];
 
 /// A compiled template.
 #[derive(Debug, Clone)]
@@ -77,7 +120,7 @@ pub struct Scope<'a> {
 }
 
 /// The names of the variables.
-const ROOTS: [&str; 4] = ["labels", "annotations", "source", "alert"];
+pub const ROOTS: [&str; 4] = ["labels", "annotations", "source", "alert"];
 const ALERT_FIELDS: [&str; 5] = ["status", "fingerprint", "starts_at", "ends_at", "generator_url"];
 const SOURCE_FIELDS: [&str; 2] = ["name", "labels"];
 
@@ -91,9 +134,6 @@ impl Template {
     /// absence, since then none is certainly required.
     pub fn required_names(&self) -> Vec<String> {
         match &self.form {
-            Form::Constant => Vec::new(),
-            Form::Label(name) => vec![format!("labels.{name}")],
-            Form::Annotation(name) => vec![format!("annotations.{name}")],
             Form::Compiled { .. }
                 if ["default", "{%", " if ", " or ", "defined"]
                     .iter()
@@ -101,8 +141,23 @@ impl Template {
             {
                 Vec::new()
             }
+            _ => self.names(),
+        }
+    }
+
+    /// The variables that the template uses, such as `labels.zone`.
+    pub fn names(&self) -> Vec<String> {
+        match &self.form {
+            Form::Constant => Vec::new(),
+            Form::Label(name) => vec![format!("labels.{name}")],
+            Form::Annotation(name) => vec![format!("annotations.{name}")],
             Form::Compiled { names } => names.iter().cloned().collect(),
         }
+    }
+
+    /// The text, if it is the same for all alerts.
+    pub fn constant(&self) -> Option<&str> {
+        matches!(self.form, Form::Constant).then_some(&*self.source)
     }
 }
 
@@ -177,18 +232,18 @@ impl Templates {
                 _ => &[],
             };
             if !ROOTS.contains(&root) && !functions.contains(root) {
-                return Err(Error(format!("unknown variable `{root}`; available are {}", ROOTS.join(", "))));
+                let message = format!("unknown variable `{root}`; available are {}", ROOTS.join(", "));
+                return Err(Error::unknown(Unknown::Variable, root, message));
             }
             if let Some(field) = field
                 && !fields.is_empty()
                 && !fields.contains(&field)
             {
-                return Err(Error(format!(
-                    "`{root}` has no field `{field}`; available are {}",
-                    fields.join(", ")
-                )));
+                let message = format!("`{root}` has no field `{field}`; available are {}", fields.join(", "));
+                return Err(Error::unknown(Unknown::Field, field, message));
             }
         }
+        usage::check(&source, &self.environment)?;
         Ok(names)
     }
 
@@ -199,7 +254,7 @@ impl Templates {
     /// [`MAX_RENDERED_BYTES`] bytes.
     pub fn render(&self, template: &Template, scope: &Scope<'_>) -> Result<String, Error> {
         let field = |what: &str, labels: &Labels, name: &str| match labels.get(name) {
-            "" => Err(Error(format!("the alert has no {what} `{name}`"))),
+            "" => Err(Error::new(format!("the alert has no {what} `{name}`"))),
             value => Ok(value.to_owned()),
         };
         let text = match &template.form {
@@ -212,11 +267,11 @@ impl Templates {
                 let mut bounded = Bounded(Vec::new());
                 let done = compiled.render_captured_to(scope.value(), &mut bounded).map(drop);
                 done.map_err(|error| runtime(&error, names, scope))?;
-                String::from_utf8(bounded.0).map_err(|error| Error(error.to_string()))?
+                String::from_utf8(bounded.0).map_err(|error| Error::new(error.to_string()))?
             }
         };
         if text.len() > MAX_RENDERED_BYTES {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "the result of `{}` has more than {MAX_RENDERED_BYTES} bytes",
                 template.source
             )));
@@ -230,7 +285,7 @@ impl Templates {
     /// As for [`Templates::render`], and a result that is neither true nor false.
     pub fn is_true(&self, condition: &Condition, scope: &Scope<'_>) -> Result<bool, Error> {
         let text = self.render(&condition.template, scope);
-        text.map(|text| text == "1").map_err(|Error(text)| Error(format!("`{}`: {text}", condition.shown)))
+        text.map(|text| text == "1").map_err(|error| Error::new(format!("`{}`: {error}", condition.shown)))
     }
 }
 
@@ -335,7 +390,7 @@ impl std::io::Write for Bounded {
 }
 
 fn syntax(error: &minijinja::Error) -> Error {
-    Error(error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned))
+    Error::new(error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned))
 }
 
 fn runtime(error: &minijinja::Error, names: &BTreeSet<String>, scope: &Scope<'_>) -> Error {
@@ -343,13 +398,13 @@ fn runtime(error: &minijinja::Error, names: &BTreeSet<String>, scope: &Scope<'_>
         ErrorKind::UndefinedError => {
             let missing: Vec<_> = names.iter().filter(|name| !scope.has(name)).cloned().collect();
             if missing.is_empty() {
-                Error("it uses a value that the alert does not have".to_owned())
+                Error::new("it uses a value that the alert does not have".to_owned())
             } else {
-                Error(format!("the alert has no {}", missing.join(", no ")))
+                Error::new(format!("the alert has no {}", missing.join(", no ")))
             }
         }
-        ErrorKind::OutOfFuel => Error(format!("rendering takes more than {MAX_RENDER_FUEL} steps")),
-        ErrorKind::WriteFailure => Error(format!("the result has more than {MAX_RENDERED_BYTES} bytes")),
+        ErrorKind::OutOfFuel => Error::new(format!("rendering takes more than {MAX_RENDER_FUEL} steps")),
+        ErrorKind::WriteFailure => Error::new(format!("the result has more than {MAX_RENDERED_BYTES} bytes")),
         _ => syntax(error),
     }
 }
@@ -410,12 +465,53 @@ mod tests {
 
     #[test]
     fn errors_of_a_template_are_found_before_any_alert() {
-        for source in ["{{ labels.x", "{{ lables.x }}", "{{ alert.name }}", "{{ x | nosuchfilter }}"] {
+        for source in [
+            "{{ labels.x",
+            "{{ lables.x }}",
+            "{{ alert.name }}",
+            "{{ labels.x | nosuch }}",
+            "{{ labels.x | upper | nosuch(1) }}",
+            "{% if labels.x is defined %}{{ labels['a|b'] | nosuch }}{% endif %}",
+            "{% if labels.x is nosuch %}a{% endif %}",
+            "{% if labels.x is not nosuch %}a{% endif %}",
+            "{% filter nosuch %}a{% endfilter %}",
+            "{{ labels.x.startswith('a') }}",
+            "{{ nosuch(labels.x) }}",
+        ] {
             assert!(render(source).unwrap_err().starts_with("rejected: "), "{source}");
         }
-        for source in ["annotations.value >", "1) }}{{ (2", "{{ labels.x }}"] {
+        for source in [
+            "annotations.value >",
+            "1) }}{{ (2",
+            "{{ labels.x }}",
+            "annotations.value | flaot > 1",
+            "annotations.value > 1",
+            "annotations['value'] == -1.5",
+            "5 <= source.labels.size",
+        ] {
             assert!(is_true(source).unwrap_err().starts_with("rejected: "), "{source}");
         }
+    }
+
+    #[test]
+    fn known_filters_and_tests_are_accepted_wherever_they_stand() {
+        for filter in FILTERS {
+            let known = Templates::new().template(&format!("{{{{ labels.x | {filter} }}}}"));
+            assert!(known.is_ok(), "{filter}: {known:?}");
+        }
+        for (source, rendered) in [
+            ("{# labels.x | nosuch #}a", "a"),
+            ("{% raw %}{{ x | nosuch }}{% endraw %}", "{{ x | nosuch }}"),
+            ("{{ 'a | nosuch' }}", "a | nosuch"),
+            ("{{ 'is' if labels.nodegroup is startingwith 'w' else 'b' }}", "is"),
+            ("{% for a in [1, 2] %}{{ loop.cycle('a', 'b') }}{% endfor %}", "ab"),
+            ("{{- labels.nodegroup | upper -}}", "WORKERS"),
+        ] {
+            assert_eq!(render(source), Ok(rendered.into()), "{source}");
+        }
+        assert_eq!(is_true("1 < annotations.value | float and annotations.value == '3'"), Ok(true));
+        assert_eq!(is_true("(annotations.value | int) > 2"), Ok(true));
+        assert_eq!(is_true("labels.nodegroup | length == 7"), Ok(true));
     }
 
     #[test]

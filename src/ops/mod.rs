@@ -23,6 +23,7 @@ mod parse;
 mod pauses;
 mod reload;
 mod status;
+mod targets;
 mod unreadable_states;
 
 use std::collections::BTreeSet;

@@ -19,11 +19,12 @@ pub(super) fn name(key: &str, text: Option<&str>) -> Result<Option<Name>, Error>
 }
 
 pub(super) fn pattern(text: Option<&str>) -> Result<Option<TargetPattern>, Error> {
-    let read = |text| {
-        TargetPattern::new(text)
-            .ok_or_else(|| Error::Invalid("target: invalid pattern; expected 1 to 4096 bytes".to_owned()))
-    };
-    text.map(read).transpose()
+    text.map(required_pattern).transpose()
+}
+
+pub(super) fn required_pattern(text: &str) -> Result<TargetPattern, Error> {
+    TargetPattern::from_operator(text)
+        .ok_or_else(|| Error::Invalid("target: invalid pattern; expected 1 to 4096 bytes".to_owned()))
 }
 
 /// Parses an RFC 3339 time, or a duration before `now`.

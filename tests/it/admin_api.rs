@@ -183,6 +183,29 @@ async fn a_pause_blocks_at_once_survives_a_kill_and_deferred_actions_run_when_it
     assert_eq!(bridge.get_json("/api/v1/pauses").await, json!([]));
 }
 
+/// An operator gives the name of a target, not its key, and learns how many targets of this name there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_alone_covers_the_targets_of_that_name_and_their_number_is_said() {
+    let bridge = busy_bridge().await;
+    let key = "eks/nodegroup/-/eu-west-1/prod-eu/-/workers";
+    let of_key = decisions(&bridge, &format!("?target={key}")).await;
+    assert!(!of_key.is_empty());
+    assert_eq!(decisions(&bridge, "?target=workers").await, of_key);
+    assert_eq!(decisions(&bridge, "?target=orkers").await, Vec::<Value>::new());
+    assert_eq!(
+        bridge.get_json("/api/v1/targets/covered?target=workers").await,
+        json!({ "pattern": "*/workers", "count": 1, "is_partial": false, "keys": [key] })
+    );
+    let (code, _, note) = bridge.cli(&["decisions", "--target", "workers"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(note.trim(), format!("`workers` (`*/workers`) covers 1 target: {key}"));
+    let pause = ["pause", "--target", "nodes", "--reason", "image exchange"];
+    let (code, shown, note) = bridge.cli(&pause);
+    assert_eq!(code, Some(0));
+    assert!(shown.contains(" */nodes "), "{shown}");
+    assert_eq!(note.trim(), "`nodes` (`*/nodes`) covers no target that alerts have reached so far");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_shown_with_the_state_of_each_delivery() {
     let config = CONFIG.replace(

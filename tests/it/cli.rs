@@ -69,3 +69,47 @@ fn completions_and_man_pages_are_generated_for_every_command() {
         assert!(directory.path().join(format!("scalebridge-{command}.1")).exists(), "{command}");
     }
 }
+
+const RULES: &str = "rules:
+  - name: pods
+    matchers: [alertname = KubePodUnschedulable]
+    target: { platform: eks, kind: nodegroup, name: \"{{ labels.nodegroup }}\" }
+    on_firing: { scale_out: { by: 1 } }
+    send_to: [a-queue-of-another-file]
+";
+
+/// Runs `check` with `text` on standard input.
+fn check_stdin(words: &[&str], text: &str) -> (Option<i32>, String) {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut command = Command::new(program());
+    command.arg("check").args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("the program");
+    running.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("standard input");
+    let done = running.wait_with_output().expect("the output");
+    (done.status.code(), String::from_utf8(done.stdout).expect("UTF-8"))
+}
+
+#[test]
+fn a_rules_file_alone_is_checked_from_a_file_or_standard_input() {
+    let expected = "1 rule; sources and destinations are not checked without the configuration";
+    assert_eq!(check_stdin(&["-"], RULES), (Some(0), format!("<stdin> is valid: {expected}\n")));
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("rules.yaml");
+    std::fs::write(&file, RULES).expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    assert_eq!(scalebridge(&["check", file]), (Some(0), format!("{file} is valid: {expected}\n")));
+
+    let (code, shown) = check_stdin(&["-"], &RULES.replace("by: 1", "by: 25%"));
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(
+        shown.contains("<stdin>:5:35") && shown.contains("by: 25%") && shown.contains("by_percent: 25"),
+        "{shown}"
+    );
+
+    // Each file is reported, and an unreadable one is unusable input.
+    let (code, shown) = scalebridge(&["check", file, "config/scalebridge.yaml"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains(expected) && shown.contains("config/scalebridge.yaml: 0 errors"), "{shown}");
+    assert_eq!(scalebridge(&["check", file, "nowhere.yaml"]).0, Some(2));
+}

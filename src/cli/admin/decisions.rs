@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{cell, fetch_pages};
+use super::{cell, fetch_pages, targets};
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::decision;
 use crate::cli::output::{Format, OutputArgs, print, print_json};
@@ -19,7 +19,7 @@ pub(crate) struct Decisions {
     /// Filter by rule
     #[arg(long)]
     rule: Option<String>,
-    /// Filter by target key pattern, such as 'eks/nodegroup/*/workers'; `*` matches any text
+    /// Filter by target: its name, or a pattern of its key such as 'eks/nodegroup/*/workers'; `*` matches any text
     #[arg(long, value_name = "PATTERN")]
     target: Option<String>,
     /// Filter by verdict; separate several with commas
@@ -64,6 +64,9 @@ impl Decisions {
     }
 
     fn list(&self) -> Result<(), ClientError> {
+        if self.output.format == Format::Text {
+            targets::note_covered(&self.server, self.target.as_ref())?;
+        }
         let decisions = fetch_pages(self.limit, |limit, cursor| {
             let params = ListDecisionsParams { limit: Some(limit), cursor, ..self.filter() };
             let page: DecisionPage<Raw<DecisionView>> = self.server.get("/api/v1/decisions", &params)?;

@@ -7,6 +7,7 @@ mod forgive;
 mod pauses;
 mod status;
 mod store;
+mod targets;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use super::{InitiatorArgs, author, cell, optional_cell};
+use super::{InitiatorArgs, author, cell, optional_cell, targets};
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table, usage_error};
 use crate::domain::direction::Direction;
@@ -24,7 +24,8 @@ pub(crate) struct Pause {
     /// Pause actions of this rule
     #[arg(long)]
     rule: Option<String>,
-    /// Pause actions for targets whose key matches this pattern, such as 'eks/*/prod-eu/*'; `*` matches any text
+    /// Pause actions for targets of this name, or whose key matches this pattern, such as 'eks/*/prod-eu/*'; `*` matches
+    /// any text
     #[arg(long, value_name = "PATTERN")]
     target: Option<String>,
     /// Pause actions in this direction
@@ -79,7 +80,13 @@ impl Pause {
                 author: author(self.author.as_ref()),
                 reason: reason.clone(),
             };
-            self.server.post_json("/api/v1/pauses", &new).map(|pause| vec![pause])
+            let paused = self.server.post_json("/api/v1/pauses", &new).map(|pause| vec![pause]);
+            // It is in force, whether or not its targets can be counted.
+            let counted = paused.is_ok() && self.output.format == Format::Text;
+            if counted && let Err(error) = targets::note_covered(&self.server, self.target.as_ref()) {
+                error.report();
+            }
+            paused
         } else if self.reason.is_some() || self.ends_after.is_some() {
             return usage_error("specify what to pause: --all, --rule, --target or --direction");
         } else {

@@ -25,16 +25,20 @@ pub(super) fn lint_kind(rule: &Rule, spans: &RuleSpans, diagnostics: &mut Diagno
         RuleTarget::Target(target) => (Some(target.platform), Some(&target.kind)),
         RuleTarget::Hold(hold) => (hold.covers.platform, hold.covers.kind.as_ref()),
     };
-    let Some((platform, kind)) = platform.zip(kind.and_then(literal)) else { return };
+    let Some((platform, kind)) = platform.zip(kind.and_then(Template::constant)) else { return };
     let kinds = kinds(platform);
     let is_custom_resource = platform == Platform::Kubernetes && is_plural_and_group(kind);
     if kinds.is_empty() || kinds.contains(&kind) || is_custom_resource {
         return;
     }
     let message = format!("platform `{}` has no kind `{kind}` (rule `{}`)", platform.as_str(), rule.name);
-    let mut help = did_you_mean(kind, kinds);
+    let mut help = match kinds {
+        [only] => format!("use `{only}`"),
+        _ => did_you_mean(kind, kinds),
+    };
     if platform == Platform::Kubernetes {
-        help += "; a custom resource is written as its plural and group, for example `rollouts.argoproj.io`";
+        help += if help.ends_with('?') { " A" } else { "; a" };
+        help += " custom resource is written as its plural and group, for example `rollouts.argoproj.io`";
     }
     diagnostics.add_with_help(Code::UnknownKind, &spans.kind, message, help);
 }
@@ -49,13 +53,6 @@ const fn kinds(platform: Platform) -> &'static [&'static str] {
         Platform::Nomad => &["job"],
         Platform::Custom => &[],
     }
-}
-
-/// The text of a template that renders to the same text for every alert.
-fn literal(template: &Template) -> Option<&str> {
-    let source = template.source();
-    let is_template = ["{{", "{%", "{#"].iter().any(|mark| source.contains(mark));
-    (!is_template).then_some(source)
 }
 
 /// Whether `kind` has the form of a custom resource: `rollouts.argoproj.io`.

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{duration, flag, keyword, number};
-use super::super::yaml::Node;
+use super::super::yaml::{Kind, Node};
 use super::amount::{amount, scale_in};
 use super::context::{ActionContext, Phase};
 use crate::domain::rule::{Action, Change, FiringAction, Limits, Repeat, ResolvedAction};
@@ -15,6 +15,15 @@ const MAX_EMISSIONS_PER_EPISODE: i64 = 1000;
 /// The actions of `on_firing`.
 pub(super) const ACTIONS: [&str; 5] = ["scale_out", "scale_in", "set_capacity", "notify", "hold"];
 const ONE_ACTION: &str = "add one action, for example `scale_out: { by: 1 }`";
+
+/// Whether a map has an action, or at least no key that could be a misspelled one.
+pub(super) fn is_known(firing: &Node) -> bool {
+    let Kind::Map(entries) = &firing.kind else { return true };
+    const OTHERS: [&str; 4] = ["cooldown", "stabilization_window", "repeat", "max_emissions"];
+    let is_unknown = |key: &str| !OTHERS.contains(&key);
+    ACTIONS.iter().any(|action| firing.get(action).is_some())
+        || !entries.iter().any(|(key, _)| is_unknown(&key.name))
+}
 
 pub(super) fn firing(
     node: &Node,

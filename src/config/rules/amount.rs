@@ -2,12 +2,12 @@
 
 use std::num::NonZeroU32;
 
-use super::super::decode::{Fields, list};
+use super::super::decode::{Fields, Spanned, list, spanned};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{flag, float, number};
-use super::super::yaml::Node;
+use super::super::yaml::{Kind, Node};
 use super::context::Phase;
-use super::target::template;
+use super::target::metric;
 use crate::domain::rule::{Amount, Change, Step, Steps};
 use crate::domain::template::Templates;
 
@@ -72,7 +72,7 @@ pub(super) fn amount(
     let is_only_revert = fields.has("revert") && !AMOUNT_KEYS.iter().any(|key| fields.has(key));
     let form = if is_only_revert { None } else { fields.one_of(&AMOUNT_KEYS, FORMS) };
     let at_least = fields.get("at_least", units);
-    let metric = fields.get("metric", |node, diagnostics| template(node, templates, diagnostics));
+    let metric = fields.get("metric", |node, diagnostics| metric(node, templates, diagnostics));
     check_companions(&mut fields);
     let amount = match form {
         Some(("by", node)) => units(node, fields.diagnostics).map(Amount::By),
@@ -82,7 +82,11 @@ pub(super) fn amount(
             percent.map(|percent| Amount::ByPercent { percent, at_least })
         }
         Some((_, node)) => {
-            let steps = list(step)(node, fields.diagnostics);
+            let errors = fields.diagnostics.errors();
+            let steps = list(spanned(step))(node, fields.diagnostics);
+            // Without its faulty steps a list may be empty.
+            let steps = steps.filter(|_| fields.diagnostics.errors() == errors);
+            let steps = steps.and_then(|steps| check_order(steps, fields.diagnostics));
             if phase == Phase::Resolved {
                 let help =
                     "no metric is available after the last alert has resolved: use `by` or `by_percent`";
@@ -110,7 +114,43 @@ pub(super) fn amount(
     amount
 }
 
+/// Reports steps that do not rise. Returns them without their locations.
+fn check_order(steps: Vec<Spanned<Step>>, diagnostics: &mut Diagnostics) -> Option<Vec<Step>> {
+    let pairs = || steps.windows(2).map(|pair| (&pair[0].value, &pair[1]));
+    if let Some((_, second)) = pairs().find(|(first, second)| second.value.from <= first.from) {
+        let mut sorted: Vec<Step> = steps.iter().map(|step| step.value).collect();
+        sorted.sort_by(|one, other| one.from.total_cmp(&other.from));
+        let is_repeated = sorted.windows(2).any(|pair| pair[0].from >= pair[1].from);
+        let message = "the steps are not in ascending order: each `from` must be above the previous one";
+        let sorted: Vec<String> =
+            sorted.iter().map(|step| format!("{{ from: {}, by: {} }}", step.from, step.by)).collect();
+        let help = match is_repeated {
+            true => "use each `from` once".to_owned(),
+            false => format!("sort them: `[{}]`", sorted.join(", ")),
+        };
+        diagnostics.add_with_help(Code::Steps, &second.location, message, help);
+        return None;
+    }
+    if let Some((first, second)) = pairs().find(|(first, second)| second.value.by < first.by) {
+        let message = format!(
+            "the amount falls while the metric rises: {} from {}, and {} from {}",
+            first.by, first.from, second.value.by, second.value.from
+        );
+        let help = "let `by` rise with `from`; for a metric that falls as the need grows, negate it: `metric: \"{{ \
+                    -(annotations.value | float) }}\"`";
+        diagnostics.add_with_help(Code::FallingSteps, &second.location, message, help);
+    }
+    Some(steps.into_iter().map(|step| step.value).collect())
+}
+
 fn units(node: &Node, diagnostics: &mut Diagnostics) -> Option<NonZeroU32> {
+    if let Kind::Int(negative @ ..0) = node.kind {
+        let message = format!("{negative} is out of range: an amount has no sign");
+        let help =
+            format!("use `{}`: `scale_out` adds it and `scale_in` takes it away", negative.unsigned_abs());
+        diagnostics.add_with_help(Code::Range, &node.location, message, help);
+        return None;
+    }
     number::<u32>(1..=i64::from(u32::MAX))(node, diagnostics).and_then(NonZeroU32::new)
 }
 

@@ -4,14 +4,14 @@ use super::super::decode::{Fields, entries};
 use super::super::diagnostic::Diagnostics;
 use super::super::names::names;
 use super::super::scalar::positive_duration;
-use super::super::yaml::Node;
+use super::super::yaml::{Kind, Node};
 use super::action;
 use super::body::{RuleBody, SendTo};
 use super::context::ActionContext;
 use super::defaults::{Defaults, budget, limits};
 use super::pairing;
 use super::spans::RuleSpans;
-use super::target::{target, template};
+use super::target::{partial_target, target, template};
 use crate::domain::rule::RuleTarget;
 use crate::domain::template::{Template, Templates};
 
@@ -23,12 +23,22 @@ pub(super) fn body(
     templates: &mut Templates,
 ) -> (Option<RuleBody>, SendTo) {
     let example = "target: { platform: eks, kind: nodegroup, name: workers }";
-    let target =
-        fields.get_required("target", example, |node, diagnostics| target(node, templates, diagnostics));
+    // The target of an action that is not known may be one of a hold, which is partial.
+    let is_known = fields.peek("on_firing").is_none_or(action::is_known);
+    let target = fields.get_required("target", example, |node, diagnostics| match is_known {
+        true => target(node, templates, diagnostics),
+        false => partial_target(node, templates, diagnostics).and(None),
+    });
     let limits = limits(fields, defaults.limits);
     let mut context = ActionContext { templates: &mut *templates, defaults, limits };
-    let on_firing =
-        fields.get("on_firing", |node, diagnostics| action::firing(node, &mut context, diagnostics));
+    // An action that is not indented below `on_firing:` is an unknown key of the rule.
+    let is_beside = |fields: &Fields<'_, '_>| action::ACTIONS.iter().any(|action| fields.has(action));
+    let is_empty = fields.lookup("on_firing").is_some_and(|node| node.kind == Kind::Null);
+    let on_firing = if is_empty && is_beside(fields) {
+        None
+    } else {
+        fields.peek("on_firing").and_then(|node| action::firing(node, &mut context, fields.diagnostics))
+    };
     let on_resolved =
         fields.get("on_resolved", |node, diagnostics| action::resolved(node, &mut context, diagnostics));
     let expires_after = fields.get("expires_after", positive_duration).or(defaults.expires_after);

@@ -11,6 +11,7 @@ mod pairing;
 mod rule;
 mod spans;
 mod target;
+mod template_help;
 
 use super::decode::{Fields, list};
 use super::diagnostic::{Code, Diagnostics};

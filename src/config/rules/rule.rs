@@ -3,7 +3,7 @@
 use super::super::decode::{Fields, Spanned, check_not_empty, spanned};
 use super::super::diagnostic::{Diagnostics, Location};
 use super::super::matchers::matchers;
-use super::super::names::{name, names};
+use super::super::names::{names, rule_name};
 use super::super::scalar::{flag, keyword};
 use super::super::settings::Delivery;
 use super::super::yaml::Node;
@@ -30,6 +30,8 @@ pub(in crate::config) struct Draft {
     pub spans: RuleSpans,
     /// The rule, without the settings of its destinations.
     pub rule: Option<Rule>,
+    /// Whether a part of it is invalid.
+    pub is_faulty: bool,
 }
 
 pub(super) fn rule(
@@ -38,13 +40,14 @@ pub(super) fn rule(
     templates: &mut Templates,
     diagnostics: &mut Diagnostics,
 ) -> Option<Draft> {
+    let errors_before = diagnostics.errors();
     let mut fields = Fields::from_node(node, "rules.*", diagnostics)?;
-    let name = fields.get_required("name", "name: unschedulable-pods", spanned(name));
+    let name = fields.get_required("name", "name: unschedulable-pods", spanned(rule_name));
     let sources = fields.get("sources", sources);
     let matchers = fields.get("matchers", matchers("KubePodUnschedulable"));
     let when = fields.get("when", |node, diagnostics| condition(node, templates, diagnostics));
     let spans = RuleSpans::from_node(node);
-    let (body, send_to) = if hold::is_hold(node) {
+    let (body, mut send_to) = if hold::is_hold(node) {
         (hold::body(&mut fields, templates), None)
     } else {
         let (body, send_to) = event_rule::body(&mut fields, defaults, &spans, templates);
@@ -55,7 +58,12 @@ pub(super) fn rule(
     let has_action = fields.has("on_firing") || fields.has("on_resolved");
     let when_unread = fields.has("when") && when.is_none();
     let location = fields.location().clone();
-    fields.finish();
+    let fixes = fields.finish_with_fixes();
+    // What an unknown key was meant to be is not missing.
+    let has_action = has_action || fixes.suggest("on_firing") || fixes.suggest("on_resolved");
+    if let Some(send_to) = &mut send_to {
+        send_to.is_invalid |= fixes.suggest("send_to");
+    }
 
     let sources_of = |names: &Vec<Spanned<Name>>| names.iter().map(|name| name.value.clone()).collect();
     let rule = || {
@@ -90,6 +98,7 @@ pub(super) fn rule(
         send_to,
         spans,
         rule,
+        is_faulty: diagnostics.errors() > errors_before,
     })
 }
 

@@ -15,6 +15,8 @@ pub(in crate::config) struct RuleSpans {
     pub resolved_action: Location,
     /// The key `revert` of the `scale_in` of `on_resolved`.
     pub revert: Location,
+    /// The amounts of the actions of `on_firing` and `on_resolved`.
+    pub amount: [Location; 2],
     /// The stabilization windows of `on_firing` and `on_resolved`.
     pub window: [Location; 2],
 }
@@ -35,7 +37,15 @@ impl RuleSpans {
             hold: at(["on_firing", "hold"]),
             resolved_action: actions.unwrap_or(resolved).location.clone(),
             revert: scale_in.get("revert").unwrap_or(scale_in).location.clone(),
+            amount: ["on_firing", "on_resolved"].map(|phase| amount(rule.get(phase).unwrap_or(rule))),
             window: ["on_firing", "on_resolved"].map(|phase| at([phase, "stabilization_window"])),
         }
     }
+}
+
+/// The location of the amount of an action, or of the action.
+fn amount(phase: &Node) -> Location {
+    let action = ACTIONS.iter().find_map(|action| phase.get(action)).unwrap_or(phase);
+    let amount = ["steps", "by", "by_percent", "to"].iter().find_map(|key| action.get(key));
+    amount.unwrap_or(action).location.clone()
 }

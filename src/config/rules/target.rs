@@ -1,9 +1,11 @@
 //! Readers of targets, templates and conditions.
 
-use super::super::decode::Fields;
+use super::super::decode::{Fields, wrong_type_with};
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::foreign;
 use super::super::scalar::{keyword, text};
-use super::super::yaml::Node;
+use super::super::yaml::{Kind, Node};
+use super::template_help;
 use crate::domain::rule::{PartialTemplate, TargetTemplate};
 use crate::domain::target::Platform;
 use crate::domain::template::{Condition, Template, Templates};
@@ -51,8 +53,53 @@ fn target_fields(fields: &mut Fields<'_, '_>, templates: &mut Templates) -> Part
     let platform = fields.get("platform", keyword(&platforms));
     let [kind, name, account, cluster, namespace, region] =
         ["kind", "name", "account", "cluster", "namespace", "region"]
-            .map(|key| fields.get(key, |node, diagnostics| template(node, templates, diagnostics)));
+            .map(|key| fields.get(key, |node, diagnostics| target_field(node, templates, diagnostics)));
     PartialTemplate { platform, kind, name, account, cluster, namespace, region }
+}
+
+/// Reads a field of a target. Names have no braces, dollar signs or variables in them.
+fn target_field(node: &Node, templates: &mut Templates, diagnostics: &mut Diagnostics) -> Option<Template> {
+    let template = template(node, templates, diagnostics)?;
+    if let Some(text) = template.constant()
+        && let Some(fix) = template_help::missing_braces(text)
+    {
+        let message = format!("`{text}` is the same text for every alert, not a template");
+        diagnostics.add_with_help(Code::NotATemplate, &node.location, message, format!("use `{fix}`"));
+    }
+    Some(template)
+}
+
+/// Reads the metric of steps: a template, or a number.
+pub(super) fn metric(
+    node: &Node,
+    templates: &mut Templates,
+    diagnostics: &mut Diagnostics,
+) -> Option<Template> {
+    if let Kind::Int(_) | Kind::Float(_) = node.kind {
+        let message = "`metric` is a number, so that the same step applies to every alert";
+        let help = "use `by` for a fixed amount, or a template such as `metric: \"{{ annotations.value }}\"`";
+        diagnostics.add_with_help(Code::Type, &node.location, message, help);
+        return None;
+    }
+    let template = template(node, templates, diagnostics)?;
+    let is_number = |text: &str| text.trim().parse::<f64>().is_ok_and(f64::is_finite);
+    if let Some(text) = template.constant()
+        && !is_number(text)
+    {
+        let fix = template_help::missing_braces(text);
+        let is_word = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let name = if is_word { text } else { "value" };
+        let fix = fix.unwrap_or_else(|| format!("\"{{{{ annotations.{name} }}}}\""));
+        let message = format!("`metric` is the text `{text}`, which is neither a template nor a number");
+        diagnostics.add_with_help(
+            Code::Template,
+            &node.location,
+            message,
+            format!("use braces: `metric: {fix}`"),
+        );
+        return None;
+    }
+    Some(template)
 }
 
 /// Reads a non-empty template.
@@ -63,7 +110,9 @@ pub(super) fn template(
 ) -> Option<Template> {
     let text = text(node, diagnostics)?;
     let report = |error| {
-        diagnostics.add(Code::Template, &node.location, format!("invalid template `{text}`: {error}"));
+        let message = format!("invalid template `{text}`: {error}");
+        let help = template_help::for_template(text, &error);
+        diagnostics.add_with_help(Code::Template, &node.location, message, help);
     };
     templates.template(text).map_err(report).ok()
 }
@@ -73,14 +122,14 @@ pub(super) fn condition(
     templates: &mut Templates,
     diagnostics: &mut Diagnostics,
 ) -> Option<Condition> {
+    if let Some(help) = foreign::condition_help(node) {
+        return wrong_type_with(node, "an expression", Some(help), diagnostics);
+    }
     let text = text(node, diagnostics)?;
     let report = |error| {
-        diagnostics.add_with_help(
-            Code::Template,
-            &node.location,
-            format!("invalid condition `{text}`: {error}"),
-            "use an expression without braces, for example `annotations.value | float >= 1`",
-        );
+        let message = format!("invalid condition `{text}`: {error}");
+        let help = template_help::for_condition(text, &error);
+        diagnostics.add_with_help(Code::Template, &node.location, message, help);
     };
     templates.condition(text).map_err(report).ok()
 }

@@ -68,7 +68,8 @@ struct TestStep {
 struct TestPause {
     /// Only actions of this rule.
     rule: Option<Name>,
-    /// Only actions on targets whose key matches this pattern; `*` matches any text.
+    /// Only actions on targets whose key matches this pattern; `*` matches any text. A name
+    /// without `/` and `*` is that of targets in any cluster.
     target: Option<String>,
     /// Only actions in this direction.
     direction: Option<Direction>,

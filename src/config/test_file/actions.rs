@@ -75,7 +75,7 @@ fn pause(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<Test
 }
 
 fn pattern(node: &Node, diagnostics: &mut Diagnostics) -> Option<TargetPattern> {
-    let pattern = TargetPattern::new(text(node, diagnostics)?);
+    let pattern = TargetPattern::from_operator(text(node, diagnostics)?);
     if pattern.is_none() {
         let message = format!("pattern is longer than {} bytes", TargetPattern::MAX_BYTES);
         diagnostics.add(Code::Range, &node.location, message);

@@ -17,6 +17,7 @@ mod pauses;
 pub(super) mod problem;
 pub(super) mod reload;
 mod status;
+mod targets;
 mod unreadable_states;
 
 use axum::Router;
@@ -33,6 +34,7 @@ fn operations() -> Vec<Operation> {
         decisions::operations(),
         events::operations(),
         episodes::operations(),
+        targets::operations(),
         dead_letters::operations(),
         forgive::operations(),
         pauses::operations(),

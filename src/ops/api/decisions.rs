@@ -13,7 +13,7 @@ pub(crate) struct ListDecisionsParams {
     /// Filter by rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// Filter by target key pattern; `*` matches any text.
+    /// Filter by target key pattern; `*` matches any text. A name without `/` and `*` is that of targets in any cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Filter by verdict; separate several with commas.

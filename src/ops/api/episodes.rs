@@ -18,7 +18,7 @@ pub(crate) struct ListEpisodesParams {
     /// Filter by rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// Filter by target key pattern; `*` matches any text.
+    /// Filter by target key pattern; `*` matches any text. A name without `/` and `*` is that of targets in any cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Whether only episodes of rules that owe a decrease on the target are listed.

@@ -15,6 +15,7 @@ mod pauses;
 mod problem;
 mod reload;
 mod status;
+mod targets;
 mod unreadable_states;
 
 use std::borrow::Cow;
@@ -41,6 +42,7 @@ pub(crate) use pauses::{NewPause, PauseView};
 pub(crate) use problem::Problem;
 pub(crate) use reload::ReloadReport;
 pub(crate) use status::{ConfigurationStatus, Status};
+pub(crate) use targets::{CoveredTargets, CoveredTargetsParams};
 pub(crate) use unreadable_states::{DropUnreadableState, UnreadableRowView};
 
 /// A word of a fixed set, such as a verdict. Not an enum, because a newer bridge may have more words.

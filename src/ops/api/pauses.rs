@@ -64,7 +64,8 @@ pub(crate) struct NewPause {
     /// Only actions of this rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// Only actions for targets whose key matches this pattern; `*` matches any text.
+    /// Only actions for targets whose key matches this pattern; `*` matches any text. A name without `/` and `*` is that of
+    /// targets in any cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Only actions in this direction: `scale_out` or `scale_in`.
