@@ -456,6 +456,7 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
         controls,
         rechecked,
         record,
+        notification: None,
         events,
         delivery_changes: step.delivery_changes,
         audit: None,

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::audit::{AuditPage, AuditQuery};
+use super::notifications::{NotificationPage, NotificationQuery};
 use super::query::{RecordQuery, Records, StateCursor, StoredEvent, StoredState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -28,6 +29,12 @@ pub(super) trait History {
         after: Option<StateCursor>,
         max: usize,
     ) -> impl Future<Output = Result<Vec<StoredState>, Error>> + Send;
+
+    /// A page of kept notifications, oldest first.
+    fn notifications(
+        &self,
+        query: NotificationQuery,
+    ) -> impl Future<Output = Result<NotificationPage, Error>> + Send;
 
     /// A page of the audit trail, newest first.
     fn audit_trail(&self, query: AuditQuery) -> impl Future<Output = Result<AuditPage, Error>> + Send;

@@ -30,6 +30,7 @@ mod history;
 mod lane;
 mod lanes;
 mod memory;
+mod notifications;
 mod outbox;
 mod query;
 mod sqlite;
@@ -60,6 +61,7 @@ use history::History;
 pub use lane::MAX_WINDOW_BYTES;
 pub(crate) use lanes::MAX_SLEEP;
 pub use memory::Memory;
+pub(crate) use notifications::{KeptNotification, NotificationLimits, NotificationPage, NotificationQuery};
 use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
@@ -366,6 +368,14 @@ impl Store {
         delegate!(self, store => store.states(after, max).await)
     }
 
+    /// A page of kept notifications, oldest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn notifications(&self, query: NotificationQuery) -> Result<NotificationPage, Error> {
+        delegate!(self, store => store.notifications(query).await)
+    }
+
     /// Deletes some of the records and audit entries older than `decisions`, except the newest ones, from which ids and
     /// the store's time continue; and some of the events older than `delivered` that every destination has settled.
     /// Returns whether there may be more to delete.
@@ -374,6 +384,15 @@ impl Store {
     /// The store could not write; nothing was deleted.
     pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
         delegate!(self, store => store.prune(decisions, delivered).await)
+    }
+
+    /// Deletes some of the kept notifications that exceed the limits, oldest first. Returns whether there may be more to
+    /// delete.
+    ///
+    /// # Errors
+    /// The store could not write; nothing was deleted.
+    pub async fn prune_notifications(&self, limits: NotificationLimits) -> Result<bool, Error> {
+        delegate!(self, store => store.prune_notifications(limits).await)
     }
 
     /// The rows that cannot be read, of the [snapshot](Store::snapshot).

@@ -28,7 +28,7 @@ const DESTINATIONS: [&str; 4] = ["journal", "scaler", "short", "slow"];
 const RENAMED: [(&str, &str); 3] =
     [("texts", "event_blocks"), ("watching", "recheck_queue"), ("former_targets", "retired_targets")];
 /// Tables that schema 4 did not have.
-const ADDED: [&str; 4] = ["audit", "delivery_rechecks", "receipts", "wall_clock_steps"];
+const ADDED: [&str; 5] = ["audit", "delivery_rechecks", "notifications", "receipts", "wall_clock_steps"];
 /// Tables that only earlier schemas have: since schema 7, states are compressed with a dictionary of the program.
 const REMOVED: [&str; 1] = ["samples"];
 /// The columns of tables that are not compared: schema 7 encodes states anew, and schema 9 adds columns and schedules

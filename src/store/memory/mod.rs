@@ -3,6 +3,7 @@
 
 mod feedback;
 mod inner;
+mod notifications;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::store::audit::MemoryAudit;
 use inner::Inner;
+use notifications::Notifications;
 
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -29,9 +31,9 @@ use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, U
 use crate::store::states::StateStore;
 use crate::store::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Refused,
-    Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState, UnreadableRow, View,
-    WallClock,
+    DestinationStats, DropError, Error, Keys, Lease, NotificationLimits, NotificationPage, NotificationQuery,
+    RecordCursor, RecordQuery, Records, Redrive, Refused, Retries, Settlement, Snapshot, StateCursor,
+    StoredEvent, StoredRecord, StoredState, UnreadableRow, View, WallClock,
 };
 
 /// An in-memory store. Cheap to clone.
@@ -76,6 +78,7 @@ impl Memory {
             changed: BTreeSet::new(),
             expiry: BTreeMap::new(),
             audit: MemoryAudit::default(),
+            notifications: Notifications::default(),
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -189,6 +192,12 @@ impl StateStore for Memory {
 
     /// Deletes nothing: an in-memory store is short-lived.
     async fn prune(&self, _decisions: Duration, _delivered: Duration) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn prune_notifications(&self, limits: NotificationLimits) -> Result<bool, Error> {
+        let now = self.now();
+        self.with_inner(|inner| inner.notifications.prune(now, limits));
         Ok(false)
     }
 
@@ -458,6 +467,10 @@ impl History for Memory {
             found.truncate(max);
             found
         }))
+    }
+
+    async fn notifications(&self, query: NotificationQuery) -> Result<NotificationPage, Error> {
+        Ok(self.with_inner(|inner| inner.notifications.page(&query)))
     }
 
     async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {

@@ -289,6 +289,12 @@ impl Writer {
                 });
                 run.reply(more, reply);
             }
+            Command::PruneNotifications { limits, reply } => {
+                let more = self.apply(run, None, |writer, batch| {
+                    Ok(retention::prune_notifications(&writer.connection, batch, now, limits)?)
+                });
+                run.reply(more, reply);
+            }
             Command::DropState { row, audit, reply } => {
                 let dropped = self.apply(run, None, |writer, batch| {
                     let dropped = writer.drop_state(batch, now, row)?;
