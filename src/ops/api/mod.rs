@@ -11,6 +11,7 @@ mod episodes;
 mod events;
 mod forgive;
 mod inventory;
+mod notifications;
 mod pauses;
 mod problem;
 mod reload;
@@ -37,6 +38,7 @@ pub(crate) use episodes::{
 pub(crate) use events::{DeliveryView, EventView};
 pub(crate) use forgive::{ForgiveDetails, ForgiveRequest, Forgiven, ForgivenEventView};
 pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
+pub(crate) use notifications::{ListNotificationsParams, NotificationBodyView, NotificationPage};
 pub(crate) use pauses::{NewPause, PauseView};
 pub(crate) use problem::Problem;
 pub(crate) use reload::ReloadReport;
