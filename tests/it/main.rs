@@ -15,6 +15,7 @@ mod faults;
 mod full_disk;
 mod gaps;
 mod guards;
+mod kept_notifications;
 mod layers;
 mod migration;
 mod missed_firing;

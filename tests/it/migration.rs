@@ -149,7 +149,7 @@ async fn a_store_of_schema_4_opens_with_all_its_rows_and_the_bridge_goes_on_with
     let states_after = states(&database, &format!("SELECT id, state, {text} FROM targets"));
     assert_eq!(states_after, states_before, "the same states");
     let version = database.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    assert_eq!(version.expect("a version"), 9);
+    assert_eq!(version.expect("a version"), 10);
     let expired = "SELECT count(*) FROM deliveries WHERE state = 2 AND flags = 8";
     let expired = database.query_row(expired, [], |row| row.get::<_, i64>(0));
     assert_eq!(expired.expect("a number"), 2, "the dead letters that were too old");

@@ -417,7 +417,9 @@ impl History for Memory {
     async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
         let (low, high) = wanted.id_range();
         Ok(self.with_inner(|inner| {
-            let matching = inner.records.iter().zip(1..).filter(|((at, record), id)| {
+            // Ids are positions: a reader of what is new skips what it has read.
+            let skipped = usize::try_from(low.saturating_sub(1)).unwrap_or(0);
+            let matching = inner.records.iter().zip(1..).skip(skipped).filter(|((at, record), id)| {
                 (low..=high).contains(id)
                     && (wanted.from..=wanted.to).contains(at)
                     && wanted.target.as_ref().is_none_or(|target| record.targets.contains(target))
