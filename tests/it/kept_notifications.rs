@@ -36,7 +36,7 @@ fn replay(bridge: &Bridge, arguments: &[&str]) -> (Option<i32>, String) {
 async fn new_rules_are_compared_with_the_old_ones_on_what_was_received() {
     let bridge = Bridge::start().await;
     let pod = pending_pod("workers", "a");
-    bridge.post(notification(&[pod.clone()])).await;
+    bridge.post(notification(std::slice::from_ref(&pod))).await;
     let (code, ..) = bridge.cli(&["pause", "--direction", "scale_out", "--author", "ann", "--reason", "x"]);
     assert_eq!(code, Some(0));
     bridge.post(notification(&[pending_pod("spot", "b")])).await;
@@ -172,7 +172,7 @@ async fn a_destination_that_failed_fails_in_the_replay_too() {
 async fn a_decrease_that_waited_after_a_restart_waits_in_the_replay_too() {
     let mut bridge = Bridge::start().await;
     let pod = pending_pod("workers", "a");
-    bridge.post(notification(&[pod.clone()])).await;
+    bridge.post(notification(std::slice::from_ref(&pod))).await;
     bridge.wait_delivered("journal").await;
     assert!(bridge.stop().await.success());
     bridge.run().await;
@@ -212,15 +212,19 @@ async fn bodies_are_kept_as_they_came_and_survive_a_kill() {
     assert_eq!(bridge.post_to("/webhook/prod-us", &encoding, gzip).await.status, 200);
     assert_eq!(bridge.post("{}").await.status, 400);
     assert_eq!(bridge.post(notification(&[])).await.status, 200);
+    // Decided in several transactions.
+    let many: Vec<Value> = (0..1200).map(|at| pending_pod(&format!("group-{at}"), "a")).collect();
+    assert_eq!(bridge.post(notification(&many)).await.verdicts(), json!({ "emitted": 1200 }));
     bridge.kill();
     bridge.run().await;
     let (_, text) = bridge.get_admin("/api/v1/notifications").await;
     assert!(text.contains(&spaced), "{text}");
     assert!(text.contains(plain.trim()), "{text}");
     let notifications = kept(&bridge, "").await;
-    assert_eq!(notifications.len(), 3, "what was refused is not kept: {notifications:?}");
+    assert_eq!(notifications.len(), 4, "one for each that was accepted");
+    assert_eq!(notifications[3]["body"]["alerts"].as_array().map(Vec::len), Some(1200));
     let sources: Vec<&Value> = notifications.iter().map(|one| &one["source"]).collect();
-    assert_eq!(sources, ["prod-eu", "prod-us", "prod-eu"]);
+    assert_eq!(sources, ["prod-eu", "prod-us", "prod-eu", "prod-eu"]);
     assert_eq!(kept(&bridge, "&source=prod-us").await.len(), 1);
     assert_eq!(kept(&bridge, "&until=1h").await.len(), 0);
     assert_eq!(bridge.get_json("/api/v1/notifications").await["retention"], "1d");

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Decisions;
 use super::diff::{count, diff_lines};
 use super::recorded::Recorded;
-use super::scenario::{NotComparable, Scenario};
+use super::scenario::{NotComparable, Scenario, Step};
 use super::simulate::by_time;
 use crate::bridge::decision_view::ExplainedDecision;
 use crate::cli::output::{Format, escape_control_chars, pluralize, print, print_json};
@@ -58,7 +58,7 @@ pub(super) fn of_files(scenario: &Scenario, new: Decisions, old: Option<Decision
             let against = old.as_mut().and_then(Iterator::next);
             let step = scenario.steps.get(at);
             let at = step.map_or(scenario.end, |step| step.at).to_millis_string();
-            let body = step.map(|step| step.describe());
+            let body = step.map(Step::describe);
             let moment = Moment { body, at, happened: None, differs: false, decisions, against };
             Moment { differs: count(&moment.lines()) > 0, ..moment }
         })
