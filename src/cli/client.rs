@@ -98,16 +98,6 @@ impl Server {
         read_response(with_query(request, query).call(), &self.url)
     }
 
-    /// Like [`Self::get`]; `None` if there is no such thing.
-    pub(super) fn find<R: DeserializeOwned>(&self, path: &str) -> Result<Option<R>, ClientError> {
-        let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).get(self.request_url(path)?))?;
-        let response = request.call();
-        if response.as_ref().is_ok_and(|response| response.status() == ureq::http::StatusCode::NOT_FOUND) {
-            return Ok(None);
-        }
-        read_response(response, &self.url).map(Some)
-    }
-
     pub(super) fn post<R: DeserializeOwned>(
         &self,
         path: &str,

@@ -67,8 +67,8 @@ pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
 pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
 pub(crate) use query::{
-    Delivery, DeliveryState, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
-    StoredState,
+    Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, RecordCursor,
+    RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
 };
 pub use sqlite::Sqlite;
 use states::StateStore;
@@ -366,6 +366,15 @@ impl Store {
     /// If the store cannot be read.
     pub async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
         delegate!(self, store => store.states(after, max).await)
+    }
+
+    /// A page of events with their deliveries and without their bodies, newest first. Events that were pruned are left
+    /// out: all their destinations have settled them.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
+        delegate!(self, store => store.deliveries(query).await)
     }
 
     /// A page of kept notifications, oldest first.

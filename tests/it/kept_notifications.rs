@@ -156,6 +156,12 @@ async fn a_destination_that_failed_fails_in_the_replay_too() {
     .await;
     fs::remove_file(bridge.dir().join("taken")).expect("removed");
     bridge.wait_delivered("journal").await;
+    let listed = bridge.get_json("/api/v1/deliveries?since=1h").await;
+    assert_eq!(listed["events"].as_array().map(Vec::len), Some(1), "{listed}");
+    let delivery = &listed["events"][0]["deliveries"][0];
+    assert_eq!((&delivery["destination"], &delivery["state"]), (&json!("journal"), &json!("delivered")));
+    assert!(delivery["attempts"].as_u64() > Some(1), "{listed}");
+    assert_eq!(bridge.get_json("/api/v1/deliveries?until=1h").await["events"], json!([]));
 
     let arguments = ["--config", "scalebridge.yaml", "--write-test", "happened.test.yaml"];
     let (code, text) = replay(&bridge, &arguments);

@@ -14,15 +14,13 @@ use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::ops::api::{
-    AuditEntryView, AuditPage, DecisionPage, EventView, ListAuditParams, ListDecisionsParams,
-    ListNotificationsParams, NotificationBodyView, NotificationPage, PauseView, SourceView,
+    AuditEntryView, AuditPage, DeliveryPage, ListAuditParams, ListDeliveriesParams, ListNotificationsParams,
+    NotificationBodyView, NotificationPage, PauseView, SourceView,
 };
 use crate::sources::SourceKind;
 
 /// Items of a page.
 const PAGE_SIZE: usize = 1000;
-/// The number of events whose deliveries are read, newest first: each is one request.
-const MAX_EVENTS: usize = 2000;
 /// Deliveries of earlier events show that a destination fails when the period begins.
 const LOOK_BACK: Duration = Duration::from_hours(1);
 
@@ -99,7 +97,6 @@ fn notification(kept: NotificationBodyView) -> Result<Step, ClientError> {
 
 /// All pages of a list.
 fn pages<P: DeserializeOwned, I>(
-    max: usize,
     fetch: impl Fn(Option<String>) -> Result<P, ClientError>,
     split: impl Fn(P) -> (Vec<I>, Option<String>),
 ) -> Result<Vec<I>, ClientError> {
@@ -107,7 +104,7 @@ fn pages<P: DeserializeOwned, I>(
     loop {
         let (page, next) = split(fetch(cursor)?);
         items.extend(page);
-        if next.is_none() || items.len() >= max {
+        if next.is_none() {
             return Ok(items);
         }
         cursor = next;
@@ -122,7 +119,7 @@ fn pauses(server: &Server, period: &Period) -> Result<Vec<Step>, ClientError> {
             let params = ListAuditParams { act, limit: Some(PAGE_SIZE), cursor, ..Default::default() };
             server.get::<AuditPage<AuditEntryView>>("/api/v1/audit", &params)
         };
-        pages(usize::MAX, fetch, |page| (page.entries, page.next))
+        pages(fetch, |page| (page.entries, page.next))
     };
     let mut pauses: BTreeMap<u64, (PauseView, Option<Time>)> = BTreeMap::new();
     for pause in server.get::<Vec<PauseView>>("/api/v1/pauses", &())? {
@@ -165,31 +162,19 @@ fn pause_step(view: &PauseView, resumed: Option<Time>, period: &Period) -> Optio
 fn outages(server: &Server, period: &Period, notes: &mut Vec<String>) -> Result<Vec<Step>, ClientError> {
     let from = Time::from_nanos(period.from.as_nanos().saturating_sub(LOOK_BACK.as_nanos() as i64));
     let fetch = |cursor| {
-        let params = ListDecisionsParams {
-            verdict: Some("emitted".to_owned()),
+        let params = ListDeliveriesParams {
             since: Some(from.to_millis_string()),
             until: Some(period.until.to_millis_string()),
             limit: Some(PAGE_SIZE),
             cursor,
-            ..Default::default()
         };
-        server.get::<DecisionPage>("/api/v1/decisions", &params)
+        server.get::<DeliveryPage>("/api/v1/deliveries", &params)
     };
-    let mut ids: Vec<String> = pages(MAX_EVENTS, fetch, |page| (page.decisions, page.next))?
-        .into_iter()
-        .filter_map(|decision| decision.event)
-        .collect();
-    if ids.len() > MAX_EVENTS {
-        ids.truncate(MAX_EVENTS);
-        notes.push(format!(
-            "deliveries of the newest {MAX_EVENTS} events are simulated, earlier ones arrive at once"
-        ));
-    }
+    // An event that is not stored any more was delivered.
+    let events = pages(fetch, |page| (page.events, page.next))?;
     let mut attempts: BTreeMap<String, Vec<Attempt>> = BTreeMap::new();
     let mut refused = 0;
-    for id in ids {
-        // An event that is not stored any more was delivered.
-        let Some(event) = server.find::<EventView>(&format!("/api/v1/events/{id}"))? else { continue };
+    for event in events {
         let Ok(emitted_at) = Time::parse(&event.emitted_at) else { continue };
         for delivery in &event.deliveries {
             let attempt = Attempt::new(floor_millis(emitted_at), delivery);

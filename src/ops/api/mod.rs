@@ -35,7 +35,7 @@ pub(crate) use decisions::{DecisionPage, DecisionView, ExplainParams, Explanatio
 pub(crate) use episodes::{
     DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, OccurrenceView, OwedView,
 };
-pub(crate) use events::{DeliveryView, EventView};
+pub(crate) use events::{DeliveryPage, DeliveryView, EventDeliveriesView, EventView, ListDeliveriesParams};
 pub(crate) use forgive::{ForgiveDetails, ForgiveRequest, Forgiven, ForgivenEventView};
 pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
 pub(crate) use notifications::{ListNotificationsParams, NotificationBodyView, NotificationPage};

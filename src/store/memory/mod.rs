@@ -18,7 +18,7 @@ use notifications::Notifications;
 
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
-use crate::domain::event::id_prefix;
+use crate::domain::event::{EventDocument, id_prefix};
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::state::TargetState;
@@ -31,9 +31,10 @@ use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, U
 use crate::store::states::StateStore;
 use crate::store::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DestinationStats, DropError, Error, Keys, Lease, NotificationLimits, NotificationPage, NotificationQuery,
-    RecordCursor, RecordQuery, Records, Redrive, Refused, Retries, Settlement, Snapshot, StateCursor,
-    StoredEvent, StoredRecord, StoredState, UnreadableRow, View, WallClock,
+    DeliveryPage, DeliveryQuery, DestinationStats, DropError, Error, EventCursor, EventDeliveries, Keys,
+    Lease, NotificationLimits, NotificationPage, NotificationQuery, RecordCursor, RecordQuery, Records,
+    Redrive, Refused, Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState,
+    UnreadableRow, View, WallClock,
 };
 
 /// An in-memory store. Cheap to clone.
@@ -454,6 +455,32 @@ impl History for Memory {
                     deliveries: deliveries.collect(),
                 }
             })
+        }))
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
+        let DeliveryQuery { from, to, below, max } = query;
+        Ok(self.with_inner(|inner| {
+            let wanted = inner.events.iter().rev().filter(|(seq, at, _)| {
+                (from..=to).contains(at) && below.is_none_or(|below| EventCursor::new(seq.0) < below)
+            });
+            let mut events: Vec<EventDeliveries> = wanted
+                .take(max.saturating_add(1))
+                .map(|(seq, emitted_at, event)| {
+                    let lanes =
+                        event.destinations.iter().filter_map(|destination| self.lanes.get(destination));
+                    EventDeliveries {
+                        cursor: EventCursor::new(seq.0),
+                        emitted_at: *emitted_at,
+                        time: EventDocument::read(&event.body).ok().and_then(|event| event.time()),
+                        deliveries: lanes.map(|handle| inner.delivery(*seq, &handle)).collect(),
+                    }
+                })
+                .collect();
+            let has_more = events.len() > max;
+            events.truncate(max);
+            let next = events.last().filter(|_| has_more).map(|last| last.cursor);
+            DeliveryPage { events, next }
         }))
     }
 

@@ -49,9 +49,9 @@ use super::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, Unsettle
 use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId,
-    DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease, NotificationLimits,
-    NotificationPage, NotificationQuery, RecordQuery, Records, Redrive, Refused, Retries, Settlement,
-    Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
+    DeliveryPage, DeliveryQuery, DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease,
+    NotificationLimits, NotificationPage, NotificationQuery, RecordQuery, Records, Redrive, Refused, Retries,
+    Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -523,6 +523,14 @@ impl History for Sqlite {
                 }
             }
         }
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
+        let mut page = self.read(move |reader| query::deliveries(reader, &query)).await?;
+        for event in &mut page.events {
+            self.complete_deliveries(EventSeq(event.cursor.position()), &mut event.deliveries).await?;
+        }
+        Ok(page)
     }
 
     async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
