@@ -19,7 +19,7 @@ use crate::http::Services;
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
 use crate::ops::{Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
-use crate::store::{ClockChange, ClockComparison, Sqlite, Store};
+use crate::store::{self, ClockChange, ClockComparison, NotificationLimits, Sqlite, Store};
 use crate::telemetry::Metrics;
 
 /// The interval of pruning.
@@ -233,7 +233,13 @@ async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow
 async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {
     loop {
         let retention = settings.load().retention;
-        let more = match store.prune(retention.decisions, retention.delivered).await {
+        let kept =
+            NotificationLimits { max_age: retention.notifications, max_bytes: retention.notifications_bytes };
+        let pruned = async {
+            let more = store.prune(retention.decisions, retention.delivered).await?;
+            Ok::<_, store::Error>(store.prune_notifications(kept).await? || more)
+        };
+        let more = match pruned.await {
             Ok(more) => more,
             Err(error) => {
                 tracing::warn!(%error, "pruning failed, retrying");

@@ -40,7 +40,9 @@ use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Decision;
-use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, UnreadableStates, View};
+use crate::store::{
+    self, Changes, EpisodePhase, KeptNotification, Keys, NewEvent, Store, UnreadableStates, View,
+};
 use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
@@ -218,6 +220,20 @@ impl Bridge {
         notification: Notification,
         traceparent: Option<&str>,
     ) -> Result<Summary, store::Error> {
+        self.ingest_and_keep(handle, notification, traceparent, None).await
+    }
+
+    /// Processes a notification, see [`Self::ingest`], and keeps its body in the first transaction of its decisions.
+    ///
+    /// # Errors
+    /// See [`Self::ingest`].
+    pub(crate) async fn ingest_and_keep(
+        &self,
+        handle: &SourceHandle,
+        notification: Notification,
+        traceparent: Option<&str>,
+        mut kept: Option<KeptNotification>,
+    ) -> Result<Summary, store::Error> {
         let SourceHandle { source, snapshot } = handle;
         let Notification { envelope, truncated_alerts, alerts } = notification;
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
@@ -249,26 +265,33 @@ impl Bridge {
         let mut summary = Summary { alerts: count, ..Summary::default() };
         let mut refused = None;
         for input in split::split(&self.0.store, whole).await? {
-            summary.add(self.decide_readable(snapshot, input, &mut refused).await?);
+            summary.add(self.decide_readable(snapshot, input, &mut kept, &mut refused).await?);
         }
         // Everything else is committed: when Alertmanager sends the notification again, that part yields duplicates.
         refused.map_or(Ok(summary), |unreadable| Err(store::Error::Unreadable(unreadable)))
     }
 
-    /// Decides all alerts but those about targets whose states cannot be read, which are added to `refused`.
+    /// Decides all alerts but those about targets whose states cannot be read, which are added to `refused`. The first
+    /// transaction that succeeds takes `kept`.
     async fn decide_readable(
         &self,
         snapshot: &Arc<RuleSnapshot>,
         input: Input,
+        kept: &mut Option<KeptNotification>,
         refused: &mut Option<UnreadableStates>,
     ) -> Result<Summary, store::Error> {
         let mut input = Arc::new(input);
         loop {
             let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
-            let work = Work::Notification(input.clone());
+            let work = Work::Notification(input.clone(), kept.clone());
             let unreadable = match self.transact(snapshot.clone(), keys, work).await {
                 Err(store::Error::Unreadable(unreadable)) => unreadable,
-                decided => return decided,
+                decided => {
+                    if decided.is_ok() {
+                        *kept = None;
+                    }
+                    return decided;
+                }
             };
             let rest = input.without(&unreadable.targets, &unreadable.alerts);
             if rest.alerts.len() == input.alerts.len() {
@@ -304,7 +327,9 @@ impl Bridge {
             });
             let record = work.record(view, &step.decisions);
             let summary = Summary::from_decisions(&step.decisions);
-            (changes(&snapshot.routes, step, record, work.rechecked()), (summary, folded))
+            let mut changes = changes(&snapshot.routes, step, record, work.rechecked());
+            changes.notification = work.kept();
+            (changes, (summary, folded))
         });
         match result.await {
             Ok((summary, folded)) => {
@@ -437,8 +462,8 @@ impl RuleSnapshot {
 
 /// What a step of the engine processes.
 enum Work {
-    /// A notification, or a part of a large one.
-    Notification(Arc<Input>),
+    /// A notification, or a part of a large one, and what is kept of it.
+    Notification(Arc<Input>, Option<KeptNotification>),
     /// Targets that are due, whose deferred actions the step re-evaluates.
     Due(Vec<TargetKey>),
 }
@@ -446,24 +471,31 @@ enum Work {
 impl Work {
     fn step(&self, context: &Context<'_>, states: &States) -> Step {
         match self {
-            Self::Notification(input) => engine::process_notification(context, input, states),
+            Self::Notification(input, _) => engine::process_notification(context, input, states),
             Self::Due(targets) => engine::process_due(context, targets, states),
         }
     }
 
     fn record(&self, view: &View, decisions: &[Decision]) -> Option<store::Record> {
         match self {
-            Self::Notification(input) => {
+            Self::Notification(input, _) => {
                 record::for_notification(view.clock(), input, &view.states, decisions)
             }
             Self::Due(_) => record::for_due(view.clock(), &view.states, decisions),
         }
     }
 
+    fn kept(&self) -> Option<KeptNotification> {
+        match self {
+            Self::Notification(_, kept) => kept.clone(),
+            Self::Due(_) => None,
+        }
+    }
+
     /// The targets that leave the recheck queue.
     fn rechecked(&self) -> Vec<TargetKey> {
         match self {
-            Self::Notification(_) => Vec::new(),
+            Self::Notification(..) => Vec::new(),
             Self::Due(targets) => targets.clone(),
         }
     }
@@ -492,6 +524,7 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
         controls,
         rechecked,
         record,
+        notification: None,
         events,
         delivery_changes: step.delivery_changes,
         audit: None,

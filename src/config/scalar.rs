@@ -178,6 +178,14 @@ fn duration_help(text: &str) -> Option<String> {
     Some(format!("use `{}`", durations::format(duration)))
 }
 
+/// Reads a duration, or `off`, which is zero.
+pub(super) fn duration_or_off(node: &Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    match &node.kind {
+        Kind::Text(text) if text == "off" => Some(Duration::ZERO),
+        _ => duration(node, diagnostics),
+    }
+}
+
 /// Reads a duration greater than zero.
 pub(super) fn positive_duration(node: &Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
     let time = duration(node, diagnostics)?;

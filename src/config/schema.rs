@@ -51,6 +51,14 @@ enum Duration {
     Number(#[schemars(extend("const" = 0))] u32),
 }
 
+/// A duration, or `off`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum DurationOrOff {
+    Duration(Duration),
+    Off(#[schemars(extend("const" = "off"))] String),
+}
+
 /// The name of a source, a destination or a rule.
 #[derive(JsonSchema)]
 #[schemars(transparent)]

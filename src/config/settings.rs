@@ -132,6 +132,10 @@ pub struct Retention {
     /// What a rule owes on a target, counted from the last close of its episodes there; positive, and not below
     /// `closed`.
     pub owed: Duration,
+    /// Bodies of notifications; zero if they are not kept.
+    pub notifications: Duration,
+    /// The maximum of the compressed bytes of all of these bodies.
+    pub notifications_bytes: u64,
 }
 
 /// Format and level of the log.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics, Location};
-use super::scalar::{duration, keyword, number, positive_duration, text};
+use super::scalar::{duration, duration_or_off, keyword, number, positive_duration, text};
 use super::settings::{Engine, Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
 use crate::domain::duration::format;
@@ -34,12 +34,17 @@ pub(super) fn engine(node: &Node, diagnostics: &mut Diagnostics) -> Option<Engin
     Some(Engine { per_minute })
 }
 
+/// A terabyte.
+const MAX_NOTIFICATIONS_BYTES: i64 = 1 << 40;
+
 pub(super) fn retention(node: &Node, diagnostics: &mut Diagnostics) -> Option<Retention> {
     let mut fields = Fields::from_node(node, "retention", diagnostics)?;
     let decisions = fields.get("decisions", duration);
     let delivered = fields.get("delivered", duration);
     let closed = fields.get("closed", duration);
     let owed = fields.get("owed", positive_duration);
+    let notifications = fields.get("notifications", duration_or_off);
+    let notifications_bytes = fields.get("notifications_bytes", number::<u64>(0..=MAX_NOTIFICATIONS_BYTES));
     if let (Some(owed), Some(closed)) = (owed, closed)
         && owed < closed
     {
@@ -51,7 +56,14 @@ pub(super) fn retention(node: &Node, diagnostics: &mut Diagnostics) -> Option<Re
         fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
     fields.finish();
-    Some(Retention { decisions: decisions?, delivered: delivered?, closed: closed?, owed: owed? })
+    Some(Retention {
+        decisions: decisions?,
+        delivered: delivered?,
+        closed: closed?,
+        owed: owed?,
+        notifications: notifications?,
+        notifications_bytes: notifications_bytes?,
+    })
 }
 
 pub(super) fn log(node: &Node, diagnostics: &mut Diagnostics) -> Option<Log> {

@@ -184,6 +184,8 @@ fn settings_have_the_configured_values() {
     let engine = Engine { per_minute };
     assert_eq!(settings.engine, engine, "the environment wins over the file");
 
+    let retention = settings.retention;
+    assert_eq!((retention.notifications, retention.notifications_bytes), (Duration::ZERO, 1 << 20));
     let policy = settings.policy();
     assert_eq!(
         (policy.last_resolve_retention, policy.expired_episode_retention, policy.owed_retention),

@@ -8,18 +8,20 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::Rejection;
 use super::{HttpState, Services, body};
 use crate::bridge::SourceHandle;
 use crate::domain::control::GapCause;
+use crate::domain::name::Name;
 use crate::domain::summary::Summary;
 use crate::ops::LifecyclePhase;
 use crate::sources::ParseError;
-use crate::store;
+use crate::store::{self, KeptNotification, NotificationLimits};
 
-/// A larger body is parsed on a blocking thread.
+/// A larger body is parsed and compressed on a blocking thread.
 const MAX_INLINE_PARSE_BYTES: usize = 256 * 1024;
 
 /// `{"alerts":3,"events":1,"verdicts":{"emitted":3}}`.
@@ -127,9 +129,13 @@ async fn receive(
         };
         Rejection::new(status, error.to_string())
     })?;
+    let retention = settings.retention;
+    let limits =
+        NotificationLimits { max_age: retention.notifications, max_bytes: retention.notifications_bytes };
+    let kept = keep(&handle.source().name, received.bytes, limits).await?;
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let summary =
-        services.bridge.ingest(handle, notification, traceparent).await.map_err(store_unavailable)?;
+    let summary = services.bridge.ingest_and_keep(handle, notification, traceparent, kept).await;
+    let summary = summary.map_err(store_unavailable)?;
     tracing::debug!(
         source = %handle.source().name,
         alerts = summary.alerts,
@@ -138,6 +144,20 @@ async fn receive(
         "notification processed"
     );
     Ok(summary.into())
+}
+
+/// Compresses a body that is to be kept: here, since the thread of the store is the bottleneck.
+async fn keep(
+    source: &Name,
+    body: Bytes,
+    limits: NotificationLimits,
+) -> Result<Option<KeptNotification>, Rejection> {
+    if limits.is_enabled() && body.len() > MAX_INLINE_PARSE_BYTES {
+        let source = source.clone();
+        let kept = tokio::task::spawn_blocking(move || KeptNotification::new(&source, &body, limits));
+        return kept.await.map_err(|_| Rejection::unavailable("compressing the body was interrupted"));
+    }
+    Ok(KeptNotification::new(source, &body, limits))
 }
 
 fn verdicts(summary: &Summary) -> String {

@@ -1,11 +1,12 @@
 //! Events with their deliveries.
 
 use super::Ops;
-use super::api::{DeliveryView, EventView};
+use super::api::{DeliveryPage, DeliveryView, EventDeliveriesView, EventView, ListDeliveriesParams};
 use super::error::Error;
+use super::parse;
 use crate::domain::event::EventDocument;
-use crate::domain::time::ClockReading;
-use crate::store;
+use crate::domain::time::{ClockReading, Time};
+use crate::store::{self, DeliveryQuery};
 
 impl Ops {
     /// An event with its deliveries.
@@ -26,6 +27,32 @@ impl Ops {
             event: serde_json::from_str(&found.body).map_err(unreadable)?,
             deliveries: found.deliveries.into_iter().map(|delivery| delivery_view(clock, delivery)).collect(),
         })
+    }
+
+    /// Lists the deliveries of events, newest first.
+    ///
+    /// # Errors
+    /// A parameter is invalid, or the store cannot be read.
+    pub(crate) async fn deliveries(&self, params: &ListDeliveriesParams) -> Result<DeliveryPage, Error> {
+        let clock = self.0.store.clock();
+        let since = parse::time("since", params.since.as_deref(), clock.wall)?;
+        let until = parse::time("until", params.until.as_deref(), clock.wall)?;
+        let cursor = |text: &str| {
+            text.parse().map_err(|_| Error::Invalid("cursor: invalid; use the `next` of a page".to_owned()))
+        };
+        let query = DeliveryQuery {
+            // The store orders events by its own clock.
+            from: since.map_or(Time::from_nanos(i64::MIN), |since| clock.on_store(since)),
+            to: until.map_or(Time::from_nanos(i64::MAX), |until| clock.on_store(until)),
+            below: params.cursor.as_deref().map(cursor).transpose()?,
+            max: parse::page_size(params.limit)?,
+        };
+        let page = self.0.store.deliveries(query).await?;
+        let events = page.events.into_iter().map(|event| EventDeliveriesView {
+            emitted_at: event.time.unwrap_or_else(|| clock.on_wall(event.emitted_at)).to_millis_string(),
+            deliveries: event.deliveries.into_iter().map(|delivery| delivery_view(clock, delivery)).collect(),
+        });
+        Ok(DeliveryPage { events: events.collect(), next: page.next.map(|next| next.to_string()) })
     }
 }
 

@@ -19,6 +19,7 @@ mod events;
 mod forgive;
 mod inventory;
 mod lifecycle;
+mod notifications;
 mod parse;
 mod pauses;
 mod reload;

@@ -2,7 +2,10 @@
 
 use super::Error;
 use super::audit::{AuditPage, AuditQuery};
-use super::query::{RecordQuery, Records, StateCursor, StoredEvent, StoredState};
+use super::notifications::{NotificationPage, NotificationQuery};
+use super::query::{
+    DeliveryPage, DeliveryQuery, RecordQuery, Records, StateCursor, StoredEvent, StoredState,
+};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 
@@ -22,12 +25,21 @@ pub(super) trait History {
     /// An event by its id, with the state of its deliveries; the newest one if several events have this id.
     fn event(&self, id: &str) -> impl Future<Output = Result<Option<StoredEvent>, Error>> + Send;
 
+    /// A page of events with their deliveries and without their bodies, newest first.
+    fn deliveries(&self, query: DeliveryQuery) -> impl Future<Output = Result<DeliveryPage, Error>> + Send;
+
     /// Up to `max` states of targets after a cursor, in the order of their cursors.
     fn states(
         &self,
         after: Option<StateCursor>,
         max: usize,
     ) -> impl Future<Output = Result<Vec<StoredState>, Error>> + Send;
+
+    /// A page of kept notifications, oldest first.
+    fn notifications(
+        &self,
+        query: NotificationQuery,
+    ) -> impl Future<Output = Result<NotificationPage, Error>> + Send;
 
     /// A page of the audit trail, newest first.
     fn audit_trail(&self, query: AuditQuery) -> impl Future<Output = Result<AuditPage, Error>> + Send;

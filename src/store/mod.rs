@@ -30,6 +30,7 @@ mod history;
 mod lane;
 mod lanes;
 mod memory;
+mod notifications;
 mod outbox;
 mod query;
 mod sqlite;
@@ -60,13 +61,14 @@ use history::History;
 pub use lane::MAX_WINDOW_BYTES;
 pub(crate) use lanes::MAX_SLEEP;
 pub use memory::Memory;
+pub(crate) use notifications::{KeptNotification, NotificationLimits, NotificationPage, NotificationQuery};
 use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
 pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
 pub(crate) use query::{
-    Delivery, DeliveryState, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
-    StoredState,
+    Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, RecordCursor,
+    RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
 };
 pub use sqlite::Sqlite;
 use states::StateStore;
@@ -366,6 +368,23 @@ impl Store {
         delegate!(self, store => store.states(after, max).await)
     }
 
+    /// A page of events with their deliveries and without their bodies, newest first. Events that were pruned are left
+    /// out: all their destinations have settled them.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
+        delegate!(self, store => store.deliveries(query).await)
+    }
+
+    /// A page of kept notifications, oldest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn notifications(&self, query: NotificationQuery) -> Result<NotificationPage, Error> {
+        delegate!(self, store => store.notifications(query).await)
+    }
+
     /// Deletes some of the records and audit entries older than `decisions`, except the newest ones, from which ids and
     /// the store's time continue; and some of the events older than `delivered` that every destination has settled.
     /// Returns whether there may be more to delete.
@@ -374,6 +393,15 @@ impl Store {
     /// The store could not write; nothing was deleted.
     pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
         delegate!(self, store => store.prune(decisions, delivered).await)
+    }
+
+    /// Deletes some of the kept notifications that exceed the limits, oldest first. Returns whether there may be more to
+    /// delete.
+    ///
+    /// # Errors
+    /// The store could not write; nothing was deleted.
+    pub async fn prune_notifications(&self, limits: NotificationLimits) -> Result<bool, Error> {
+        delegate!(self, store => store.prune_notifications(limits).await)
     }
 
     /// The rows that cannot be read, of the [snapshot](Store::snapshot).

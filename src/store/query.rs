@@ -121,6 +121,69 @@ pub struct StoredEvent {
     pub deliveries: Vec<Delivery>,
 }
 
+/// A query of deliveries by the time at which their events were emitted.
+#[derive(Debug, Clone)]
+pub struct DeliveryQuery {
+    /// Inclusive lower bound of the time, by the store's clock.
+    pub from: Time,
+    /// Inclusive upper bound of the time, by the store's clock.
+    pub to: Time,
+    /// Only events before this position.
+    pub below: Option<EventCursor>,
+    /// The maximum number of events.
+    pub max: usize,
+}
+
+/// A page of events with their deliveries, without their bodies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryPage {
+    /// Newest first.
+    pub events: Vec<EventDeliveries>,
+    /// The position below which the next page begins; `None` if there is none.
+    pub next: Option<EventCursor>,
+}
+
+/// The deliveries of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventDeliveries {
+    /// The position of the event.
+    pub cursor: EventCursor,
+    /// When the event was emitted, by the store's clock.
+    pub emitted_at: Time,
+    /// The `time` of the event, by the wall clock; `None` if the event cannot be read.
+    pub time: Option<Time>,
+    /// One for each destination of the event's route.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// The position of an event in commit order. Opaque: only the store that has returned it can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventCursor(i64);
+
+impl EventCursor {
+    pub(super) const fn new(position: i64) -> Self {
+        Self(position)
+    }
+
+    pub(super) const fn position(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for EventCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for EventCursor {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// The state of an event at one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {

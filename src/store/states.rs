@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::audit::{AuditEntry, AuditWrite};
-use super::{DecideFn, Error};
+use super::{DecideFn, Error, KeptNotification, NotificationLimits};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::delivery::DeliveryChange;
@@ -63,6 +63,12 @@ pub(super) trait StateStore {
         &self,
         decisions: Duration,
         delivered: Duration,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Deletes some of the kept notifications that exceed the limits. Returns whether there may be more.
+    fn prune_notifications(
+        &self,
+        limits: NotificationLimits,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
     /// Commits queued commands and closes the store.
@@ -126,6 +132,8 @@ pub struct Changes {
     pub rechecked: Vec<TargetKey>,
     /// The decision record.
     pub record: Option<Record>,
+    /// The notification that has caused the decisions, if it is kept.
+    pub notification: Option<KeptNotification>,
     /// The emitted events.
     pub events: Vec<NewEvent>,
     /// Changes of the delivery of events that a state tracks.

@@ -130,7 +130,7 @@ async fn every_command_of_the_readme_runs() {
         ran.push(command.split(' ').next().unwrap_or_default().to_owned());
     }
     let commands = ran.iter().filter(|word| *word == "target/release/scalebridge").count();
-    assert_eq!(commands, 19, "all CLI commands");
+    assert_eq!(commands, 20, "all CLI commands");
     ran.dedup();
     let program = "target/release/scalebridge";
     assert_eq!(ran, ["make", "curl", program, "curl", program, "make"]);

@@ -28,7 +28,7 @@ const DESTINATIONS: [&str; 4] = ["journal", "scaler", "short", "slow"];
 const RENAMED: [(&str, &str); 3] =
     [("texts", "event_blocks"), ("watching", "recheck_queue"), ("former_targets", "retired_targets")];
 /// Tables that schema 4 did not have.
-const ADDED: [&str; 4] = ["audit", "delivery_rechecks", "receipts", "wall_clock_steps"];
+const ADDED: [&str; 5] = ["audit", "delivery_rechecks", "notifications", "receipts", "wall_clock_steps"];
 /// Tables that only earlier schemas have: since schema 7, states are compressed with a dictionary of the program.
 const REMOVED: [&str; 1] = ["samples"];
 /// The columns of tables that are not compared: schema 7 encodes states anew, and schema 9 adds columns and schedules
@@ -149,7 +149,7 @@ async fn a_store_of_schema_4_opens_with_all_its_rows_and_the_bridge_goes_on_with
     let states_after = states(&database, &format!("SELECT id, state, {text} FROM targets"));
     assert_eq!(states_after, states_before, "the same states");
     let version = database.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    assert_eq!(version.expect("a version"), 9);
+    assert_eq!(version.expect("a version"), 10);
     let unused = "SELECT count(*) FROM sqlite_schema WHERE name = 'shrinking'";
     let unused = database.query_row(unused, [], |row| row.get::<_, i64>(0));
     assert_eq!(unused.expect("a number"), 0, "an index that nothing uses is gone");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::kinds::{Destination, KindName};
-use super::{Duration, Matcher};
+use super::{Duration, DurationOrOff, Matcher};
 use crate::config::kinds::{DestinationSettings, SourceKind};
 
 /// The configuration of scalebridge. Keys are optional and have defaults unless marked as required.
@@ -169,6 +169,11 @@ struct Retention {
     /// What a rule has added to a target and could not take back yet, counted from the last close of its episodes
     /// there. Must not be below `closed`. Default 7d.
     owed: Option<Duration>,
+    /// Bodies of notifications as they came, for `replay --since`; `off` keeps none. Default 24h.
+    notifications: Option<DurationOrOff>,
+    /// Maximum number of compressed bytes of all these bodies; the oldest ones are removed first, and none is kept that
+    /// has more than an eighth of it. Default 268435456 (256 MiB).
+    notifications_bytes: Option<u64>,
 }
 
 /// Format and level of the log.

@@ -11,6 +11,7 @@ mod events;
 mod extract;
 mod forgive;
 mod inventory;
+mod notifications;
 mod openapi;
 mod operation;
 mod pauses;
@@ -33,6 +34,7 @@ fn operations() -> Vec<Operation> {
         inventory::operations(),
         decisions::operations(),
         events::operations(),
+        notifications::operations(),
         episodes::operations(),
         targets::operations(),
         dead_letters::operations(),

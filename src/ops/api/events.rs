@@ -18,6 +18,45 @@ pub(crate) struct EventView {
     pub deliveries: Vec<DeliveryView>,
 }
 
+/// Filters and paging.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListDeliveriesParams {
+    /// Earliest emission: RFC 3339, or a duration before now such as 90m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Latest emission: RFC 3339, or a duration before now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Maximum number of events, 1 to 1000. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// `next` of the previous page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// A page of events with their deliveries, newest first. Events that every destination has settled are retained for
+/// `retention.delivered`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct DeliveryPage {
+    /// The events.
+    pub events: Vec<EventDeliveriesView>,
+    /// The cursor of the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// The deliveries of an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EventDeliveries")]
+pub(crate) struct EventDeliveriesView {
+    /// When the event was emitted, RFC 3339.
+    pub emitted_at: String,
+    /// One delivery per destination.
+    pub deliveries: Vec<DeliveryView>,
+}
+
 /// The delivery of an event to a destination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct DeliveryView {

@@ -11,6 +11,7 @@ mod episodes;
 mod events;
 mod forgive;
 mod inventory;
+mod notifications;
 mod pauses;
 mod problem;
 mod reload;
@@ -35,9 +36,10 @@ pub(crate) use decisions::{DecisionPage, DecisionView, ExplainParams, Explanatio
 pub(crate) use episodes::{
     DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, OccurrenceView, OwedView,
 };
-pub(crate) use events::{DeliveryView, EventView};
+pub(crate) use events::{DeliveryPage, DeliveryView, EventDeliveriesView, EventView, ListDeliveriesParams};
 pub(crate) use forgive::{ForgiveDetails, ForgiveRequest, Forgiven, ForgivenEventView};
 pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
+pub(crate) use notifications::{ListNotificationsParams, NotificationBodyView, NotificationPage};
 pub(crate) use pauses::{NewPause, PauseView};
 pub(crate) use problem::Problem;
 pub(crate) use reload::ReloadReport;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::notifications::Notifications;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::delivery::GiveUp;
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     /// The new `expirytime` of redriven deliveries.
     pub(super) expiry: BTreeMap<DeliveryId, Time>,
     pub(super) audit: MemoryAudit,
+    pub(super) notifications: Notifications,
 }
 
 /// A delivery that has arrived.
@@ -194,6 +196,7 @@ impl Inner {
         let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
         self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
         self.records.extend(changes.record.map(|record| (clock.wall, record)));
+        changes.notification.into_iter().for_each(|notification| self.notifications.put(clock, notification));
         changes.audit.into_iter().for_each(|entry| {
             self.audit.write(clock.wall, AuditWrite::Add(entry));
         });

@@ -3,6 +3,7 @@
 
 mod feedback;
 mod inner;
+mod notifications;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use tokio::sync::watch;
 
 use crate::store::audit::MemoryAudit;
 use inner::Inner;
+use notifications::Notifications;
 
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
-use crate::domain::event::id_prefix;
+use crate::domain::event::{EventDocument, id_prefix};
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::state::TargetState;
@@ -29,9 +31,10 @@ use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, U
 use crate::store::states::StateStore;
 use crate::store::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Refused,
-    Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState, UnreadableRow, View,
-    WallClock,
+    DeliveryPage, DeliveryQuery, DestinationStats, DropError, Error, EventCursor, EventDeliveries, Keys,
+    Lease, NotificationLimits, NotificationPage, NotificationQuery, RecordCursor, RecordQuery, Records,
+    Redrive, Refused, Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState,
+    UnreadableRow, View, WallClock,
 };
 
 /// An in-memory store. Cheap to clone.
@@ -76,6 +79,7 @@ impl Memory {
             changed: BTreeSet::new(),
             expiry: BTreeMap::new(),
             audit: MemoryAudit::default(),
+            notifications: Notifications::default(),
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -190,6 +194,12 @@ impl StateStore for Memory {
 
     /// Deletes nothing: an in-memory store is short-lived.
     async fn prune(&self, _decisions: Duration, _delivered: Duration) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn prune_notifications(&self, limits: NotificationLimits) -> Result<bool, Error> {
+        let now = self.now();
+        self.with_inner(|inner| inner.notifications.prune(now, limits));
         Ok(false)
     }
 
@@ -405,7 +415,9 @@ impl History for Memory {
     async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
         let (low, high) = wanted.id_range();
         Ok(self.with_inner(|inner| {
-            let matching = inner.records.iter().zip(1..).filter(|((at, record), id)| {
+            // Ids are positions: a reader of what is new skips what it has read.
+            let skipped = usize::try_from(low.saturating_sub(1)).unwrap_or(0);
+            let matching = inner.records.iter().zip(1..).skip(skipped).filter(|((at, record), id)| {
                 (low..=high).contains(id)
                     && (wanted.from..=wanted.to).contains(at)
                     && wanted.target.as_ref().is_none_or(|target| record.targets.contains(target))
@@ -443,6 +455,32 @@ impl History for Memory {
         }))
     }
 
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
+        let DeliveryQuery { from, to, below, max } = query;
+        Ok(self.with_inner(|inner| {
+            let wanted = inner.events.iter().rev().filter(|(seq, at, _)| {
+                (from..=to).contains(at) && below.is_none_or(|below| EventCursor::new(seq.0) < below)
+            });
+            let mut events: Vec<EventDeliveries> = wanted
+                .take(max.saturating_add(1))
+                .map(|(seq, emitted_at, event)| {
+                    let lanes =
+                        event.destinations.iter().filter_map(|destination| self.lanes.get(destination));
+                    EventDeliveries {
+                        cursor: EventCursor::new(seq.0),
+                        emitted_at: *emitted_at,
+                        time: EventDocument::read(&event.body).ok().and_then(|event| event.time()),
+                        deliveries: lanes.map(|handle| inner.delivery(*seq, &handle)).collect(),
+                    }
+                })
+                .collect();
+            let has_more = events.len() > max;
+            events.truncate(max);
+            let next = events.last().filter(|_| has_more).map(|last| last.cursor);
+            DeliveryPage { events, next }
+        }))
+    }
+
     async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
         Ok(self.with_inner(|inner| {
             let numbered = inner.states.iter().filter_map(|(key, state)| {
@@ -455,6 +493,10 @@ impl History for Memory {
             found.truncate(max);
             found
         }))
+    }
+
+    async fn notifications(&self, query: NotificationQuery) -> Result<NotificationPage, Error> {
+        Ok(self.with_inner(|inner| inner.notifications.page(&query)))
     }
 
     async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {

@@ -49,9 +49,9 @@ use super::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, Unsettle
 use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId,
-    DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease, RecordQuery, Records, Redrive,
-    Refused, Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow,
-    WallClock,
+    DeliveryPage, DeliveryQuery, DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease,
+    NotificationLimits, NotificationPage, NotificationQuery, RecordQuery, Records, Redrive, Refused, Retries,
+    Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -258,6 +258,10 @@ impl StateStore for Sqlite {
     async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
         let retention = Retention { decisions, delivered };
         self.ask(|reply| Command::Prune { retention, reply }).await
+    }
+
+    async fn prune_notifications(&self, limits: NotificationLimits) -> Result<bool, Error> {
+        self.ask(|reply| Command::PruneNotifications { limits, reply }).await
     }
 
     /// Executes the queued commands, checkpoints the WAL and stops the threads.
@@ -521,10 +525,22 @@ impl History for Sqlite {
         }
     }
 
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
+        let mut page = self.read(move |reader| query::deliveries(reader, &query)).await?;
+        for event in &mut page.events {
+            self.complete_deliveries(EventSeq(event.cursor.position()), &mut event.deliveries).await?;
+        }
+        Ok(page)
+    }
+
     async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
         let after = after.map_or(i64::MIN, StateCursor::position);
         let quarantine = self.quarantine.clone();
         self.read(move |reader| query::states(reader, &quarantine, after, max)).await
+    }
+
+    async fn notifications(&self, query: NotificationQuery) -> Result<NotificationPage, Error> {
+        self.read(move |reader| tables::notifications::page(reader, &query)).await
     }
 
     async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {

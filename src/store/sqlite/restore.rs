@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::committed::index::{Fingerprint, Index};
 use super::committed::staged::NextIds;
 use super::file::delivery_state::{CALLED, SUSPENDED, UNCERTAIN};
-use super::tables::receipts;
 use super::tables::states::watch_of_bits;
+use super::tables::{notifications, receipts};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
@@ -167,6 +167,7 @@ pub(super) fn read_next_ids(connection: &Connection) -> rusqlite::Result<NextIds
         )?,
         record: number("SELECT coalesce(max(id), 0) + 1 FROM records")?,
         event: number(NEWEST_EVENT)? + 1,
+        notification: notifications::next(connection)?,
         newest_stamp: connection
             .query_row("SELECT at FROM records ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
             .optional()?,

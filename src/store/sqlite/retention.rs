@@ -7,9 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::codec::tracked_events::TargetEvents;
 use super::codec::{event_blocks, firing_events};
 use super::committed::staged::WriteBatch;
-use super::tables::{audit, receipts};
+use super::tables::{audit, notifications, receipts};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
+use crate::store::NotificationLimits;
 use crate::store::lanes::LaneHandles;
 
 /// Maximum number of rows that each query of one step reads.
@@ -81,6 +82,16 @@ pub(super) fn prune(
     retention: Retention,
 ) -> rusqlite::Result<bool> {
     Step { connection, lanes, cursor }.run(batch, now, retention)
+}
+
+/// Deletes some of the kept notifications that exceed the limits. Returns whether there may be more.
+pub(super) fn prune_notifications(
+    connection: &Connection,
+    batch: &WriteBatch,
+    now: Time,
+    limits: NotificationLimits,
+) -> rusqlite::Result<bool> {
+    notifications::prune(connection, batch, now, limits, MAX_PRUNE_ROWS)
 }
 
 /// One step of a round.

@@ -362,7 +362,7 @@ async fn what_an_earlier_version_stored_is_counted_rechecked_and_delivered() {
             "ALTER TABLE retired_targets RENAME TO former_targets; ALTER TABLE former_targets RENAME COLUMN retired_at TO gone;
              ALTER TABLE destinations RENAME COLUMN enqueued TO given;
              ALTER TABLE destinations RENAME COLUMN settled_below_cursor TO passed;
-             DROP TABLE receipts; DROP TABLE delivery_rechecks; ALTER TABLE targets DROP COLUMN tracked;
+             DROP TABLE notifications; DROP TABLE receipts; DROP TABLE delivery_rechecks; ALTER TABLE targets DROP COLUMN tracked;
              ALTER TABLE targets DROP COLUMN awaits;
              DROP TABLE audit; DROP TABLE wall_clock_steps; ALTER TABLE records DROP COLUMN ahead;
              DROP TABLE event_blocks; ALTER TABLE targets DROP COLUMN dictionary;

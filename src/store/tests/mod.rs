@@ -12,6 +12,7 @@ mod controls;
 mod dead_letters;
 mod expiry;
 mod faults;
+mod notifications;
 mod properties;
 mod query;
 mod tally;

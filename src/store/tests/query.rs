@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::*;
-use crate::store::{DeliveryState, Record, RecordCursor, RecordQuery};
+use crate::store::{DeliveryQuery, DeliveryState, EventDeliveries, Record, RecordCursor, RecordQuery};
 
 async fn record(store: &Store, target: &str, body: &str) {
     let (target, body) = (key(target), body.to_owned());
@@ -285,5 +285,43 @@ async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
         store.settle(&queue, settled).await.unwrap();
         store.release_claims(&queue).unwrap();
         assert_eq!(store.claim(&queue, 10).await.unwrap().len(), 0, "settled deliveries are not claimed");
+    }
+}
+
+#[tokio::test]
+async fn deliveries_are_listed_newest_first_by_the_time_of_their_events() {
+    for mut harness in StoreHarness::both() {
+        for id in ["1", "2", "3"] {
+            harness.emit(id, Kind::Out, id, &["queue", "journal"]).await;
+        }
+        let leases = harness.claim_expecting("queue", &["1", "2", "3"]).await;
+        harness.settle("queue", leases[0], Settlement::Delivered { answer: None }).await;
+        harness.settle("queue", leases[1], retry_after(3600)).await;
+        harness.restart().await;
+        let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
+        let query = DeliveryQuery { from, to, below: None, max: 2 };
+        let first = harness.store.deliveries(query.clone()).await.unwrap();
+        let rest = DeliveryQuery { below: first.next, ..query.clone() };
+        let rest = harness.store.deliveries(rest).await.unwrap();
+        assert_eq!(rest.next, None);
+        let events: Vec<_> = first.events.into_iter().chain(rest.events).collect();
+        let of_queue = |event: &EventDeliveries| {
+            let [queue, journal] = &event.deliveries[..] else { panic!("{event:?}") };
+            assert_eq!((queue.destination.as_str(), journal.destination.as_str()), ("queue", "journal"));
+            assert_eq!(journal.state, DeliveryState::Pending);
+            (queue.state, queue.attempts, queue.delivered_at.is_some())
+        };
+        let expected = [
+            (DeliveryState::Pending, 0, false),
+            (DeliveryState::Retrying, 1, false),
+            (DeliveryState::Delivered, 1, true),
+        ];
+        assert_eq!(events.iter().map(of_queue).collect::<Vec<_>>(), expected);
+
+        let at = events[1].emitted_at;
+        let one = DeliveryQuery { from: at, to: at, ..query };
+        let cursors: Vec<_> =
+            harness.store.deliveries(one).await.unwrap().events.iter().map(|event| event.cursor).collect();
+        assert!(cursors.contains(&events[1].cursor), "both bounds are inclusive: {cursors:?}");
     }
 }

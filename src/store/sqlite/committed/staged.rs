@@ -20,8 +20,18 @@ pub(crate) struct NextIds {
     pub target: i64,
     pub record: i64,
     pub event: i64,
+    pub notification: NextNotification,
     /// The wall clock of the newest record, in nanoseconds.
     pub newest_stamp: Option<i64>,
+}
+
+/// Where the next kept notification is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NextNotification {
+    /// The first free position: later than all that were used.
+    pub position: i64,
+    /// The number of bytes of all bodies before it.
+    pub start: i64,
 }
 
 /// An event that is pushed to the lanes after the commit.

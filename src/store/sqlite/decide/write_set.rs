@@ -20,7 +20,7 @@ use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints, Map};
 use crate::store::sqlite::tally::Deltas;
 use crate::store::tracking::Watch;
-use crate::store::{AuditEntry, Changes, EventSeq, NewEvent, Record};
+use crate::store::{AuditEntry, Changes, EventSeq, KeptNotification, NewEvent, Record};
 
 /// Initial capacity of the text of a state: one allocation instead of one for each doubling.
 const STATE_CAPACITY: usize = 2048;
@@ -44,6 +44,7 @@ pub(crate) struct WriteSet {
     /// Targets whose deferred actions were re-evaluated.
     pub rechecked: Vec<Fingerprint>,
     pub record: Option<RecordWrite>,
+    pub notification: Option<KeptNotification>,
     /// The audit entry, if an operator's act makes these changes.
     pub audit: Option<AuditEntry>,
     pub events: Vec<EventWrite>,
@@ -135,8 +136,16 @@ impl WriteSet {
         Stored { hashes, destinations }: Stored<'_>,
         mut read_now: impl FnMut(Fingerprint) -> Result<Option<(i64, Arc<CachedTarget>)>, E>,
     ) -> Result<Self, E> {
-        let Changes { states: changed, controls, rechecked, record, events, delivery_changes, audit } =
-            changes;
+        let Changes {
+            states: changed,
+            controls,
+            rechecked,
+            record,
+            notification,
+            events,
+            delivery_changes,
+            audit,
+        } = changes;
         let known = reads.by_hash(hashes);
         let delivery_changes = delivery_changes.iter();
         let delivery_changes =
@@ -169,6 +178,7 @@ impl WriteSet {
                 targets: targets.iter().map(|key| hashes.target(key)).collect(),
                 body: Encoded::from_text(body),
             }),
+            notification,
             audit,
             delivery_changes,
             event_blocks: event_blocks::encode_blocks(&events),

@@ -14,7 +14,7 @@ use crate::store::sqlite::tally::Deltas;
 use crate::store::{EventSeq, Tally};
 
 /// The migrations in order; `user_version` is the number of applied ones.
-pub(crate) const MIGRATIONS: [&str; 9] = [
+pub(crate) const MIGRATIONS: [&str; 10] = [
     INITIAL_SCHEMA,
     CONTROLS_AND_UNDELIVERED_DECREASES,
     OUTBOX,
@@ -24,6 +24,7 @@ pub(crate) const MIGRATIONS: [&str; 9] = [
     STATIC_DICTIONARIES,
     WALL_CLOCK,
     DELIVERY_FEEDBACK,
+    KEPT_NOTIFICATIONS,
 ];
 
 const INITIAL_SCHEMA: &str = "
@@ -210,6 +211,16 @@ CREATE TABLE delivery_rechecks (  -- targets to process, since an event that the
     target INTEGER PRIMARY KEY
 );
 UPDATE deliveries SET flags = 8 WHERE state = 2 AND state IN (1, 2, 3, 6) AND error LIKE 'expired:%';
+";
+
+const KEPT_NOTIFICATIONS: &str = "
+CREATE TABLE notifications (   -- bodies of notifications as they came
+    at INTEGER PRIMARY KEY,    -- when it was decided, by the store's clock; later where another one has that time
+    ahead INTEGER NOT NULL,    -- the store's clock minus the wall clock, in nanoseconds
+    start INTEGER NOT NULL,    -- the number of bytes of all bodies before this one; increasing
+    source TEXT NOT NULL,
+    body BLOB NOT NULL         -- compressed, see src/store/notifications.rs
+);
 ";
 
 pub(crate) fn migrate(

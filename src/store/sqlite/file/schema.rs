@@ -174,6 +174,7 @@ fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
         ("targets", "id"),
         ("records", "id"),
         ("audit", "id"),
+        ("notifications", "at"),
         ("events", "id"),
         ("event_blocks", "first"),
         ("texts", "first"),
@@ -243,6 +244,10 @@ mod tests {
             assert_eq!(opened.created, Time::from_nanos(7), "of schema {version}");
             let found = opened.writer.pragma_query_value(None, "user_version", |row| row.get::<_, usize>(0));
             assert_eq!(found.unwrap(), MIGRATIONS.len());
+            opened
+                .writer
+                .execute("INSERT INTO notifications VALUES (1, 0, 0, 'prod-eu', x'00')", [])
+                .unwrap();
             opened.writer.execute("INSERT INTO receipts VALUES (1, 2, 3, x'00')", []).unwrap();
         }
     }

@@ -17,8 +17,8 @@ use crate::store::sqlite::file::delivery_state::{DeliveryState as RowState, REPL
 use crate::store::sqlite::tables::states::{is_damage, read_state};
 use crate::store::sqlite::tables::{receipts, routes};
 use crate::store::{
-    Delivery, DeliveryState, EventSeq, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent,
-    StoredRecord, StoredState,
+    Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, EventSeq,
+    RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
 };
 
 /// Number of events that one step of a search by id scans.
@@ -237,13 +237,47 @@ pub(crate) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
     let event = event.query_row([seq], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)));
     // It may have been pruned meanwhile.
     let Some((at, route)) = event.optional()? else { return Ok(ScanStep::NotFound) };
-    let mut event = StoredEvent { emitted_at: Time::from_nanos(at), body, deliveries: Vec::new() };
-    let names: String =
-        reader.query_row("SELECT destinations FROM routes WHERE id = ?1", [route], |row| row.get(0))?;
-    for name in routes::parse(&names).iter().cloned() {
-        event.deliveries.extend(find_delivery(reader, name, seq)?);
-    }
+    let deliveries = deliveries_of(reader, route, seq)?;
+    let event = StoredEvent { emitted_at: Time::from_nanos(at), body, deliveries };
     Ok(ScanStep::Found(Box::new(FoundEvent { seq: EventSeq(seq), event })))
+}
+
+/// A page of events with their deliveries, newest first. Times increase with ids.
+pub(crate) fn deliveries(reader: &Connection, query: &DeliveryQuery) -> rusqlite::Result<DeliveryPage> {
+    let below = query.below.map_or(i64::MAX, EventCursor::position);
+    let mut events = reader.prepare_cached(
+        "SELECT id, at, body, route FROM events WHERE id < ?1 AND at <= ?2 ORDER BY id DESC",
+    )?;
+    let mut rows = events.query(params![below, query.to.as_nanos()])?;
+    let mut bodies = event_blocks::BodyReader::new(reader);
+    let mut page = DeliveryPage { events: Vec::new(), next: None };
+    while let Some(row) = rows.next()? {
+        let (seq, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if at < query.from.as_nanos() {
+            break;
+        }
+        if page.events.len() >= query.max {
+            page.next = page.events.last().map(|last: &EventDeliveries| last.cursor);
+            break;
+        }
+        let document = EventDocument::read(bodies.read(seq, row.get_ref(2)?)?).unwrap_or_default();
+        let time = document.time();
+        let deliveries = deliveries_of(reader, row.get(3)?, seq)?;
+        let (cursor, emitted_at) = (EventCursor::new(seq), Time::from_nanos(at));
+        page.events.push(EventDeliveries { cursor, emitted_at, time, deliveries });
+    }
+    Ok(page)
+}
+
+/// The deliveries of an event to the destinations of a route.
+fn deliveries_of(reader: &Connection, route: i64, seq: i64) -> rusqlite::Result<Vec<Delivery>> {
+    let mut names = reader.prepare_cached("SELECT destinations FROM routes WHERE id = ?1")?;
+    let names: String = names.query_row([route], |row| row.get(0))?;
+    let mut deliveries = Vec::new();
+    for name in routes::parse(&names).iter().cloned() {
+        deliveries.extend(find_delivery(reader, name, seq)?);
+    }
+    Ok(deliveries)
 }
 
 /// The delivery of an event to a destination; `None` if the destination was never known.

@@ -9,6 +9,7 @@ pub(crate) mod delivery_changes;
 pub(crate) mod delivery_status;
 pub(crate) mod events;
 pub(crate) mod history;
+pub(crate) mod notifications;
 pub(crate) mod receipts;
 pub(crate) mod routes;
 pub(crate) mod states;

@@ -12,8 +12,8 @@ use crate::store::lanes::LaneHandle;
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint};
 use crate::store::sqlite::retention::Retention;
 use crate::store::{
-    AuditWrite, DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Lease, Redrive,
-    Refused, Settlement, UnreadableRow,
+    AuditWrite, DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Lease,
+    NotificationLimits, Redrive, Refused, Settlement, UnreadableRow,
 };
 
 /// A command to the writer. Replies of commands that write follow the commit.
@@ -75,6 +75,10 @@ pub(crate) enum Command {
     },
     Prune {
         retention: Retention,
+        reply: Reply<bool>,
+    },
+    PruneNotifications {
+        limits: NotificationLimits,
         reply: Reply<bool>,
     },
     /// Deletes the state of a target that cannot be read.

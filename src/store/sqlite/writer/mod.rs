@@ -22,7 +22,7 @@ use super::committed::staged::{NextIds, WriteBatch};
 use super::decide::read_set::{LoadError, ReadError};
 use super::file::{checkpoint, schema};
 use super::restore;
-use super::retention::{self, PruneCursor};
+use super::retention::{self, PruneCursor, Retention};
 use super::tables::deliveries::OutboxTable;
 use super::tables::states::StateTable;
 use super::tables::{audit, dead_letters, deliveries};
@@ -280,12 +280,12 @@ impl Writer {
                 run.reply(id, reply);
             }
             Command::Prune { retention, reply } => {
+                let more = self.prune(run, now, retention);
+                run.reply(more, reply);
+            }
+            Command::PruneNotifications { limits, reply } => {
                 let more = self.apply(run, None, |writer, batch| {
-                    let mut cursor = writer.prune_cursor;
-                    let (connection, lanes) = (&writer.connection, &writer.outbox.lanes);
-                    let more = retention::prune(connection, lanes, &mut cursor, batch, now, retention)?;
-                    writer.prune_cursor = cursor;
-                    Ok(more)
+                    Ok(retention::prune_notifications(&writer.connection, batch, now, limits)?)
                 });
                 run.reply(more, reply);
             }
@@ -298,6 +298,16 @@ impl Writer {
             }
             _ => {}
         }
+    }
+
+    fn prune(&mut self, run: &mut BatchRun, now: Time, retention: Retention) -> Result<bool, Error> {
+        self.apply(run, None, |writer, batch| {
+            let mut cursor = writer.prune_cursor;
+            let (connection, lanes) = (&writer.connection, &writer.outbox.lanes);
+            let more = retention::prune(connection, lanes, &mut cursor, batch, now, retention)?;
+            writer.prune_cursor = cursor;
+            Ok(more)
+        })
     }
 
     fn begin_calls(

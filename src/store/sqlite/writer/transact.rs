@@ -18,7 +18,7 @@ use crate::store::sqlite::decide::write_set::{RecordWrite, Stored, WriteSet};
 use crate::store::sqlite::tables::deliveries::OutboxTable;
 use crate::store::sqlite::tables::events::{self, Plan};
 use crate::store::sqlite::tables::states::StateTable;
-use crate::store::sqlite::tables::{audit, delivery_changes, delivery_status, history};
+use crate::store::sqlite::tables::{audit, delivery_changes, delivery_status, history, notifications};
 use crate::store::{AuditWrite, DecideFn, Keys, UnreadableStates, View};
 
 /// What a transaction works on.
@@ -96,6 +96,7 @@ impl Transaction<'_> {
             controls: changed,
             rechecked,
             record,
+            notification,
             audit,
             events,
             delivery_changes,
@@ -130,6 +131,9 @@ impl Transaction<'_> {
         }
         if let Some(record) = record {
             self.put_record(batch, clock, &record)?;
+        }
+        if let Some(notification) = notification {
+            notifications::put(self.connection, batch, clock, &notification)?;
         }
         for change in &delivery_changes {
             delivery_changes::apply(self.connection, self.outbox, batch, clock, change)?;
