@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,7 @@ use crate::domain::state::TargetState;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Decision;
 use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, UnreadableStates, View};
@@ -68,6 +70,8 @@ struct Inner {
     /// The reception gaps that are not committed yet.
     gaps: Arc<GapTracker>,
     metrics: Metrics,
+    /// When each source was last heard: the wall clock of its last accepted notification.
+    heard: Mutex<BTreeMap<Name, Time>>,
     /// Notified after each commit of decisions.
     commits: watch::Sender<()>,
 }
@@ -159,11 +163,12 @@ impl Bridge {
         metrics: Metrics,
         boot_clock: BootClock,
     ) -> Self {
+        metrics.add_rules(&rules, &sources);
         let gaps = GapTracker::new(boot_clock, sources.keys().cloned().collect(), metrics.clone());
         let snapshot = ArcSwap::from_pointee(RuleSnapshot::new(rules, sources, policy));
         let commits = watch::Sender::new(());
         let (rates, gaps) = (Arc::default(), Arc::new(gaps));
-        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, commits }))
+        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, heard: Mutex::default(), commits }))
     }
 
     /// The source of this name with the current rules; `None` if it is not configured.
@@ -184,6 +189,7 @@ impl Bridge {
         sources: BTreeMap<Name, Source>,
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
+        self.0.metrics.add_rules(&rules, &sources);
         self.0.gaps.set_sources(sources.keys().cloned().collect());
         let snapshot = Arc::new(RuleSnapshot::new(rules, sources, policy));
         let before = self.0.snapshot.swap(snapshot.clone());
@@ -308,6 +314,7 @@ impl Bridge {
         });
         match result.await {
             Ok((summary, folded)) => {
+                self.0.metrics.set_store_up(true);
                 if let Some((folded, now)) = folded {
                     self.0.gaps.committed(folded, now);
                 }
@@ -316,6 +323,9 @@ impl Bridge {
                 Ok(summary)
             }
             Err(error) => {
+                if !matches!(error, store::Error::Unreadable(_)) {
+                    self.0.metrics.set_store_up(false);
+                }
                 rates.rollback();
                 Err(error)
             }
