@@ -5,6 +5,7 @@
 
 mod decision_query;
 pub(crate) mod decision_view;
+mod deferred_actions;
 mod explain;
 mod forgive;
 mod rates;
