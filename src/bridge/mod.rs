@@ -3,6 +3,7 @@
 //! Rules are matched and templates rendered before the transaction; only the engine's step runs inside it.
 //! Due targets are processed in the same way.
 
+mod decision_log;
 mod decision_query;
 pub(crate) mod decision_view;
 mod deferred_actions;
@@ -45,6 +46,7 @@ use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Decision;
 use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, UnreadableStates, View};
 use crate::telemetry::Metrics;
+use decision_log::DecisionLine;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub(crate) use forgive::Forgive;
@@ -311,11 +313,13 @@ impl Bridge {
             });
             let record = work.record(view, &step.decisions);
             let summary = Summary::from_decisions(&step.decisions);
-            (changes(&snapshot.routes, step, record, work.rechecked()), (summary, folded))
+            let lines = decision_log::lines(&step.decisions, view.clock());
+            (changes(&snapshot.routes, step, record, work.rechecked()), (summary, lines, folded))
         });
         match result.await {
-            Ok((summary, folded)) => {
+            Ok((summary, lines, folded)) => {
                 self.0.metrics.set_store_up(true);
+                lines.iter().for_each(DecisionLine::log);
                 if let Some((folded, now)) = folded {
                     self.0.gaps.committed(folded, now);
                 }
