@@ -58,8 +58,7 @@ impl Decisions {
             fingerprint: self.fingerprint.clone(),
             since: self.since.clone(),
             until: self.until.clone(),
-            limit: None,
-            cursor: None,
+            ..ListDecisionsParams::default()
         }
     }
 

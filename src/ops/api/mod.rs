@@ -37,7 +37,7 @@ pub(crate) use episodes::{
 pub(crate) use events::{DeliveryView, EventView};
 pub(crate) use forgive::{ForgiveDetails, ForgiveRequest, Forgiven, ForgivenEventView};
 pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
-pub(crate) use pauses::{NewPause, PauseView};
+pub(crate) use pauses::{ListPausesParams, NewPause, PauseView};
 pub(crate) use problem::Problem;
 pub(crate) use reload::ReloadReport;
 pub(crate) use status::{ConfigurationStatus, Status};
