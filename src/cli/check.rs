@@ -8,9 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{
-    ConfigArgs, EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, environment, pluralize, print, print_json,
-};
+use super::output::{ConfigArgs, EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, environment, pluralize, print};
 use crate::config::diagnostic::{Code, Diagnostic, Location, Severity};
 use crate::config::{Diagnostics, snippet};
 use crate::kinds::{self, Loaded};
@@ -21,6 +19,14 @@ use crate::telemetry;
 /// Reports every error in one run: location, cause, fix, and a code (`scalebridge explain CODE` for details).
 /// Environment variables that begin with SCALEBRIDGE__ override the configuration, as in `serve`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Is this configuration right, also as seen by Alertmanager?
+    scalebridge check --config config/scalebridge.yaml --alertmanager alertmanager.yml
+  Fail a pipeline also because of warnings
+    scalebridge check --deny-warnings -o json
+
+Exit codes: 0 valid, 1 an error was found (or a warning, with --deny-warnings), 2 a file cannot be read")]
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigArgs,
@@ -92,10 +98,14 @@ impl Check {
         let count_severity = |severity| found.iter().filter(|one| one.code.severity() == severity).count();
         let (errors, warnings) = (count_severity(Severity::Error), count_severity(Severity::Warning));
         match self.output.format {
-            Format::Json => {
-                print_json(&Report { errors, warnings, findings: found.iter().map(Finding::from).collect() });
+            format @ (Format::Json | Format::Yaml) => {
+                format.print_data(&Report {
+                    errors,
+                    warnings,
+                    findings: found.iter().map(Finding::from).collect(),
+                });
             }
-            Format::Text => {
+            Format::Text | Format::Wide => {
                 print(render_diagnostics(&found));
                 match summary {
                     Some(summary) if found.is_empty() => {

@@ -11,8 +11,7 @@ use serde_json::Value;
 
 use super::check::render_diagnostics;
 use super::output::{
-    EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, environment, print, print_json,
-    usage_error,
+    EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, environment, print, usage_error,
 };
 use super::test::{FieldMismatch, mismatches};
 use super::{capture, decision};
@@ -29,12 +28,18 @@ use crate::telemetry;
 /// The notifications are processed in the given order, each at the time of its latest alert start or end. With
 /// --against, differences are marked with + and -, and the exit code is 1 if there are any.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  What would the new rules have decided otherwise?
+    scalebridge replay --config new.yaml --against old.yaml notification-1.json notification-2.json
+
+Exit codes: 0 success, 1 the rules decide differently, 2 unusable input")]
 pub(super) struct Replay {
     /// Bodies of Alertmanager webhook requests as JSON, oldest first
     #[arg(value_name = "BODY.json", required = true)]
     bodies: Vec<PathBuf>,
     /// Configuration with the new rules
-    #[arg(long, value_name = "NEW", default_value = "config/scalebridge.yaml")]
+    #[arg(long, value_name = "NEW", default_value = "config/scalebridge.yaml", env = "SCALEBRIDGE_CONFIG")]
     config: PathBuf,
     /// Configuration with the old rules
     #[arg(long, value_name = "OLD")]
@@ -111,8 +116,8 @@ impl Replay {
             .collect();
         let differs = moments.iter().any(|moment| moment.differs);
         match self.output.format {
-            Format::Json => print_json(&moments),
-            Format::Text => print(text(&moments)),
+            Format::Json | Format::Yaml => self.output.format.print_data(&moments),
+            Format::Text | Format::Wide => print(text(&moments)),
         }
         if differs { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
     }
