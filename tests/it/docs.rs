@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use scalebridge::domain::verdict::Verdict;
 
 use crate::support::bridge::{Bridge, program};
+use crate::support::prometheus::Release;
 use crate::support::sources;
-use crate::support::tools::{eventually, tool};
+use crate::support::tools::eventually;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -150,12 +151,22 @@ async fn the_alert_without_its_label_is_invalid_as_the_readme_says() {
 }
 
 #[test]
-fn alertmanager_accepts_the_configuration_of_the_readme() {
+fn prometheus_and_alertmanager_accept_the_configurations_that_we_show() {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("alertmanager.yml");
-    fs::write(&path, yaml_block(&read("README.md"), "alertmanager.yml")).expect("a file");
-    let done = tool("bin/amtool").arg("check-config").arg(&path).output().expect("amtool");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let readme = dir.path().join("alertmanager.yml");
+    fs::write(&readme, yaml_block(&read("README.md"), "alertmanager.yml")).expect("a file");
+    let demo = Path::new(ROOT).join("deploy/demo");
+    for release in Release::ALL {
+        for (program, arguments, file) in [
+            ("amtool", &["check-config"][..], readme.clone()),
+            ("amtool", &["check-config"], demo.join("alertmanager.yml")),
+            ("promtool", &["check", "config"], demo.join("prometheus.yml")),
+        ] {
+            let done = release.tool(program).args(arguments).arg(&file).output().expect(program);
+            let output = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{release:?} {program} {}: {output}", file.display());
+        }
+    }
 }
 
 #[test]

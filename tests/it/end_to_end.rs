@@ -7,8 +7,11 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
 use serde_json::{Value, json};
 
 use crate::support::bridge::Bridge;
+use crate::support::prometheus::{Release, on_old_and_new};
 use crate::support::queue;
-use crate::support::tools::{self, Exporter, LocalAws, Server, eventually, get};
+use crate::support::tools::{Exporter, LocalAws, Server, eventually, get};
+
+on_old_and_new!(an_alert_and_its_end_change_capacity);
 
 const GROUP: &str = "workers";
 const FUNCTION: &str = "capacity-scaler";
@@ -48,12 +51,15 @@ groups:
         annotations: { value: "{{ $value }}", runbook_url: "https://runbooks.example.com/pods?a=1&b=\"2\"" }
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alert_and_its_end_change_capacity() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let dir = dir.path();
+async fn wait_for_two_notifications(bridge: &Bridge) {
+    let before = bridge.metric(NOTIFICATIONS).await;
+    eventually("two repeats", async || (bridge.metric(NOTIFICATIONS).await >= before + 2.0).then_some(()))
+        .await;
+}
 
-    let aws = LocalAws::start(dir).await;
+async fn an_alert_and_its_end_change_capacity(release: Release) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
     let queue_url = aws.create_fifo_queue("scaling.fifo").await;
     let function = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/function.py");
     aws.run(&["create-function", FUNCTION, function]);
@@ -63,11 +69,12 @@ async fn an_alert_and_its_end_change_capacity() {
     let mut bridge = Bridge::new(&bridge_config(&queue_url), RULES);
     queue::environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
-    let alertmanager = tools::start_alertmanager(dir, &alertmanager_config(&bridge)).await;
+    let alertmanager = release.start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
     let exporter = Exporter::start().await;
     exporter.set_metrics(unschedulable(0));
-    let _prometheus =
-        tools::start_prometheus(dir, &prometheus_config(exporter.address(), &alertmanager), ALERTS).await;
+    let _prometheus = release
+        .start_prometheus(dir.path(), &prometheus_config(exporter.address(), &alertmanager), ALERTS)
+        .await;
 
     // Three unschedulable pods: one message, and two more instances.
     exporter.set_metrics(unschedulable(1));
@@ -88,7 +95,7 @@ async fn an_alert_and_its_end_change_capacity() {
             "episode": { "id": hex(&event["data"]["episode"]["id"]), "opened_at": event["time"], "emission": 1 },
             "alerts": event_alerts(&event, "firing", &alerts),
             "alerts_total": 3,
-            "notification": notification(&alertmanager),
+            "notification": notification(&alertmanager, release.reason("first notification")),
             "parameters": { "runbook": "https://runbooks.example.com/pods?a=1&b=\"2\"" },
             "reverts": [],
         }),
@@ -96,9 +103,7 @@ async fn an_alert_and_its_end_change_capacity() {
     assert_eq!(capacity_after(&aws, &event), 4);
 
     // Alertmanager repeats the group: no event is emitted.
-    let before = bridge.metric(NOTIFICATIONS).await;
-    eventually("two repeats", async || (bridge.metric(NOTIFICATIONS).await >= before + 2.0).then_some(()))
-        .await;
+    wait_for_two_notifications(&bridge).await;
 
     // The pods are scheduled: one more message, and one instance less.
     exporter.set_metrics(unschedulable(0));
@@ -118,7 +123,7 @@ async fn an_alert_and_its_end_change_capacity() {
             "episode": event["data"]["episode"],
             "alerts": event_alerts(&end, "resolved", &alerts),
             "alerts_total": 3,
-            "notification": event["data"]["notification"],
+            "notification": notification(&alertmanager, release.reason("all alerts resolved")),
             "parameters": event["data"]["parameters"],
             "reverts": [event["id"]],
         }),
@@ -229,13 +234,13 @@ fn event_alerts(event: &Value, status: &str, alerts: &BTreeMap<String, Value>) -
     expected.collect()
 }
 
-fn notification(alertmanager: &Server) -> Value {
+fn notification(alertmanager: &Server, reason: Value) -> Value {
     json!({
         "source": "prod-eu",
         "receiver": "scaling",
         "group_key": "{}:{alertname=\"KubePodUnschedulable\", asg=\"workers\"}",
         "external_url": alertmanager.url(),
-        "reason": null,
+        "reason": reason,
     })
 }
 

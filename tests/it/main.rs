@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot continue fails with the reason")]
 
 mod admin_api;
+mod alertmanager;
 mod answers;
 mod audit;
 mod backlog;

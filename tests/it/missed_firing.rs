@@ -7,7 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, CONFIG, post};
-use crate::support::tools::{self, Port, Server, eventually};
+use crate::support::prometheus::{Release, on_old_and_new};
+use crate::support::tools::{Port, Server, eventually};
+
+on_old_and_new!(
+    nothing_is_decreased_before_what_was_missed_has_been_heard,
+    a_scale_in_waits_for_a_late_firing_and_is_withdrawn_when_it_opens,
+    nothing_is_decreased_when_alertmanager_resolves_what_a_dead_prometheus_does_not_report,
+);
 
 const STABILIZATION_WINDOW: Duration = Duration::from_secs(3);
 /// Those of the test with late firings: longer than Alertmanager needs to send what it is told, also on a busy machine.
@@ -94,13 +101,12 @@ fn actions(bridge: &Bridge, nodegroup: &str) -> Vec<String> {
 
 /// Both node groups resolve, and the bridge hears it. While it is down, the alert of one of them fires again, and the
 /// window of both scale-ins ends.
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_decreased_before_what_was_missed_has_been_heard() {
+async fn nothing_is_decreased_before_what_was_missed_has_been_heard(release: Release) {
     let dir = tempfile::tempdir().expect("a directory");
     let port = Port::reserve();
     let mut bridge = Bridge::new(&bridge_config(&port), RULES);
     bridge.run().await;
-    let alertmanager = tools::start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
+    let alertmanager = release.start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
 
     let started = [report(&alertmanager, "flapping", None).await, report(&alertmanager, "calm", None).await];
     for nodegroup in ["flapping", "calm"] {
@@ -156,8 +162,7 @@ async fn wait_for_decision(bridge: &Bridge, nodegroup: &str, verdict: &str, coun
 
 /// Both node groups resolve, and while their scale-ins wait, Alertmanager says that their alerts still fire. One of them
 /// does; the other resolves again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_waits_for_a_late_firing_and_is_withdrawn_when_it_opens() {
+async fn a_scale_in_waits_for_a_late_firing_and_is_withdrawn_when_it_opens(release: Release) {
     let dir = tempfile::tempdir().expect("a directory");
     let config = CONFIG.replace(
         "region: eu-west-1 } }",
@@ -167,7 +172,7 @@ async fn a_scale_in_waits_for_a_late_firing_and_is_withdrawn_when_it_opens() {
     let rules = RULES.replace(&window(3), &window(LATE_STABILIZATION_WINDOW.as_secs()));
     let mut bridge = Bridge::new(&config, &rules);
     bridge.run().await;
-    let alertmanager = tools::start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
+    let alertmanager = release.start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
 
     let started = [report(&alertmanager, "firing", None).await, report(&alertmanager, "ended", None).await];
     for (nodegroup, starts_at) in ["firing", "ended"].into_iter().zip(started) {
@@ -232,8 +237,9 @@ async fn report_watchdog(alertmanager: &Server, starts_at: Timestamp, end: Times
 
 /// Prometheus dies, and Alertmanager resolves all of its alerts, in whatever order: nothing has recovered. When it is
 /// back, what it still sees has time to fire again.
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_decreased_when_alertmanager_resolves_what_a_dead_prometheus_does_not_report() {
+async fn nothing_is_decreased_when_alertmanager_resolves_what_a_dead_prometheus_does_not_report(
+    release: Release,
+) {
     // Longer than the late window, which delays the scale-in too.
     const HEARTBEAT_GRACE: SignedDuration = SignedDuration::from_secs(14);
     let dir = tempfile::tempdir().expect("a directory");
@@ -244,7 +250,7 @@ async fn nothing_is_decreased_when_alertmanager_resolves_what_a_dead_prometheus_
     );
     let mut bridge = Bridge::new(&CONFIG.replace("prod-eu: {", &heartbeat), RULES);
     bridge.run().await;
-    let alertmanager = tools::start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
+    let alertmanager = release.start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
     let begun = Timestamp::now();
     report_watchdog(&alertmanager, begun, begun + SignedDuration::from_mins(5)).await;
     let starts = [report(&alertmanager, "flapping", None).await, report(&alertmanager, "calm", None).await];

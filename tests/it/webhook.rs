@@ -40,17 +40,30 @@ async fn every_captured_notification_is_decided() {
         ("truncated", json!({ "unmatched": 2 })),
         ("one-resolved-three-firing", json!({ "emitted": 3, "no_evidence": 1 })),
         ("all-resolved", json!({ "no_evidence": 3 })),
+        ("0.33.1/one-firing", json!({ "unmatched": 1 })),
+        ("0.33.1/truncated", json!({ "unmatched": 2 })),
+        ("0.33.1/one-resolved-three-firing", json!({ "emitted": 3, "no_evidence": 1 })),
+        ("0.33.1/all-resolved", json!({ "no_evidence": 3 })),
     ] {
         let bridge = Bridge::start().await;
         assert_eq!(bridge.post(captured(name)).await.verdicts(), verdicts, "{name}");
     }
-    let bridge = Bridge::start().await;
-    bridge.post(captured("three-firing")).await;
-    let replaced = bridge.post(captured("one-resolved-three-firing")).await;
-    assert_eq!(replaced.verdicts(), json!({ "duplicate": 2, "no_action": 1, "still_open": 1 }));
-    // These alerts started before the store was created: they are adopted and cannot decrease capacity.
-    assert_eq!(bridge.post(captured("all-resolved")).await.verdicts(), json!({ "no_evidence": 3 }));
-    assert_eq!(bridge.events().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_captured_notifications_of_a_group_are_decided_the_same_in_each_version() {
+    for (version, reason) in [("", Value::Null), ("0.33.1/", json!("first notification"))] {
+        let bridge = Bridge::start().await;
+        let verdicts = async |name: &str| bridge.post(captured(&format!("{version}{name}"))).await.verdicts();
+        assert_eq!(verdicts("three-firing").await, json!({ "emitted": 3 }), "{version}");
+        let replaced = verdicts("one-resolved-three-firing").await;
+        assert_eq!(replaced, json!({ "duplicate": 2, "no_action": 1, "still_open": 1 }), "{version}");
+        // These alerts started before the store was created: they are adopted and cannot decrease capacity.
+        assert_eq!(verdicts("all-resolved").await, json!({ "no_evidence": 3 }), "{version}");
+        let events = bridge.events().await;
+        assert_eq!(events.len(), 1, "{version}");
+        assert_eq!(events[0]["data"]["notification"]["reason"], reason, "{version}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -234,6 +234,12 @@ mod tests {
             ("one-resolved-three-firing", 4, 0),
             ("all-resolved", 3, 0),
             ("truncated", 2, 3),
+            ("0.33.1/one-firing", 1, 0),
+            ("0.33.1/one-repeated", 1, 0),
+            ("0.33.1/three-firing", 3, 0),
+            ("0.33.1/one-resolved-three-firing", 4, 0),
+            ("0.33.1/all-resolved", 3, 0),
+            ("0.33.1/truncated", 2, 3),
         ] {
             let notification = captured(name);
             assert!(notification.alerts.iter().all(Result::is_ok), "{name}");
@@ -243,10 +249,14 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(
-            captured("three-firing-0.34-fields").envelope.reason.as_deref(),
-            Some("first notification")
-        );
+        for (name, reason) in [
+            ("three-firing-0.34-fields", "first notification"),
+            ("0.33.1/one-repeated", "repeat interval elapsed"),
+            ("0.33.1/one-resolved-three-firing", "new alerts added"),
+            ("0.33.1/all-resolved", "all alerts resolved"),
+        ] {
+            assert_eq!(captured(name).envelope.reason.as_deref(), Some(reason), "{name}");
+        }
         assert_eq!(captured("three-firing").envelope.reason, None);
     }
 

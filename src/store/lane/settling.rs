@@ -4,7 +4,7 @@ use super::{Lane, Marks, Retry, Slot};
 use crate::domain::time::Time;
 use crate::store::EventSeq;
 
-/// The outcome of a claimed delivery: a [`Settlement`](super::Settlement) without its data.
+/// The outcome of a claimed delivery: a [`Settlement`](crate::store::Settlement) without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Accepted by the destination.

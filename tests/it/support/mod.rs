@@ -5,6 +5,7 @@ pub(crate) mod bridge;
 pub(crate) mod disk;
 pub(crate) mod ledger;
 pub(crate) mod load;
+pub(crate) mod prometheus;
 pub(crate) mod queue;
 pub(crate) mod replay;
 pub(crate) mod schema;

@@ -1,4 +1,4 @@
-//! Prometheus, Alertmanager and a local AWS as child processes, and an exporter inside the test.
+//! Servers as child processes, the local AWS among them, and an exporter inside the test.
 //!
 //! `deploy/tools.sh` installs the programs; a test that needs a missing one fails and says so. Each child
 //! listens on its own port of 127.0.0.1 and writes its files to the test's directory. Dropping its value
@@ -196,11 +196,16 @@ fn without_aws_accounts(command: &mut Command) -> &mut Command {
 
 /// A program that `deploy/tools.sh` has installed.
 pub(crate) fn tool(name: &str) -> Command {
-    // target/tmp, wherever the target directory is.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
-    let path = target.join("tools").join(name);
+    let path = installed(name);
     assert!(path.exists(), "{} is missing: run deploy/tools.sh", path.display());
     Command::new(path)
+}
+
+/// Where `deploy/tools.sh` installs it.
+pub(super) fn installed(name: &str) -> PathBuf {
+    // target/tmp, wherever the target directory is.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
+    target.join("tools").join(name)
 }
 
 /// The local AWS: SQS queues, Lambda functions that are executed, and Auto Scaling groups.
@@ -259,39 +264,6 @@ impl LocalAws {
         assert!(done.status.success(), "aws.py {arguments:?}: {errors}");
         String::from_utf8(done.stdout).expect("UTF-8").trim().to_owned()
     }
-}
-
-/// Starts Alertmanager without clustering.
-pub(crate) async fn start_alertmanager(dir: &Path, config: &str) -> Server {
-    let file = dir.join("alertmanager.yml");
-    fs::write(&file, config).expect("its configuration");
-    Server::start("alertmanager", dir, "/-/ready", |port| {
-        let mut command = tool("bin/alertmanager");
-        command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        command.arg(format!("--web.external-url=http://127.0.0.1:{port}"));
-        command.arg("--cluster.listen-address=");
-        command
-    })
-    .await
-}
-
-/// Starts Prometheus. The configuration refers to the rules as `rules.yml`.
-pub(crate) async fn start_prometheus(dir: &Path, config: &str, rules: &str) -> Server {
-    let file = dir.join("prometheus.yml");
-    fs::write(&file, config).expect("its configuration");
-    fs::write(dir.join("rules.yml"), rules).expect("its rules");
-    Server::start("prometheus", dir, "/-/ready", |port| {
-        let mut command = tool("bin/prometheus");
-        command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        command.arg(format!("--web.external-url=http://127.0.0.1:{port}"));
-        command.arg("--rules.alert.resend-delay=1s");
-        command
-    })
-    .await
 }
 
 /// Serves metrics that the test sets, for Prometheus to scrape.
