@@ -5,10 +5,10 @@
 
 mod process;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,13 +25,20 @@ use crate::domain::control::GapCause;
 use crate::domain::engine::EvaluatedAlert;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
+use crate::domain::source::Source;
 use crate::domain::summary::Summary;
+use crate::domain::table::RuleTable;
 use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::Verdict;
 use crate::store::{Backlog, Tally};
 
 /// The content type of [`Metrics::encode`].
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The content type of [`Metrics::encode_plain`].
+pub(crate) const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The values of `status`.
+const ALERT_STATUSES: [&str; 3] = ["firing", "resolved", "invalid"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NotificationLabels {
@@ -64,6 +71,7 @@ struct DecisionLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
+    source: String,
     rule: String,
     action: &'static str,
 }
@@ -126,6 +134,9 @@ pub struct Metrics {
     shown_rules: Arc<Mutex<BTreeSet<Name>>>,
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
+    last_notification: Family<SourceLabels, SecondsGauge>,
+    heartbeat: Family<SourceLabels, Gauge>,
+    store_up: Gauge,
     unreadable_rows: Gauge,
     due_lag_seconds: SecondsGauge,
     clock_offset_seconds: SecondsGauge,
@@ -169,6 +180,9 @@ impl Metrics {
             shown_rules: Arc::default(),
             deferred: Family::default(),
             paused: Gauge::default(),
+            last_notification: Family::default(),
+            heartbeat: Family::default(),
+            store_up: Gauge::default(),
             unreadable_rows: Gauge::default(),
             due_lag_seconds: Gauge::default(),
             clock_offset_seconds: Gauge::default(),
@@ -207,7 +221,17 @@ impl Metrics {
             self.gap_seconds.clone(),
         );
         bridge.register("decisions", "Decisions by rule and verdict", self.decisions.clone());
-        bridge.register("events", "Events emitted by rule and action", self.events.clone());
+        bridge.register("events", "Events emitted by source, rule and action", self.events.clone());
+        bridge.register(
+            "last_notification_timestamp_seconds",
+            "Unix time of the last accepted notification of a source; 0 if there was none since the start",
+            self.last_notification.clone(),
+        );
+        bridge.register(
+            "source_heartbeat",
+            "1 if the heartbeat of a source is open; 0 if it is not, or if none is configured",
+            self.heartbeat.clone(),
+        );
     }
 
     fn register_deliveries(&self, bridge: &mut Registry) {
@@ -253,6 +277,12 @@ impl Metrics {
             self.deferred.clone(),
         );
         bridge.register("paused", "Active pauses", self.paused.clone());
+        self.store_up.set(1);
+        bridge.register(
+            "store_up",
+            "1 if the last decision was committed; 0 if the store could not read or write it",
+            self.store_up.clone(),
+        );
         bridge.register(
             "store_unreadable_rows",
             "Rows of the store that were found unreadable; each concerns one target",
@@ -280,14 +310,61 @@ impl Metrics {
         );
     }
 
-    /// Counts a webhook request. `source` is empty if no source has that name.
-    pub fn record_notification(&self, source: &str, code: u16) {
-        self.notifications.get_or_create(&NotificationLabels { source: source.to_owned(), code }).inc();
+    /// Counts webhook requests. `source` is empty if no source has that name.
+    pub fn record_notification(&self, source: &str, count: u64, code: u16) {
+        self.notifications
+            .get_or_create(&NotificationLabels { source: source.to_owned(), code })
+            .inc_by(count);
+    }
+
+    /// Sets the gauges of a source: when it was last heard, as Unix time, and whether its heartbeat is open.
+    pub fn set_source_gauges(&self, source: &Name, last_heard: Option<Time>, has_heartbeat: bool) {
+        let labels = SourceLabels { source: source.to_string() };
+        let seconds = last_heard.map_or(0.0, |at| at.as_millis() as f64 / 1e3);
+        self.last_notification.get_or_create(&labels).set(seconds);
+        self.heartbeat.get_or_create(&labels).set(i64::from(has_heartbeat));
+    }
+
+    /// Sets whether the store works.
+    pub fn set_store_up(&self, is_up: bool) {
+        self.store_up.set(i64::from(is_up));
+    }
+
+    fn decision_counter(&self, rule: &str, verdict: Verdict) -> Counter {
+        let labels = DecisionLabels { rule: rule.to_owned(), verdict: verdict.as_str() };
+        self.decisions.get_or_create_owned(&labels)
+    }
+
+    /// Creates the series of rules.
+    pub fn add_rules(&self, rules: &RuleTable, sources: &BTreeMap<Name, Source>) {
+        // Alerts that no rule takes.
+        for verdict in [Verdict::Unmatched, Verdict::ConditionFalse, Verdict::Heartbeat, Verdict::Invalid] {
+            drop(self.decision_counter("", verdict));
+        }
+        let of_rules = |verdict: &Verdict| {
+            !matches!(verdict, Verdict::Unmatched | Verdict::ConditionFalse | Verdict::Heartbeat)
+        };
+        for rule in rules.rules() {
+            let name = rule.name.to_string();
+            for verdict in Verdict::ALL.iter().filter(|verdict| of_rules(verdict)) {
+                drop(self.decision_counter(&name, *verdict));
+            }
+            let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
+            let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
+            let actions = firing.into_iter().chain(resolved).map(|action| action.change.action());
+            for action in actions.collect::<BTreeSet<_>>() {
+                let takes = |source: &&Name| rule.sources.as_ref().is_none_or(|names| names.contains(source));
+                for source in sources.keys().filter(takes) {
+                    let (source, rule) = (source.to_string(), name.clone());
+                    drop(self.events.get_or_create_owned(&EventLabels { source, rule, action }));
+                }
+            }
+        }
     }
 
     /// Counts received alerts.
     pub fn record_alerts(&self, source: &Name, alerts: &[EvaluatedAlert]) {
-        let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
+        let mut counts = ALERT_STATUSES.map(|status| (status, 0_u64));
         for alert in alerts {
             let index = match alert.alert().map(|alert| alert.status) {
                 Some(Status::Firing) => 0,
@@ -304,6 +381,12 @@ impl Metrics {
     /// Creates the series of sources.
     pub fn add_sources<'s>(&self, sources: impl Iterator<Item = &'s Name>) {
         for source in sources {
+            self.record_notification(source.as_str(), 0, 200);
+            for status in ALERT_STATUSES {
+                let labels = AlertLabels { source: source.to_string(), status };
+                drop(self.alerts.get_or_create_owned(&labels));
+            }
+            self.set_source_gauges(source, None, false);
             GapCause::ALL.into_iter().for_each(|cause| self.record_gap(source, cause, false, Duration::ZERO));
         }
     }
@@ -320,10 +403,11 @@ impl Metrics {
     pub fn record_decisions(&self, summary: &Summary) {
         for ((rule, verdict), count) in &summary.decisions {
             let rule = rule.as_ref().map(ToString::to_string).unwrap_or_default();
-            self.decisions.get_or_create(&DecisionLabels { rule, verdict: verdict.as_str() }).inc_by(*count);
+            self.decision_counter(&rule, *verdict).inc_by(*count);
         }
-        for ((rule, action), count) in &summary.actions {
-            self.events.get_or_create(&EventLabels { rule: rule.to_string(), action }).inc_by(*count);
+        for ((source, rule, action), count) in &summary.actions {
+            let labels = EventLabels { source: source.to_string(), rule: rule.to_string(), action };
+            self.events.get_or_create(&labels).inc_by(*count);
         }
     }
 
@@ -347,12 +431,18 @@ impl Metrics {
 
     /// The metrics of deliveries to one destination.
     pub fn delivery_metrics(&self, destination: &Name) -> DeliveryMetrics {
+        let labels = DestinationLabels { destination: destination.to_string() };
+        let counter = |result| {
+            let destination = destination.to_string();
+            self.deliveries.get_or_create_owned(&DeliveryLabels { destination, result })
+        };
+        drop(["retry", "dead", "withdrawn"].map(counter));
         DeliveryMetrics {
+            delivered: counter("delivered"),
+            call_seconds: self.delivery_seconds.get_or_create_owned(&labels),
+            alert_to_delivery_seconds: self.alert_to_delivery_seconds.get_or_create_owned(&labels),
             metrics: self.clone(),
             destination: destination.to_string(),
-            delivered: OnceLock::new(),
-            call_seconds: OnceLock::new(),
-            alert_to_delivery_seconds: OnceLock::new(),
         }
     }
 
@@ -430,16 +520,43 @@ impl Metrics {
         text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
+
+    /// Encodes all metrics in Prometheus' older text format, which has the names of counters with `_total`.
+    ///
+    /// # Errors
+    /// Never in practice, since it writes to memory.
+    pub fn encode_plain(&self) -> Result<String, std::fmt::Error> {
+        Ok(plain_text(&self.encode()?))
+    }
 }
 
-/// The metrics of deliveries to one destination. Series that each delivery updates are looked up once, at
-/// their first use.
+/// Converts OpenMetrics to the older text format.
+fn plain_text(openmetrics: &str) -> String {
+    let mut plain = String::with_capacity(openmetrics.len());
+    let mut lines = openmetrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "EOF", ..] | ["#", "UNIT", ..] => continue,
+            ["#", "HELP", name, help] => {
+                let is_counter = lines.peek().is_some_and(|next| next.ends_with(" counter"));
+                plain += &format!("# HELP {name}{} {help}", if is_counter { "_total" } else { "" });
+            }
+            ["#", "TYPE", name, "counter"] => plain += &format!("# TYPE {name}_total counter"),
+            _ => plain += line,
+        }
+        plain.push('\n');
+    }
+    plain
+}
+
+/// The metrics of deliveries to one destination. Series that each delivery updates are looked up once.
 pub struct DeliveryMetrics {
     metrics: Metrics,
     destination: String,
-    delivered: OnceLock<Counter>,
-    call_seconds: OnceLock<Histogram>,
-    alert_to_delivery_seconds: OnceLock<Histogram>,
+    delivered: Counter,
+    call_seconds: Histogram,
+    alert_to_delivery_seconds: Histogram,
 }
 
 impl DeliveryMetrics {
@@ -448,13 +565,9 @@ impl DeliveryMetrics {
         self.metrics.deliveries.get_or_create_owned(&labels)
     }
 
-    fn labels(&self) -> DestinationLabels {
-        DestinationLabels { destination: self.destination.clone() }
-    }
-
     /// Counts a delivered delivery.
     pub fn record_delivered(&self) {
-        self.delivered.get_or_init(|| self.counter("delivered")).inc();
+        self.delivered.inc();
     }
 
     /// Counts a delivery that was settled without success, as `retry`, `dead` or `withdrawn`.
@@ -464,14 +577,12 @@ impl DeliveryMetrics {
 
     /// Records the duration of the call of a delivery.
     pub fn observe_call(&self, duration: Duration) {
-        let seconds = || self.metrics.delivery_seconds.get_or_create_owned(&self.labels());
-        self.call_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
+        self.call_seconds.observe(duration.as_secs_f64());
     }
 
     /// Records the time from the start of an event's oldest alert to its delivery.
     pub fn observe_alert_to_delivery(&self, duration: Duration) {
-        let seconds = || self.metrics.alert_to_delivery_seconds.get_or_create_owned(&self.labels());
-        self.alert_to_delivery_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
+        self.alert_to_delivery_seconds.observe(duration.as_secs_f64());
     }
 }
 

@@ -474,7 +474,9 @@ class Demo:
         with urllib.request.urlopen(self.url(9097) + "/metrics", timeout=5) as got:
             for line in got.read().decode().splitlines():
                 counted = line.partition("{")[0].removeprefix("scalebridge_")
-                if counted in ["alerts_total", "decisions_total", "deliveries_total"]:
+                is_shown = counted in ["alerts_total", "decisions_total", "deliveries_total"]
+                # All series exist from the start, at 0.
+                if is_shown and not line.endswith(" 0"):
                     print(f"        {line}", flush=True)
 
     def ask_the_bridge(self):

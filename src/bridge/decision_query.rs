@@ -3,9 +3,10 @@
 use std::ops::Bound;
 
 use super::Bridge;
-use super::decision_view::{self, DecisionView};
+use super::decision_view::{self, AlertView, DecisionView};
 use crate::domain::control::TargetPattern;
 use crate::domain::decision_record::DecisionRecord;
+use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -29,6 +30,12 @@ pub struct Filter {
     pub verdicts: Vec<Verdict>,
     /// Decisions about an alert with this fingerprint.
     pub fingerprint: Option<String>,
+    /// Decisions about an alert that all of these match.
+    pub matchers: Vec<Matcher>,
+    /// Decisions about alerts of this source.
+    pub source: Option<Name>,
+    /// Decisions about one of these actions; all, if empty.
+    pub actions: Vec<String>,
     /// Inclusive lower bound.
     pub since: Option<Time>,
     /// Inclusive upper bound.
@@ -62,6 +69,20 @@ pub struct Page {
     pub next: Option<Position>,
 }
 
+fn is_of_source(decision: &DecisionView, source: &Name) -> bool {
+    let notified = decision.notification.as_ref().is_some_and(|known| known.source == source.as_str());
+    notified || decision.alerts.iter().any(|alert| alert.source.as_deref() == Some(source.as_str()))
+}
+
+/// The number of decisions that a filter selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// The number.
+    pub decisions: u64,
+    /// Whether there may be more: the bytes that are scanned are limited.
+    pub is_partial: bool,
+}
+
 impl Filter {
     fn matches(&self, decision: &DecisionView) -> bool {
         let key = || decision.subject.as_deref().map(TargetKey::from_stored);
@@ -73,6 +94,15 @@ impl Filter {
                 .fingerprint
                 .as_ref()
                 .is_none_or(|wanted| decision.alerts.iter().any(|alert| alert.fingerprint == *wanted))
+            && (self.matchers.is_empty() || decision.alerts.iter().any(|alert| self.matches_alert(alert)))
+            && self.source.as_ref().is_none_or(|source| is_of_source(decision, source))
+            && (self.actions.is_empty()
+                || self.actions.iter().any(|action| decision.action.as_deref() == Some(action)))
+    }
+
+    fn matches_alert(&self, alert: &AlertView) -> bool {
+        let value = |name: &str| alert.labels.get(name).map(String::as_str).unwrap_or_default();
+        self.matchers.iter().all(|matcher| matcher.matches_value(value(matcher.label())))
     }
 
     /// Whether the record can contain a matching decision: a cheap test on its text before it is parsed.
@@ -81,6 +111,13 @@ impl Filter {
         self.rule.as_ref().is_none_or(|rule| contains(rule.as_str()))
             && (self.verdicts.is_empty() || self.verdicts.iter().any(|verdict| contains(verdict.as_str())))
             && self.fingerprint.as_ref().is_none_or(|fingerprint| contains(fingerprint))
+            && self.source.as_ref().is_none_or(|source| contains(source.as_str()))
+            && (self.actions.is_empty() || self.actions.iter().any(|action| contains(action)))
+            && self
+                .matchers
+                .iter()
+                .filter_map(Matcher::one_of)
+                .all(|values| values.iter().any(|value| value.is_empty() || contains(value)))
     }
 
     fn record_query(&self) -> RecordQuery {
@@ -153,6 +190,27 @@ impl Bridge {
                 return Ok(Page { decisions, next });
             }
             below = Bound::Excluded(last);
+        }
+    }
+
+    /// Counts the decisions that a filter selects.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn count_decisions(&self, filter: &Filter) -> Result<Count, store::Error> {
+        let (mut below, mut scanned_bytes, mut decisions) = (Bound::Unbounded, 0, 0);
+        loop {
+            let Records { records, has_more } =
+                self.0.store.records(RecordQuery { below, ..filter.record_query() }).await?;
+            scanned_bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
+            decisions += records.iter().map(|record| filter.select(record).len() as u64).sum::<u64>();
+            let Some(last) = records.last().filter(|_| has_more) else {
+                return Ok(Count { decisions, is_partial: false });
+            };
+            if scanned_bytes >= MAX_SCAN_BYTES {
+                return Ok(Count { decisions, is_partial: true });
+            }
+            below = Bound::Excluded(last.cursor);
         }
     }
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::blocker::Blocker;
 use crate::domain::decision_record::{DecisionRecord, RecordedAlert};
 use crate::domain::phase::Phase;
 use crate::domain::target::{PartialTarget, TargetKey};
@@ -33,12 +34,18 @@ pub struct DecisionView {
     /// The reason, where the verdict alone does not give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What blocks the action, of which `detail` is the text.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<Blocker>,
     /// When the deferred action is rechecked, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
+    /// By how much the event changes capacity: `+2`, `-25%`, `=10`, or `=10!` if consumers may decrease capacity with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
     /// The phase of the episode that the decision is about: firing or resolved.
     #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
@@ -79,6 +86,9 @@ pub struct AlertView {
     /// `firing` or `resolved`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// The source that sent the alert; absent in records of earlier versions about actions that became due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// When the alert started, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<String>,
@@ -123,15 +133,19 @@ pub(crate) fn read(id: RecordCursor, body: &str) -> serde_json::Result<Vec<Decis
         serde_json::from_str::<DecisionRecord<'static>>(body)?;
     let at = at.to_string();
     let notification = notification.map(|trigger| NotificationView::from(trigger.into_owned()));
+    let notified_by = || Some(notification.as_ref()?.source.clone());
     let alert_view = |fingerprint: Cow<'static, str>| match alerts.get(&fingerprint) {
-        Some(RecordedAlert { status, starts_at, ends_at, labels }) => AlertView {
+        Some(RecordedAlert { status, source, starts_at, ends_at, labels }) => AlertView {
             fingerprint: fingerprint.into_owned(),
             status: Some(status.as_str().to_owned()),
+            source: source.as_deref().map(str::to_owned).or_else(notified_by),
             starts_at: Some(starts_at.0.to_string()),
             ends_at: ends_at.map(|ends_at| ends_at.0.to_string()),
             labels: labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
-        None => AlertView { fingerprint: fingerprint.into_owned(), ..AlertView::default() },
+        None => {
+            AlertView { fingerprint: fingerprint.into_owned(), source: notified_by(), ..AlertView::default() }
+        }
     };
     let decisions = decisions.into_iter().enumerate().map(|(index, entry)| {
         let target = entry.target.as_deref().and_then(|key| TargetKey::from_stored(key).fields());
@@ -140,9 +154,11 @@ pub(crate) fn read(id: RecordCursor, body: &str) -> serde_json::Result<Vec<Decis
             at: at.clone(),
             rule: entry.rule.map(Cow::into_owned),
             verdict: entry.verdict.as_str().into(),
-            detail: entry.detail.map(Cow::into_owned),
+            detail: detail(entry.detail, entry.blocked_by.as_deref()),
+            blocked_by: entry.blocked_by.map(Cow::into_owned),
             until: entry.until.map(|until| until.to_string()),
             action: entry.action.map(Cow::into_owned),
+            amount: entry.amount.map(Cow::into_owned),
             phase: entry.phase,
             target,
             subject: entry.target.map(Cow::into_owned),
@@ -156,6 +172,11 @@ pub(crate) fn read(id: RecordCursor, body: &str) -> serde_json::Result<Vec<Decis
         })
     });
     decisions.collect()
+}
+
+/// The reason as it was recorded, or as the blocker gives it.
+fn detail(recorded: Option<Cow<'_, str>>, blocked_by: Option<&Blocker>) -> Option<String> {
+    recorded.map(Cow::into_owned).or_else(|| blocked_by.map(ToString::to_string))
 }
 
 /// A decision with the whole event in place of its id.

@@ -3,8 +3,10 @@
 //! Rules are matched and templates rendered before the transaction; only the engine's step runs inside it.
 //! Due targets are processed in the same way.
 
+mod decision_log;
 mod decision_query;
 pub(crate) mod decision_view;
+mod deferred_actions;
 mod explain;
 mod forgive;
 mod rates;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -38,12 +41,14 @@ use crate::domain::state::TargetState;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Decision;
 use crate::store::{
     self, Changes, EpisodePhase, KeptNotification, Keys, NewEvent, Store, UnreadableStates, View,
 };
 use crate::telemetry::Metrics;
+use decision_log::DecisionLine;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub(crate) use forgive::Forgive;
@@ -70,6 +75,8 @@ struct Inner {
     /// The reception gaps that are not committed yet.
     gaps: Arc<GapTracker>,
     metrics: Metrics,
+    /// When each source was last heard: the wall clock of its last accepted notification.
+    heard: Mutex<BTreeMap<Name, Time>>,
     /// Notified after each commit of decisions.
     commits: watch::Sender<()>,
 }
@@ -161,11 +168,12 @@ impl Bridge {
         metrics: Metrics,
         boot_clock: BootClock,
     ) -> Self {
+        metrics.add_rules(&rules, &sources);
         let gaps = GapTracker::new(boot_clock, sources.keys().cloned().collect(), metrics.clone());
         let snapshot = ArcSwap::from_pointee(RuleSnapshot::new(rules, sources, policy));
         let commits = watch::Sender::new(());
         let (rates, gaps) = (Arc::default(), Arc::new(gaps));
-        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, commits }))
+        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, heard: Mutex::default(), commits }))
     }
 
     /// The source of this name with the current rules; `None` if it is not configured.
@@ -186,6 +194,7 @@ impl Bridge {
         sources: BTreeMap<Name, Source>,
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
+        self.0.metrics.add_rules(&rules, &sources);
         self.0.gaps.set_sources(sources.keys().cloned().collect());
         let snapshot = Arc::new(RuleSnapshot::new(rules, sources, policy));
         let before = self.0.snapshot.swap(snapshot.clone());
@@ -327,12 +336,15 @@ impl Bridge {
             });
             let record = work.record(view, &step.decisions);
             let summary = Summary::from_decisions(&step.decisions);
+            let lines = decision_log::lines(&step.decisions, view.clock());
             let mut changes = changes(&snapshot.routes, step, record, work.rechecked());
             changes.notification = work.kept();
-            (changes, (summary, folded))
+            (changes, (summary, lines, folded))
         });
         match result.await {
-            Ok((summary, folded)) => {
+            Ok((summary, lines, folded)) => {
+                self.0.metrics.set_store_up(true);
+                lines.iter().for_each(DecisionLine::log);
                 if let Some((folded, now)) = folded {
                     self.0.gaps.committed(folded, now);
                 }
@@ -341,6 +353,9 @@ impl Bridge {
                 Ok(summary)
             }
             Err(error) => {
+                if !matches!(error, store::Error::Unreadable(_)) {
+                    self.0.metrics.set_store_up(false);
+                }
                 rates.rollback();
                 Err(error)
             }

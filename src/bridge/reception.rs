@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Bridge;
+use super::{Bridge, Inner};
 use crate::domain::control::{Controls, GapCause};
 use crate::domain::name::Name;
+use crate::domain::time::Time;
 use crate::store::{self, Changes, Keys};
 pub(crate) use tracker::BootClock;
 pub(super) use tracker::{Folded, GapTracker};
@@ -36,6 +37,8 @@ impl Reception<'_> {
     /// The notification was accepted.
     pub(crate) fn accept(mut self) {
         self.cause = None;
+        let Inner { store, heard, .. } = &*self.bridge.0;
+        heard.lock().insert(self.source.clone(), store.clock().wall);
     }
 
     /// The notification was refused.
@@ -53,6 +56,11 @@ impl Drop for Reception<'_> {
 }
 
 impl Bridge {
+    /// When the last notification of a source was accepted, by the wall clock; `None` if there was none since the start.
+    pub(crate) fn last_heard(&self, source: &Name) -> Option<Time> {
+        self.0.heard.lock().get(source).copied()
+    }
+
     /// Begins the reception gap between the last process on this store and this one, for the sources that were
     /// configured then. It lasts until [`Self::begin_reception`]. A new store has none.
     pub(crate) fn begin_downtime(&self) {

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::decision_record::{DecisionEntry, DecisionRecord, RecordedAlert};
 use crate::domain::engine::{EvaluatedAlert, Input, States};
+use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::phase::Phase;
 use crate::domain::size_limit::SizeLimit;
@@ -24,10 +25,12 @@ pub(super) fn for_notification(
     states: &States,
     decisions: &[Decision],
 ) -> Option<Record> {
-    let mut alerts = deferred_alerts(states, decisions.iter().filter(|decision| !decision.is_reply));
+    let deferred = decisions.iter().filter(|decision| !decision.is_reply);
+    let mut alerts = deferred_alerts(states, deferred, Some(&input.source.name));
     alerts.extend(input.alerts.iter().filter_map(EvaluatedAlert::alert).map(|alert| {
         let recorded = RecordedAlert {
             status: alert.status,
+            source: None,
             starts_at: DisplayTime(alert.starts_at),
             ends_at: alert.ends_at.map(DisplayTime),
             labels: Cow::Borrowed(&*alert.labels),
@@ -39,7 +42,7 @@ pub(super) fn for_notification(
 
 /// The record of due targets; `states` are those before they were processed. `None` without decisions.
 pub(super) fn for_due(clock: ClockReading, states: &States, decisions: &[Decision]) -> Option<Record> {
-    record(clock, None, false, deferred_alerts(states, decisions), decisions)
+    record(clock, None, false, deferred_alerts(states, decisions, None), decisions)
 }
 
 /// The alerts of decisions about deferred actions and due targets, as they were when the action was requested:
@@ -47,6 +50,7 @@ pub(super) fn for_due(clock: ClockReading, states: &States, decisions: &[Decisio
 fn deferred_alerts<'a>(
     states: &'a States,
     decisions: impl IntoIterator<Item = &'a Decision>,
+    notified_by: Option<&Name>,
 ) -> BTreeMap<Cow<'a, str>, RecordedAlert<'a>> {
     let mut recorded = BTreeMap::new();
     for decision in decisions {
@@ -58,8 +62,10 @@ fn deferred_alerts<'a>(
         };
         for open in decision.alerts.iter().filter_map(|alert| state.occurrence(alert)) {
             let ended = state.last_resolve(&open.alert).filter(|_| status == Status::Resolved);
+            let source = Some(&open.alert.source).filter(|source| notified_by != Some(*source));
             let alert = RecordedAlert {
                 status,
+                source: source.map(|source| Cow::Borrowed(source.as_str())),
                 starts_at: DisplayTime(open.starts_at),
                 ends_at: ended.map(|ended| DisplayTime(ended.ends_at)),
                 labels: Cow::Borrowed(&*open.labels),
@@ -97,8 +103,23 @@ fn record(
 
 fn entry(decision: &Decision, clock: ClockReading) -> DecisionEntry<'_> {
     let Decision {
-        rule, target, phase, episode, action, verdict, detail, until, alerts, event, shadow, ..
+        rule,
+        target,
+        phase,
+        episode,
+        action,
+        verdict,
+        detail,
+        blocked_by,
+        until,
+        alerts,
+        event,
+        shadow,
+        ..
     } = decision;
+    let emitted = event.as_deref().or(shadow.as_deref());
+    let amount =
+        emitted.and_then(|event| event.adjustment.as_ref()).map(|change| Cow::Owned(change.to_short()));
     let shadow =
         shadow.as_ref().and_then(|shadow| RawValue::from_string(shadow.encode(SizeLimit::NONE)).ok());
     DecisionEntry {
@@ -107,8 +128,10 @@ fn entry(decision: &Decision, clock: ClockReading) -> DecisionEntry<'_> {
         phase: *phase,
         episode: episode.as_deref().map(Cow::Borrowed),
         action: action.map(Cow::Borrowed),
+        amount,
         verdict: *verdict,
-        detail: detail.as_deref().map(Cow::Borrowed),
+        detail: detail.as_deref().filter(|_| blocked_by.is_none()).map(Cow::Borrowed),
+        blocked_by: blocked_by.as_deref().map(Cow::Borrowed),
         until: until.map(|until| clock.on_wall(until).millis()),
         alerts: alerts.iter().map(|alert| Cow::Borrowed(&*alert.fingerprint)).collect(),
         event: event.as_ref().map(|event| Cow::Borrowed(&*event.id)),
@@ -126,7 +149,6 @@ mod tests {
 
     use super::*;
     use crate::domain::alert_key::AlertKey;
-    use crate::domain::name::Name;
     use crate::domain::notification::Envelope;
     use crate::domain::source::Source;
     use crate::domain::state::TargetState;
@@ -172,7 +194,7 @@ mod tests {
     fn an_alert_whose_scale_in_was_deferred_is_recorded_as_resolved_whatever_ends_the_deferral() {
         let (states, decision) = deferred_scale_in();
         let recorded = json!({ "f": {
-            "status": "resolved", "starts_at": "1970-01-01T00:00:01Z", "ends_at": "1970-01-01T00:00:02Z",
+            "status": "resolved", "source": "prod", "starts_at": "1970-01-01T00:00:01Z", "ends_at": "1970-01-01T00:00:02Z",
             "labels": { "pod": "a" },
         } });
         let clock = ClockReading::equal(Time::from_millis(3000));
@@ -188,7 +210,9 @@ mod tests {
             ignore_labels: Vec::new(),
         });
         let input = Input { source, trigger, truncated: false, alerts: Vec::new() };
-        assert_eq!(alerts(for_notification(clock, &input, &states, &[decision])), recorded);
+        // The notification gives the source.
+        let without_source = recorded.to_string().replace("\"source\":\"prod\",", "");
+        assert_eq!(alerts(for_notification(clock, &input, &states, &[decision])).to_string(), without_source);
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! Captured notifications: files with bodies of Alertmanager's webhook requests.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde_json::json;
+
+use crate::app::wall_clock;
+use crate::domain::fingerprint;
 use crate::domain::notification::{Notification, Status};
 use crate::domain::time::Time;
 use crate::kinds::Settings;
@@ -25,6 +30,44 @@ pub(super) fn read(path: &Path) -> Result<Capture, String> {
     let notification =
         SourceKind::default().parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Capture { bytes, notification })
+}
+
+/// The body of a notification about one alert, as Alertmanager writes it.
+pub(super) fn body_of(
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+    status: Status,
+    now: Time,
+) -> Vec<u8> {
+    let now = now.to_string();
+    let ends_at = if status == Status::Resolved { now.as_str() } else { "0001-01-01T00:00:00Z" };
+    let pairs = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let body = json!({
+        "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": status, "receiver": "scalebridge-send",
+        "groupLabels": {}, "commonLabels": labels, "commonAnnotations": annotations,
+        "externalURL": "http://scalebridge-send",
+        "alerts": [{
+            "status": status, "labels": labels, "annotations": annotations, "startsAt": now, "endsAt": ends_at,
+            "generatorURL": "", "fingerprint": fingerprint::from_labels(pairs),
+        }],
+    });
+    body.to_string().into_bytes()
+}
+
+/// A firing alert with these labels.
+pub(super) fn firing(labels: &[(String, String)]) -> Result<Capture, String> {
+    let labels = labels.iter().cloned().collect();
+    let bytes = body_of(&labels, &BTreeMap::new(), Status::Firing, wall_clock());
+    let notification = SourceKind::default().parse(&bytes).map_err(|error| error.to_string())?;
+    Ok(Capture { bytes, notification })
+}
+
+/// Parses `NAME=VALUE`.
+pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
 }
 
 /// The earliest start of an alert, and the latest start or end, which is about when the notification was sent.

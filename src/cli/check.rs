@@ -10,8 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{
-    ConfigArgs, EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, environment, pluralize, print, print_json,
-    usage_error,
+    ConfigArgs, EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, environment, pluralize, print, usage_error,
 };
 use crate::config::diagnostic::{Code, Diagnostic, Location, Severity};
 use crate::config::{Diagnostics, snippet};
@@ -23,6 +22,14 @@ use crate::telemetry;
 /// Reports every error in one run: location, cause, fix, and a code (`scalebridge explain CODE` for details).
 /// Environment variables that begin with SCALEBRIDGE__ override the configuration, as in `serve`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Is this configuration right, also as seen by Alertmanager?
+    scalebridge check --config config/scalebridge.yaml --alertmanager alertmanager.yml
+  Fail a pipeline also because of warnings
+    scalebridge check --deny-warnings -o json
+
+Exit codes: 0 valid, 1 an error was found (or a warning, with --deny-warnings), 2 a file cannot be read")]
 pub(super) struct Check {
     /// Configurations or rules files to check instead of `--config`; `-` is standard input. A rules file by itself is
     /// checked without the names of sources and destinations
@@ -93,10 +100,14 @@ impl Check {
         let count_severity = |severity| found().filter(|one| one.code.severity() == severity).count();
         let (errors, warnings) = (count_severity(Severity::Error), count_severity(Severity::Warning));
         match self.output.format {
-            Format::Json => {
-                print_json(&Report { errors, warnings, findings: found().map(Finding::from).collect() });
+            format @ (Format::Json | Format::Yaml) => {
+                format.print_data(&Report {
+                    errors,
+                    warnings,
+                    findings: found().map(Finding::from).collect(),
+                });
             }
-            Format::Text => {
+            Format::Text | Format::Wide => {
                 results.iter().for_each(FileResult::print);
                 let is_error = |one: &&Diagnostic| one.code.severity() == Severity::Error;
                 if let Some(first) = found().find(is_error).or_else(|| found().next()) {

@@ -33,7 +33,7 @@ pub(super) struct Server {
 /// Why a request has no usable response.
 #[derive(Debug)]
 pub(super) enum ClientError {
-    /// The arguments are invalid; no request was sent.
+    /// The arguments are invalid, as found here or by the bridge.
     InvalidArguments(String),
     /// There was no response, or an error response.
     RequestFailed(String),
@@ -204,7 +204,12 @@ fn read_response<R: DeserializeOwned>(
     let ErrorBody { detail, title, error, errors } = serde_json::from_str(&text).unwrap_or_default();
     let why = [detail, title, error].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
     let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
-    Err(ClientError::RequestFailed(format!("{url} returned {}: {why}{errors}", status.as_u16())))
+    let why = format!("{url} returned {}: {why}{errors}", status.as_u16());
+    match status.as_u16() {
+        // What the request says is wrong, or names what does not exist. 422 rejects the bridge's own configuration.
+        400 | 404 | 413 | 415 => Err(ClientError::InvalidArguments(why)),
+        _ => Err(ClientError::RequestFailed(why)),
+    }
 }
 
 /// Posts a notification to a webhook; returns the status and the body of the response.

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::check::render_diagnostics;
 use super::client::{Raw, Server};
 use super::output::{
-    ConfigArgs, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, environment, escape_control_chars,
-    print, print_json, usage_error,
+    ConfigArgs, EXIT_USAGE, OutputArgs, current_thread_runtime, environment, escape_control_chars, print,
+    usage_error,
 };
 use super::{capture, decision};
 use crate::bridge::Simulator;
@@ -20,16 +20,27 @@ use crate::kinds;
 use crate::ops::api::{ExplainParams, Explanation};
 use crate::telemetry;
 
-/// Explain how a captured notification would be processed, or describe a diagnostic code
+/// Explain how an alert or a captured notification would be processed, or describe a diagnostic code
 ///
 /// For each alert, lists each rule and why it matched or not, then the decisions with their events. Nothing is
 /// written. With --url, the notification is evaluated against the state of the running bridge; without it,
 /// against an empty state.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  What if this alert fired now?
+    scalebridge explain alertname=KubePodUnschedulable nodegroup=workers --url http://127.0.0.1:9097
+  Which rule takes this alert, and why not that one?
+    scalebridge explain alertname=KubePodUnschedulable nodegroup=workers
+  What does a finding of `check` mean?
+    scalebridge explain E012
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input")]
 pub(super) struct Explain {
-    /// Body of an Alertmanager webhook request as JSON (`-` for standard input), or a code such as E012
-    #[arg(value_name = "BODY.json|CODE")]
-    subject: String,
+    /// Labels of a firing alert, the body of an Alertmanager webhook request as JSON (`-` for standard input), or a code
+    /// such as E012
+    #[arg(value_name = "LABEL=VALUE|BODY.json|CODE", required = true)]
+    subject: Vec<String>,
     #[command(flatten)]
     config: ConfigArgs,
     /// Source of the notification; required if several are configured
@@ -47,20 +58,21 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(&self) -> ExitCode {
-        let path = Path::new(&self.subject);
-        if let Some(code) = Code::parse(&self.subject).filter(|_| !path.exists()) {
-            print(code.page());
-            return ExitCode::SUCCESS;
-        }
-        if looks_like_code(&self.subject) && !path.exists() {
-            let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-            return usage_error(format_args!(
-                "unknown code {}; known codes: {}",
-                self.subject,
-                known.join(" ")
-            ));
-        }
-        let body = match capture::read(path) {
+        let body = match self.subject.as_slice() {
+            [only] if Path::new(only).exists() || !only.contains('=') => {
+                if let Some(shown) = code_page(only) {
+                    return shown;
+                }
+                capture::read(Path::new(only))
+            }
+            labels => {
+                let labels: Result<Vec<_>, _> = labels.iter().map(|text| capture::parse_pair(text)).collect();
+                labels
+                    .map_err(|error| format!("{error}, or one file"))
+                    .and_then(|labels| capture::firing(&labels))
+            }
+        };
+        let body = match body {
             Ok(body) => body,
             Err(error) => return usage_error(error),
         };
@@ -104,12 +116,27 @@ impl Explain {
             }
         };
         match (explained, self.output.format) {
-            (Ok(explained), Format::Json) => print_json(&explained),
-            (Ok(explained), Format::Text) => print(text(&explained.value)),
+            (Ok(explained), format) if format.is_text() => print(text(&explained.value)),
+            (Ok(explained), format) => format.print_data(&explained),
             (Err(error), _) => return usage_error(error),
         }
         ExitCode::SUCCESS
     }
+}
+
+/// Prints the page of a diagnostic code, unless a file has this name; `None` if the text is no code.
+fn code_page(text: &str) -> Option<ExitCode> {
+    if Path::new(text).exists() {
+        return None;
+    }
+    if let Some(code) = Code::parse(text) {
+        print(code.page());
+        return Some(ExitCode::SUCCESS);
+    }
+    looks_like_code(text).then(|| {
+        let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        usage_error(format_args!("unknown code {text}; known codes: {}", known.join(" ")))
+    })
 }
 
 fn looks_like_code(text: &str) -> bool {

@@ -13,7 +13,10 @@ mod replay;
 mod schema;
 mod send;
 mod serve;
+mod style;
 mod test;
+mod when;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -21,7 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// The command line. `about` is the description of the package.
 #[derive(Debug, Parser)]
-#[command(name = "scalebridge", version, about, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "scalebridge", version, about, arg_required_else_help = true, max_term_width = 100, after_long_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: CliCommand,
@@ -41,6 +44,9 @@ enum CliCommand {
     Episodes(admin::Episodes),
     DeadLetters(admin::DeadLetters),
     Forgive(admin::Forgive),
+    Rules(admin::Rules),
+    Sources(admin::Sources),
+    Destinations(admin::Destinations),
     Pause(admin::Pause),
     Resume(admin::Resume),
     Audit(admin::Audit),
@@ -52,6 +58,14 @@ enum CliCommand {
     Completions(completions::Completions),
     Man(completions::Man),
 }
+
+const EXIT_CODES: &str = "\
+Environment:
+  SCALEBRIDGE_CONFIG  the configuration file, if --config is not given
+  SCALEBRIDGE_URL     the admin listener of the bridge, if --url is not given
+  NO_COLOR            no colours
+
+Exit codes: 0 success, 1 a check or test found something, or a failure, 2 invalid usage or unusable input";
 
 /// Parses the command line and runs the command.
 ///
@@ -70,6 +84,9 @@ pub fn run() -> ExitCode {
         CliCommand::Episodes(episodes) => episodes.run(),
         CliCommand::DeadLetters(dead_letters) => dead_letters.run(),
         CliCommand::Forgive(forgive) => forgive.run(),
+        CliCommand::Rules(rules) => rules.run(),
+        CliCommand::Sources(sources) => sources.run(),
+        CliCommand::Destinations(destinations) => destinations.run(),
         CliCommand::Pause(pause) => pause.run(),
         CliCommand::Resume(resume) => resume.run(),
         CliCommand::Audit(audit) => audit.run(),

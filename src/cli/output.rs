@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::yaml;
 use crate::telemetry;
 
 /// Exit code for a failure, or findings of a check or test.
@@ -16,7 +17,7 @@ pub(super) const EXIT_USAGE: u8 = 2;
 #[derive(Debug, Clone, Args)]
 pub(super) struct ConfigArgs {
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml")]
+    #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml", env = "SCALEBRIDGE_CONFIG")]
     pub config: PathBuf,
 }
 
@@ -26,15 +27,60 @@ pub(super) enum Format {
     /// Human-readable text
     #[default]
     Text,
+    /// Text with more columns, and lines of any length
+    Wide,
     /// JSON
     Json,
+    /// YAML
+    Yaml,
+}
+
+/// When output has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct OutputArgs {
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = false)]
+    #[arg(short = 'o', long = "output", alias = "format", value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     pub format: Format,
+    /// Colours in text
+    #[arg(long, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    pub color: ColorChoice,
+    /// Show times in UTC, and read them as UTC
+    #[arg(long)]
+    pub utc: bool,
+}
+
+impl Format {
+    /// Whether people read it.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Text | Self::Wide)
+    }
+
+    /// Prints data as YAML if that is the format, and else as JSON.
+    pub(super) fn print_data(self, data: &impl serde::Serialize) {
+        match self {
+            Self::Yaml => match serde_json::to_value(data) {
+                Ok(value) => print(yaml::document(&value)),
+                Err(error) => telemetry::print_to_stderr(format_args!("scalebridge: {error}")),
+            },
+            Self::Text | Self::Wide | Self::Json => print_json(data),
+        }
+    }
+}
+
+/// Prints what is no data, such as that nothing was found, to stderr.
+pub(super) fn print_note(note: impl std::fmt::Display) {
+    telemetry::print_to_stderr(note);
 }
 
 /// The environment variables as text. Invalid UTF-8 is replaced: other programs' variables are ignored anyway, and in

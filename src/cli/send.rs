@@ -4,19 +4,25 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-use serde_json::json;
-
+use super::capture::{self, parse_pair};
 use super::client;
 use super::output::{EXIT_FAILED, print, usage_error};
 use crate::app::wall_clock;
-use crate::domain::fingerprint;
+use crate::domain::notification::Status;
 use crate::telemetry;
+use clap::Args;
 
 /// Send a test notification in Alertmanager's format
 ///
 /// Labels identify an alert: send it with --firing first, and later with the same labels and --resolved.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  An alert fires, and resolves
+    scalebridge send --url http://127.0.0.1:9096/webhook/local --firing alertname=Disk instance=a
+    scalebridge send --url http://127.0.0.1:9096/webhook/local --resolved alertname=Disk instance=a
+
+Exit codes: 0 the notification was accepted, 1 it was not, 2 unusable input")]
 pub(super) struct Send {
     /// URL of the webhook, for example http://127.0.0.1:9096/webhook/local
     #[arg(long, value_name = "URL")]
@@ -38,13 +44,6 @@ pub(super) struct Send {
     labels: Vec<(String, String)>,
 }
 
-fn parse_pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
-}
-
 impl Send {
     pub(super) fn run(&self) -> ExitCode {
         let (labels, annotations): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -59,24 +58,9 @@ impl Send {
                 self.url
             ));
         }
-        let now = wall_clock().to_string();
-        let status = if self.resolved { "resolved" } else { "firing" };
-        let ends_at = if self.resolved { now.as_str() } else { "0001-01-01T00:00:00Z" };
-        let pairs = labels.iter().map(|(name, value): (&String, &String)| (name.as_str(), value.as_str()));
-        let body = json!({
-            "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": status, "receiver": "scalebridge-send",
-            "groupLabels": {}, "commonLabels": labels, "commonAnnotations": annotations,
-            "externalURL": "http://scalebridge-send",
-            "alerts": [{
-                "status": status, "labels": labels, "annotations": annotations, "startsAt": now, "endsAt": ends_at,
-                "generatorURL": "", "fingerprint": fingerprint::from_labels(pairs),
-            }],
-        });
-        match client::send_notification(
-            &self.url,
-            token.as_deref().map(str::trim),
-            body.to_string().as_bytes(),
-        ) {
+        let status = if self.resolved { Status::Resolved } else { Status::Firing };
+        let body = capture::body_of(&labels, &annotations, status, wall_clock());
+        match client::send_notification(&self.url, token.as_deref().map(str::trim), &body) {
             Ok((200, body)) => {
                 print(body);
                 ExitCode::SUCCESS

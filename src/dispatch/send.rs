@@ -394,6 +394,12 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         if let Some((event, error, more)) = summary(given_up(GiveUp::Expired)) {
             tracing::warn!(destination = %name, event, error, more, "delivery expired");
         }
+        let is_withdrawn = |delivery: &&SettledDelivery| {
+            matches!(delivery.settlement, Settlement::Withdrawn { .. }) && delivery.reason != SUPERSEDED
+        };
+        if let Some((event, reason, more)) = summary(settled.iter().filter(is_withdrawn)) {
+            tracing::info!(destination = %name, event, reason, more, "delivery withdrawn");
+        }
         let is_retry = |delivery: &&SettledDelivery| matches!(delivery.settlement, Settlement::Retry { .. });
         let first_failures =
             settled.iter().filter(|delivery| log_first_failures && delivery.attempts == 0).filter(is_retry);

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::blocker::Blocker;
 use super::labels::Labels;
 use super::notification::Status;
 use super::phase::Phase;
 use super::time::{DisplayTime, Millis};
 use super::trigger::Trigger;
 use super::verdict::Verdict;
+use crate::json::lenient;
 
 /// The decisions of one transaction. Records of pauses have `at` and no decisions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,11 +62,17 @@ pub struct DecisionEntry<'a> {
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<Cow<'a, str>>,
+    /// By how much the event changes capacity, as [`super::event::Adjustment::to_short`] writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Cow<'a, str>>,
     /// The outcome.
     pub verdict: Verdict,
     /// The reason, where the verdict alone does not give it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Cow<'a, str>>,
+    /// What blocks the action; `detail` is then absent, since this gives it.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<Cow<'a, Blocker>>,
     /// When a deferred action is rechecked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Millis>,
@@ -87,6 +95,9 @@ pub struct DecisionEntry<'a> {
 pub struct RecordedAlert<'a> {
     /// `firing` or `resolved`.
     pub status: Status,
+    /// The source that sent it, if that is not the source of the notification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Cow<'a, str>>,
     /// RFC 3339, with as many digits as Alertmanager sent.
     pub starts_at: DisplayTime,
     /// The same for the end; absent while the alert fires.

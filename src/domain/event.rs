@@ -101,6 +101,16 @@ impl Adjustment {
     pub fn decreases_capacity(&self) -> bool {
         self.value < 0 || self.allow_decrease == Some(true)
     }
+
+    /// `+2`, `-25%` or `=10`; a `!` after it says that the consumer may decrease capacity with it.
+    pub fn to_short(&self) -> String {
+        let may_decrease = if self.allow_decrease == Some(true) { "!" } else { "" };
+        match self.kind {
+            AdjustmentType::ChangeInCapacity => format!("{:+}", self.value),
+            AdjustmentType::PercentChangeInCapacity => format!("{:+}%", self.value),
+            AdjustmentType::ExactCapacity => format!("={}{may_decrease}", self.value),
+        }
+    }
 }
 
 /// The adjustment types of AWS Auto Scaling.

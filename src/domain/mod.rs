@@ -5,6 +5,7 @@
 
 pub mod alert_key;
 pub mod alert_map;
+pub mod blocker;
 pub mod control;
 pub mod decision_record;
 pub mod delivery;

@@ -17,8 +17,8 @@ pub struct Summary {
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Decisions per rule and verdict.
     pub decisions: BTreeMap<(Option<Name>, Verdict), u64>,
-    /// Events per rule and action.
-    pub actions: BTreeMap<(Name, &'static str), u64>,
+    /// Events per source, rule and action.
+    pub actions: BTreeMap<(Name, Name, &'static str), u64>,
 }
 
 impl Summary {
@@ -32,7 +32,10 @@ impl Summary {
             *summary.decisions.entry((decision.rule.clone(), decision.verdict)).or_default() += 1;
             if let Some(event) = &decision.event {
                 summary.events += 1;
-                *summary.actions.entry((event.rule.clone(), event.action)).or_default() += 1;
+                *summary
+                    .actions
+                    .entry((event.trigger.source.clone(), event.rule.clone(), event.action))
+                    .or_default() += 1;
             }
         }
         summary

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alert_key::AlertKey;
+use super::blocker::Blocker;
 use super::event::Event;
 use super::name::Name;
 use super::phase::Phase;
@@ -193,6 +194,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// An explanation, if the verdict alone is not sufficient.
     pub detail: Option<String>,
+    /// What blocks the action. `detail` is its text.
+    pub blocked_by: Option<Box<Blocker>>,
     /// The time of the next recheck.
     pub until: Option<Time>,
     /// The alerts that the decision concerns.
@@ -215,6 +218,7 @@ impl Decision {
             action: None,
             verdict,
             detail: None,
+            blocked_by: None,
             until: None,
             alerts,
             event: None,

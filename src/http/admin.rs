@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -55,7 +55,8 @@ fn is_ip_or_localhost(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || inner.parse::<std::net::IpAddr>().is_ok()
 }
 
-async fn metrics(State(shared): State<HttpState>) -> Response {
+/// OpenMetrics if the client asks for it, as Prometheus does; else the older text format, which `promtool` reads.
+async fn metrics(State(shared): State<HttpState>, headers: HeaderMap) -> Response {
     if let Some(services) = shared.services.get() {
         let clock = services.store.clock();
         let now = clock.now;
@@ -65,14 +66,24 @@ async fn metrics(State(shared): State<HttpState>) -> Response {
         let snapshot = services.store.snapshot();
         shared.metrics.set_state_gauges(rules, &snapshot.tally, services.ops.pauses().active().len());
         shared.metrics.set_unreadable_rows(snapshot.unreadable_rows.len());
+        let controls = services.bridge.controls();
+        for source in settings.sources.keys() {
+            let has_heartbeat = controls.heartbeat_of_source(source).open_since.is_some();
+            shared.metrics.set_source_gauges(source, services.bridge.last_heard(source), has_heartbeat);
+        }
         for destination in settings.destinations.keys() {
             let stats = services.store.stats(destination);
             let oldest = stats.oldest_unsettled.map_or(Duration::ZERO, |at| now.since(at));
             shared.metrics.set_backlog(destination, stats.backlog, oldest);
         }
     }
-    match shared.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (encoded, content_type) = match accepted.contains("application/openmetrics-text") {
+        true => (shared.metrics.encode(), telemetry::OPENMETRICS),
+        false => (shared.metrics.encode_plain(), telemetry::PLAIN_TEXT),
+    };
+    match encoded {
+        Ok(text) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "encoding metrics failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -52,7 +52,7 @@ pub(super) async fn webhook(
     let result = accept(&shared, &source, &headers, &mut body).await;
     let code = result.as_ref().map_or_else(Rejection::status, |_| StatusCode::OK);
     // Only configured names become label values, which bounds the cardinality.
-    shared.metrics.record_notification(if known { &source } else { "" }, code.as_u16());
+    shared.metrics.record_notification(if known { &source } else { "" }, 1, code.as_u16());
     match result {
         Ok(result) => Json(result).into_response(),
         Err(rejection) => {

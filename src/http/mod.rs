@@ -90,7 +90,7 @@ pub(crate) fn server_routes(shared: HttpState) -> Router {
 async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) -> Rejection {
     let code = StatusCode::NOT_FOUND;
     let rejection = Rejection::new(code, "not found; the webhook is POST /webhook/{source}");
-    shared.metrics.record_notification("", code.as_u16());
+    shared.metrics.record_notification("", 1, code.as_u16());
     tracing::warn!(%method, code = code.as_u16(), "unknown path");
     rejection
 }

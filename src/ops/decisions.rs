@@ -10,6 +10,7 @@ use super::error::Error;
 use super::parse;
 use crate::bridge::decision_view::DecisionView;
 use crate::bridge::{Bridge, Explanation, Filter, MAX_EXPLAINED, Position};
+use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
@@ -26,7 +27,12 @@ fn filter(params: &ListDecisionsParams, now: Time) -> Result<Filter, Error> {
             Error::Invalid(format!("verdict: unknown verdict `{word}`; known verdicts: {}", known()))
         })
     });
+    let matchers =
+        |text: &str| Matcher::parse_list(text).map_err(|error| Error::Invalid(format!("alert: {error}")));
     Ok(Filter {
+        matchers: params.alert.as_deref().map(matchers).transpose()?.unwrap_or_default(),
+        source: parse::name("source", params.source.as_deref())?,
+        actions: actions(params.action.as_deref())?,
         rule: parse::name("rule", params.rule.as_deref())?,
         target: parse::pattern(params.target.as_deref())?,
         verdicts: verdicts.collect::<Result<_, _>>()?,
@@ -34,6 +40,18 @@ fn filter(params: &ListDecisionsParams, now: Time) -> Result<Filter, Error> {
         since: parse::time("since", params.since.as_deref(), now)?,
         until: parse::time("until", params.until.as_deref(), now)?,
     })
+}
+
+fn actions(words: Option<&str>) -> Result<Vec<String>, Error> {
+    const KNOWN: [&str; 4] = ["scale_out", "scale_in", "set_capacity", "notify"];
+    let known = |word: &str| match KNOWN.contains(&word) {
+        true => Ok(word.to_owned()),
+        false => Err(Error::Invalid(format!(
+            "action: unknown action `{word}`; known actions: {}",
+            KNOWN.join(", ")
+        ))),
+    };
+    words.into_iter().flat_map(|words| words.split(',')).map(|word| known(word.trim())).collect()
 }
 
 impl Ops {
@@ -50,7 +68,16 @@ impl Ops {
         let after = params.cursor.as_deref().map(position).transpose()?;
         let page = self.0.bridge.decisions(&filter, after, parse::page_size(params.limit)?).await?;
         let next = page.next.map(|next| format!("{}.{}", next.record, next.index));
-        Ok(DecisionPage { decisions: page.decisions, next })
+        let count = match params.count {
+            Some(true) => Some(self.0.bridge.count_decisions(&filter).await?),
+            _ => None,
+        };
+        Ok(DecisionPage {
+            decisions: page.decisions,
+            next,
+            total: count.map(|count| count.decisions),
+            total_is_partial: count.is_some_and(|count| count.is_partial),
+        })
     }
 
     /// Follows new decisions: those after the decision with the id `last_id`, those since `params.since`, or those from
@@ -63,8 +90,12 @@ impl Ops {
         params: &ListDecisionsParams,
         last_id: Option<&str>,
     ) -> Result<DecisionFeed, Error> {
-        if params.cursor.is_some() || params.limit.is_some() || params.until.is_some() {
-            let text = "cursor, limit and until are not supported by the stream";
+        if params.cursor.is_some()
+            || params.limit.is_some()
+            || params.until.is_some()
+            || params.count.is_some()
+        {
+            let text = "cursor, limit, count and until are not supported by the stream";
             return Err(Error::Invalid(text.to_owned()));
         }
         let bridge = self.0.bridge.clone();

@@ -45,6 +45,7 @@ impl Ops {
                 ignore_labels: source.ignore_labels.clone(),
                 heartbeat_open_since: heartbeat.open_since.map(|at| clock.show(at)),
                 heartbeat_ended_at: heartbeat.lost_at.map(|at| clock.show(at)),
+                last_notification_at: self.0.bridge.last_heard(&source.name).map(Time::to_millis_string),
                 late_window: format(source.late_window),
                 occurrence_ttl: format(source.occurrence_ttl),
                 last_gap: last_gap(&controls, source),

@@ -1,12 +1,12 @@
 //! Pauses: set and ended by operators, they block actions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Ops;
 use super::act::Initiator;
-use super::api::{AuditDetails, NewPause, PauseView};
+use super::api::{AuditDetails, AuditEntryView, ListAuditParams, ListPausesParams, NewPause, PauseView};
 use super::audit::{self, OperatorAct};
 use super::error::Error;
 use super::parse;
@@ -18,6 +18,9 @@ use crate::store::{self, Changes, Keys, Store};
 
 /// Every decision evaluates all pauses, so their number is limited.
 const MAX_PAUSES: usize = 1000;
+
+/// The maximum number of ended pauses that are listed.
+const MAX_ENDED_PAUSES: usize = 1000;
 
 /// The maximum number of undelivered events of a destination that a new pause looks at.
 const MAX_COUNTED_EVENTS: usize = 20_000;
@@ -108,10 +111,50 @@ impl Pauses {
 }
 
 impl Ops {
-    /// Lists the active pauses, oldest first.
-    pub(crate) fn list_pauses(&self) -> Vec<PauseView> {
+    /// Lists the active pauses, oldest first; before them, if they are requested, those that have ended.
+    ///
+    /// # Errors
+    /// The audit trail, which has the ended pauses, cannot be read.
+    pub(crate) async fn list_pauses(&self, params: &ListPausesParams) -> Result<Vec<PauseView>, Error> {
         let clock = self.0.store.clock();
-        self.pauses().active().into_iter().map(|pause| pause.on_wall(clock).into()).collect()
+        let active: Vec<PauseView> =
+            self.pauses().active().into_iter().map(|pause| pause.on_wall(clock).into()).collect();
+        if params.ended != Some(true) {
+            return Ok(active);
+        }
+        let mut pauses = self.ended_pauses(&active).await?;
+        pauses.extend(active);
+        Ok(pauses)
+    }
+
+    /// The pauses of the audit trail that are not active any more, oldest first.
+    async fn ended_pauses(&self, active: &[PauseView]) -> Result<Vec<PauseView>, Error> {
+        let mut resumed: BTreeMap<u64, AuditEntryView> = BTreeMap::new();
+        for entry in self.recent_acts(OperatorAct::Resume).await? {
+            if let Some(pause) = &entry.details.pause {
+                resumed.entry(pause.id).or_insert(entry);
+            }
+        }
+        let set =
+            self.recent_acts(OperatorAct::Pause).await?.into_iter().filter_map(|entry| entry.details.pause);
+        let mut ended: Vec<PauseView> = set
+            .filter(|pause| active.iter().all(|known| known.id != pause.id))
+            .map(|pause| match resumed.get(&pause.id) {
+                Some(by) => {
+                    PauseView { ended_at: Some(by.at.clone()), ended_by: Some(by.actor.clone()), ..pause }
+                }
+                None => PauseView { ended_at: pause.until.clone(), ..pause },
+            })
+            .collect();
+        ended.reverse();
+        Ok(ended)
+    }
+
+    /// The newest entries of an act, newest first.
+    async fn recent_acts(&self, act: OperatorAct) -> Result<Vec<AuditEntryView>, Error> {
+        let act = Some(act.as_str().to_owned());
+        let params = ListAuditParams { act, limit: Some(MAX_ENDED_PAUSES), ..ListAuditParams::default() };
+        Ok(self.audit_trail(&params).await?.entries)
     }
 
     /// Pauses actions.

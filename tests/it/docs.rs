@@ -73,7 +73,7 @@ fn run_command(words: &str, bridge: Option<&Bridge>) {
     let done = run.args(["-c", &format!("{} {command}", program().display())]).output().expect("a shell");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{words}: {said}");
-    assert!(!done.stdout.is_empty(), "{words} prints nothing; {said}");
+    assert!(!done.stdout.is_empty() || said.contains("found"), "{words} prints nothing; {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +130,7 @@ async fn every_command_of_the_readme_runs() {
         ran.push(command.split(' ').next().unwrap_or_default().to_owned());
     }
     let commands = ran.iter().filter(|word| *word == "target/release/scalebridge").count();
-    assert_eq!(commands, 20, "all CLI commands");
+    assert_eq!(commands, 25, "all CLI commands");
     ran.dedup();
     let program = "target/release/scalebridge";
     assert_eq!(ran, ["make", "curl", program, "curl", program, "make"]);

@@ -25,6 +25,7 @@ mod missed_firing;
 mod mutations;
 mod outages;
 mod owed;
+mod questions;
 mod reload;
 mod restart;
 mod serve;

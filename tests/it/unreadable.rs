@@ -188,7 +188,7 @@ async fn an_operator_sees_an_unreadable_state_and_gives_it_up() {
     bridge.run().await;
 
     let (code, _, error) = bridge.cli(&["store", "drop", "eks/nobody", "--reason", "test"]);
-    assert!(code == Some(1) && error.contains("404: no unreadable state `eks/nobody`"), "{error}");
+    assert!(code == Some(2) && error.contains("404: no unreadable state `eks/nobody`"), "{error}");
     let no_reason = json!({ "target": VICTIM_KEY, "reason": " " });
     assert_eq!(bridge.api("POST", DROP, Some(no_reason)).await.0, 400);
     assert_eq!(drops(&bridge).await, [Value::Null; 0], "nothing was dropped");
@@ -252,7 +252,7 @@ async fn a_state_is_given_up_by_its_key_before_it_was_needed_and_by_its_number_w
     assert_eq!(rows[0]["target"], Value::Null, "{rows}");
     let number = format!("#{}", rows[0]["row"]);
     let (code, _, error) = bridge.cli(&["store", "drop", VICTIM_KEY, "--reason", "test"]);
-    assert!(code == Some(1) && error.contains(&format!("unreadable: {number}")), "{error}");
+    assert!(code == Some(2) && error.contains(&format!("unreadable: {number}")), "{error}");
     let (_, shown, _) = bridge.cli(&["status"]);
     assert!(shown.contains(&format!("  {number} (row {number}) since ")), "{shown}");
     let (code, shown, error) = bridge.cli(&["store", "drop", &number, "--reason", "test"]);

@@ -24,7 +24,9 @@ async fn three_pods_make_one_event() {
         "{}:{alertname=\"KubePodsPending\", cluster=\"prod-eu\"}"
     );
     assert_eq!(
-        bridge.metric("scalebridge_events_total{rule=\"unschedulable-pods\",action=\"scale_out\"}").await,
+        bridge
+            .metric("scalebridge_events_total{source=\"prod-eu\",rule=\"unschedulable-pods\",action=\"scale_out\"}")
+            .await,
         1.0
     );
     assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"prod-eu\",code=\"200\"}").await, 2.0);
@@ -326,13 +328,20 @@ async fn a_large_notification_is_decided_completely() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_openmetrics_without_labels_of_alerts() {
+async fn metrics_are_in_the_format_that_the_scraper_accepts_without_labels_of_alerts() {
     let bridge = Bridge::start().await;
     bridge.post(captured("three-firing")).await;
     bridge.events().await;
     let (status, text) = bridge.get_admin("/metrics").await;
     assert_eq!(status, 200);
-    assert!(text.ends_with("# EOF\n"));
+    assert!(
+        !text.contains("# EOF") && text.contains("\n# TYPE scalebridge_events_total counter\n"),
+        "{text}"
+    );
+    let openmetrics = bridge.openmetrics().await;
+    assert!(
+        openmetrics.ends_with("# EOF\n") && openmetrics.contains("\n# TYPE scalebridge_events counter\n")
+    );
     for name in [
         "scalebridge_notifications_total{",
         "scalebridge_alerts_total{source=\"prod-eu\",status=\"firing\"} 3",
@@ -352,6 +361,7 @@ async fn metrics_are_openmetrics_without_labels_of_alerts() {
         "process_cpu_seconds_total ",
     ] {
         assert!(text.contains(&format!("\n{name}")), "{name} is missing:\n{text}");
+        assert!(openmetrics.contains(&format!("\n{name}")), "{name} is missing:\n{openmetrics}");
     }
     assert!(!text.contains("web-0") && !text.contains("nodegroup"));
 }

@@ -6,13 +6,21 @@ use clap::Args;
 
 use super::{cell, fetch_pages, optional_cell, store};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::output::{Format, OutputArgs, print, print_json, table};
+use crate::cli::output::{OutputArgs, print_note};
+use crate::cli::style::Style;
+use crate::cli::when::{self, Calendar, When};
 use crate::ops::api::{
     AuditDetails, AuditEntryView, AuditPage, BulkDetails, DeadLetterSelector, ListAuditParams, PauseView,
 };
 
 /// Show what operators did, newest first: pauses, redrives, discards, reloads and dropped states
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Who paused or resumed something today?
+    scalebridge audit --since today
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input")]
 pub(crate) struct Audit {
     #[command(flatten)]
     server: Server,
@@ -22,12 +30,12 @@ pub(crate) struct Audit {
     /// Filter by act: pause, resume, redrive, discard, bulk_redrive, bulk_discard, reload or drop_state
     #[arg(long)]
     act: Option<String>,
-    /// Earliest time: RFC 3339, or a duration before now such as 90m
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-    /// Latest time: RFC 3339, or a duration before now
-    #[arg(long, value_name = "TIME")]
-    until: Option<String>,
+    /// Earliest time: 1h (ago), 02:10 (the last one), today, 2026-11-29, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    since: Option<When>,
+    /// Latest time, in the same forms
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    until: Option<When>,
     /// Maximum number of results
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -37,34 +45,39 @@ pub(crate) struct Audit {
 
 impl Audit {
     pub(crate) fn run(&self) -> ExitCode {
+        let (since, until) = Calendar::new(self.output.utc).range(self.since.as_ref(), self.until.as_ref());
         let entries = fetch_pages(self.limit, |limit, cursor| {
             let params = ListAuditParams {
                 actor: self.actor.clone(),
                 act: self.act.clone(),
-                since: self.since.clone(),
-                until: self.until.clone(),
+                since: since.clone(),
+                until: until.clone(),
                 limit: Some(limit),
                 cursor,
             };
             let page: AuditPage<Raw<AuditEntryView>> = self.server.get("/api/v1/audit", &params)?;
             Ok((page.entries, page.next))
         });
-        match (entries, self.output.format) {
-            (Ok(entries), Format::Json) => print_json(&entries),
-            (Ok(entries), Format::Text) => {
-                let rows: Vec<Vec<String>> = entries.iter().map(|entry| row(&entry.value)).collect();
-                print(table(&["TIME", "ACTOR", "ACT", "OUTCOME", "ABOUT", "REASON"], &rows));
+        let entries: Vec<Raw<AuditEntryView>> = match entries {
+            Ok(entries) => entries,
+            Err(error) => return ClientError::report(error),
+        };
+        self.output.print(&entries, |style| {
+            if entries.is_empty() {
+                print_note("no acts found");
+                return String::new();
             }
-            (Err(error), _) => return ClientError::report(error),
-        }
+            let rows: Vec<Vec<String>> = entries.iter().map(|entry| row(style, &entry.value)).collect();
+            style.table(&["TIME", "ACTOR", "ACT", "OUTCOME", "ABOUT", "REASON"], &rows)
+        });
         ExitCode::SUCCESS
     }
 }
 
-fn row(entry: &AuditEntryView) -> Vec<String> {
+fn row(style: &Style, entry: &AuditEntryView) -> Vec<String> {
     let AuditEntryView { id: _, at, actor, act, details } = entry;
     vec![
-        cell(at),
+        style.clock(at),
         cell(actor),
         cell(act),
         cell(&details.outcome),

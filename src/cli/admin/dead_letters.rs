@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::event::{event_fields, helpful};
 use super::{InitiatorArgs, cell, fetch_pages};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::output::{Format, OutputArgs, print, print_json, table};
+use crate::cli::output::{OutputArgs, print, print_note};
+use crate::cli::style::{Style, Tone};
 use crate::ops::api::{
     self, BulkDiscard, BulkRedrive, BulkResult, DeadLetterPage, DeadLetterView, InitiatorParams,
     ListDeadLettersParams, RedriveOptions,
@@ -14,10 +16,20 @@ use crate::ops::api::{
 
 /// Show, redrive or discard dead letters (deliveries that were given up)
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct DeadLetters {
     #[command(subcommand)]
     command: DeadLetterCommand,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  Why is this dead, and what can I do?
+    scalebridge dead-letters show 17-scaling-queue
+  A queue works again: send everything again that is still valid
+    scalebridge dead-letters redrive --destination scaling-queue
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input, also an unknown id";
 
 #[derive(Debug, Subcommand)]
 enum DeadLetterCommand {
@@ -34,12 +46,14 @@ enum DeadLetterCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Show a dead letter with its event
+    /// Show why a dead letter was given up, its event, and what can be done
     Show {
         #[command(flatten)]
         server: Server,
         /// Id of the dead letter, as shown by `list`
         id: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Send dead letters again: the same events with the same ids
     Redrive {
@@ -113,9 +127,9 @@ impl DeadLetters {
             DeadLetterCommand::List { server, destination, limit, output } => {
                 list(server, destination.as_ref(), *limit, *output)
             }
-            DeadLetterCommand::Show { server, id } => server
+            DeadLetterCommand::Show { server, id, output } => server
                 .get::<Raw<DeadLetterView>>(&format!("/api/v1/dead-letters/{id}"), &())
-                .map(|dead_letter| print_json(&dead_letter)),
+                .map(|dead_letter| output.print(&dead_letter, |style| text(style, &dead_letter.value))),
             DeadLetterCommand::Redrive { server, selector, valid_for, force, initiator, output } => {
                 let InitiatorParams { author, reason } = initiator.params();
                 let options = RedriveOptions { valid_for: valid_for.clone(), force: *force, author, reason };
@@ -175,26 +189,74 @@ fn list(
         let page: DeadLetterPage<Raw<DeadLetterView>> = server.get("/api/v1/dead-letters", &params)?;
         Ok((page.dead_letters, page.next))
     })?;
-    match output.format {
-        Format::Json => print_json(&dead_letters),
-        Format::Text => {
-            let headers = ["ID", "RULE", "ACTION", "TARGET", "GIVEN UP", "ATTEMPTS", "ERROR"];
-            let rows: Vec<Vec<String>> = dead_letters.iter().map(|raw| row(&raw.value)).collect();
-            print(table(&headers, &rows));
+    output.print(&dead_letters, |style| {
+        if dead_letters.is_empty() {
+            print_note("no dead letters found");
+            return String::new();
         }
-    }
+        let headers = ["ID", "RULE", "ACTION", "TARGET", "GIVEN UP", "ATTEMPTS", "ERROR"];
+        let rows: Vec<Vec<String>> = dead_letters.iter().map(|raw| row(style, &raw.value)).collect();
+        style.table(&headers, &rows)
+    });
     Ok(())
 }
 
-fn row(dead_letter: &DeadLetterView) -> Vec<String> {
+fn row(style: &Style, dead_letter: &DeadLetterView) -> Vec<String> {
     let DeadLetterView { id, rule, action, subject, given_up_at, attempts, error, .. } = dead_letter;
-    let attempts = attempts.to_string();
-    [id, rule, action, subject, given_up_at, &attempts, error].map(|text| cell(text)).into()
+    let (given_up_at, attempts) = (style.clock(given_up_at), attempts.to_string());
+    [id, rule, action, subject, &given_up_at, &attempts, error].map(|text| cell(text)).into()
+}
+
+/// Why a delivery was given up, its event, and what can be done.
+fn text(style: &Style, dead_letter: &DeadLetterView) -> String {
+    let DeadLetterView { id, destination, event_id, given_up_at, attempts, error, event, .. } = dead_letter;
+    let mut shown = format!("{}\n", style.paint(Tone::Strong, &format!("dead letter {}", cell(id))));
+    let mut fields = vec![
+        ("given up", style.time(given_up_at)),
+        ("why", cell(error)),
+        ("destination", cell(destination)),
+        ("attempts", attempts.to_string()),
+        ("event", cell(event_id)),
+    ];
+    fields.extend(event.iter().flat_map(|event| event_fields(style, event)));
+    shown += &style.fields(&fields);
+    shown + &helpful(&commands(style, dead_letter))
+}
+
+/// What can be done with a dead letter, the likeliest first.
+fn commands(style: &Style, dead_letter: &DeadLetterView) -> Vec<(String, &'static str)> {
+    let DeadLetterView { id, event_id, expires_at, decreases_capacity, .. } = dead_letter;
+    let (id, event_id) = (cell(id), cell(event_id));
+    let is_expired = expires_at.as_deref().is_none_or(|at| style.is_past(at));
+    let redrive = match is_expired {
+        true => format!("scalebridge dead-letters redrive {id} --valid-for 15m"),
+        false => format!("scalebridge dead-letters redrive {id}"),
+    };
+    let effect = match (is_expired, decreases_capacity) {
+        (false, false) => "sends the event again with the same id",
+        (true, false) => "sends the event again with the same id; it has expired, so it gets a new expiry",
+        (false, true) => {
+            "sends the event again with the same id; if something fires on the target, only with --force"
+        }
+        (true, true) => {
+            "sends the expired event again with a new expiry; if something fires on the target, only with --force"
+        }
+    };
+    vec![
+        (redrive, effect),
+        (format!("scalebridge dead-letters discard {id} --reason TEXT"), "gives it up for good"),
+        (format!("scalebridge event {event_id}"), "whether it reached other destinations"),
+        ("scalebridge destinations".to_owned(), "whether the destination works now"),
+        (
+            format!("scalebridge decisions --target '{}' --since 1h", cell(&dead_letter.subject)),
+            "what has happened on the target since",
+        ),
+    ]
 }
 
 fn print_bulk_result(word: &str, result: &Raw<BulkResult>, output: OutputArgs) {
-    if output.format == Format::Json {
-        return print_json(result);
+    if !output.format.is_text() {
+        return output.format.print_data(result);
     }
     let BulkResult { succeeded, failed, failed_total } = &result.value;
     let mut shown = format!("{word}: {succeeded}, failed: {failed_total}\n");
@@ -202,4 +264,65 @@ fn print_bulk_result(word: &str, result: &Raw<BulkResult>, output: OutputArgs) {
         shown += &format!("  {}: {}\n", cell(&failure.id), cell(&failure.reason));
     }
     print(shown);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::style::tests::terminal;
+
+    fn shown(expires_at: &str, decreases_capacity: bool) -> String {
+        let dead_letter = json!({
+            "id": "17-queue", "destination": "queue", "event_id": "05527f34f17c7c15de78327fa19e43ef", "rule": "pods",
+            "subject": "ecs/service/-/-/-/-/api", "action": "scale_out", "takes_away": decreases_capacity,
+            "emitted_at": "2026-11-28T23:10:00Z", "expires_at": expires_at, "given_up_at": "2026-11-29T00:10:00Z",
+            "attempts": 12, "error": "AccessDenied: not authorized to perform sqs:SendMessage",
+            "event": {
+                "id": "05527f34f17c7c15de78327fa19e43ef", "subject": "ecs/service/-/-/-/-/api",
+                "data": { "rule": "pods", "action": "scale_out", "reason": "1 alert firing: ApiLoad" },
+            },
+        });
+        text(&terminal(80), &serde_json::from_value(dead_letter).unwrap())
+    }
+
+    #[test]
+    fn a_dead_letter_says_why_it_is_dead_and_what_can_be_done() {
+        insta::assert_snapshot!(shown("2026-11-29T00:00:00Z", false), @r"
+        dead letter 17-queue
+          given up     02:10:00 (20m ago)
+          why          AccessDenied: not authorized to perform sqs:SendMessage
+          destination  queue
+          attempts     12
+          event        05527f34f17c7c15de78327fa19e43ef
+          action       scale_out
+          rule         pods
+          target       ecs/service/-/-/-/-/api
+          reason       1 alert firing: ApiLoad
+
+        what helps
+          scalebridge dead-letters redrive 17-queue --valid-for 15m
+              sends the event again with the same id; it has expired, so it gets a new expiry
+          scalebridge dead-letters discard 17-queue --reason TEXT
+              gives it up for good
+          scalebridge event 05527f34f17c7c15de78327fa19e43ef
+              whether it reached other destinations
+          scalebridge destinations
+              whether the destination works now
+          scalebridge decisions --target 'ecs/service/-/-/-/-/api' --since 1h
+              what has happened on the target since
+        ");
+    }
+
+    #[test]
+    fn a_redrive_is_proposed_as_it_will_be_accepted() {
+        let expired = shown("2026-11-29T00:00:00Z", true);
+        assert!(
+            expired.contains("redrive 17-queue --valid-for 15m\n") && expired.contains("--force"),
+            "{expired}"
+        );
+        let valid = shown("2026-11-29T02:00:00Z", false);
+        assert!(valid.contains("redrive 17-queue\n") && !valid.contains("--force"), "{valid}");
+    }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{author, cell};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::output::{Format, OutputArgs, print, print_json, table};
+use crate::cli::output::{OutputArgs, print, table};
 use crate::ops::api::{ForgiveRequest, Forgiven};
 
 /// Forgive what rules owe on a target: nothing is taken back for it any more
@@ -14,6 +14,12 @@ use crate::ops::api::{ForgiveRequest, Forgiven};
 /// A rule whose `on_resolved` decreases owes a decrease for each increase that it has emitted. `episodes --owing` lists
 /// them. Deferred decreases end; one that is being sent is not sent again.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Somebody has removed the nodes by hand: nothing is to be taken back
+    scalebridge forgive eks/nodegroup/-/eu-west-1/prod-eu/-/workers --reason 'removed by hand'
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input")]
 pub(crate) struct Forgive {
     #[command(flatten)]
     server: Server,
@@ -42,8 +48,8 @@ impl Forgive {
         };
         let forgiven: Result<Raw<Forgiven>, ClientError> = self.server.post_json("/api/v1/forgive", &request);
         match (forgiven, self.output.format) {
-            (Ok(forgiven), Format::Json) => print_json(&forgiven),
-            (Ok(forgiven), Format::Text) => {
+            (Ok(forgiven), format) if !format.is_text() => format.print_data(&forgiven),
+            (Ok(forgiven), _) => {
                 let rows =
                     forgiven.value.events.iter().map(|event| vec![cell(&event.rule), cell(&event.event)]);
                 print(table(&["RULE", "FORGIVEN EVENT"], &rows.collect::<Vec<_>>()));

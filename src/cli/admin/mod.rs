@@ -1,9 +1,11 @@
-//! Commands that use the admin API of a running bridge. They print tables, or with `--format json` the API's JSON.
+//! Commands that use the admin API of a running bridge. They print text, or with `-o json` the API's JSON.
 
 mod audit;
 mod dead_letters;
 mod decisions;
+mod event;
 mod forgive;
+mod inventory;
 mod pauses;
 mod status;
 mod store;
@@ -20,8 +22,10 @@ use crate::domain::duration;
 use crate::ops::api::InitiatorParams;
 pub(super) use audit::Audit;
 pub(super) use dead_letters::DeadLetters;
-pub(super) use decisions::{Decisions, Event};
+pub(super) use decisions::Decisions;
+pub(super) use event::Event;
 pub(super) use forgive::Forgive;
+pub(super) use inventory::{Destinations, Rules, Sources};
 pub(super) use pauses::{Pause, Resume};
 pub(super) use status::{Episodes, Reload, Status};
 pub(super) use store::Store;
@@ -85,6 +89,24 @@ fn fetch_pages<I, C>(
     }
 }
 
+/// Items, and how many there are in all.
+struct PagedItems<I> {
+    items: Vec<I>,
+    /// The number of all items, if there may be more; whether it is only a lower bound.
+    total: Option<(u64, bool)>,
+}
+
+/// [`fetch_pages`], and the total if there may be more items than `limit`.
+fn fetch_counted<I, C>(
+    limit: usize,
+    fetch: impl Fn(usize, Option<C>) -> Result<(Vec<I>, Option<C>), ClientError>,
+    count: impl Fn() -> Result<Option<(u64, bool)>, ClientError>,
+) -> Result<PagedItems<I>, ClientError> {
+    let items = fetch_pages(limit, fetch)?;
+    let total = if items.len() >= limit.max(1) { count()? } else { None };
+    Ok(PagedItems { items, total })
+}
+
 #[derive(Debug, Clone, Copy, Args)]
 struct Watch {
     /// Refresh at this interval until interrupted
@@ -96,7 +118,7 @@ impl Watch {
     /// Shows once, or repeatedly until a request fails.
     fn show(self, format: Format, show: impl Fn() -> Result<(), ClientError>) -> ExitCode {
         while let Some(interval) = self.watch {
-            if format == Format::Text {
+            if format.is_text() {
                 // Clear the screen and move the cursor to the top left.
                 print("\u{1b}[2J\u{1b}[H");
             }

@@ -5,16 +5,20 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use super::{InitiatorArgs, author, cell, optional_cell, targets};
+use super::{InitiatorArgs, author, cell, targets};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::output::{Format, OutputArgs, print, print_json, table, usage_error};
+use crate::cli::output::{OutputArgs, print, print_note, usage_error};
+use crate::cli::style::Style;
+use crate::cli::when::{self, Calendar, When};
 use crate::domain::direction::Direction;
-use crate::ops::api::{NewPause, PauseView};
+use crate::domain::duration;
+use crate::ops::api::{ListPausesParams, NewPause, PauseView};
 
 /// Pause actions: all, or by rule, target and direction
 ///
 /// Paused actions are deferred and re-evaluated when the pause ends. Without flags, lists the active pauses.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Pause {
     #[command(flatten)]
     server: Server,
@@ -32,8 +36,14 @@ pub(crate) struct Pause {
     #[arg(long, value_parser = direction_parser())]
     direction: Option<Direction>,
     /// End the pause after this duration. Default: until `resume`
-    #[arg(long = "for", value_name = "DURATION")]
+    #[arg(long = "for", value_name = "DURATION", conflicts_with = "until")]
     ends_after: Option<String>,
+    /// End the pause at this time: 06:00 (the next one), a day such as 2026-11-30, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    until: Option<When>,
+    /// List pauses that have ended too
+    #[arg(long, conflicts_with_all = ["all", "rule", "target", "direction", "ends_after", "until", "reason"])]
+    ended: bool,
     /// Reason, for other operators
     #[arg(long)]
     reason: Option<String>,
@@ -44,19 +54,58 @@ pub(crate) struct Pause {
     output: OutputArgs,
 }
 
-const PAUSE_HEADERS: [&str; 8] = ["ID", "RULE", "TARGET", "DIRECTION", "SINCE", "UNTIL", "AUTHOR", "REASON"];
+const PAUSE_HEADERS: [&str; 6] = ["ID", "COVERS", "SINCE", "UNTIL", "AUTHOR", "REASON"];
 
-fn row(pause: &PauseView) -> Vec<String> {
+const EXAMPLES: &str = "\
+Examples:
+  Stop scale-ins until 06:00
+    scalebridge pause --direction scale_in --until 06:00 --reason 'database migration'
+  What is paused, until when, by whom?
+    scalebridge pause
+  What was paused?
+    scalebridge pause --ended
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input, also an unknown rule";
+
+fn row(style: &Style, pause: &PauseView) -> Vec<String> {
+    let until = match (&pause.ended_at, &pause.ended_by, &pause.until) {
+        (Some(at), Some(by), _) => format!("ended {} by {}", style.time(at), cell(by)),
+        (Some(at), None, _) => format!("ended {}", style.time(at)),
+        (None, _, Some(until)) => style.time(until),
+        (None, _, None) => "resumed".to_owned(),
+    };
     vec![
         pause.id.to_string(),
-        optional_cell(pause.rule.as_deref()),
-        optional_cell(pause.target.as_deref()),
-        optional_cell(pause.direction.as_deref()),
-        cell(&pause.since),
-        optional_cell(pause.until.as_deref()),
+        covers(pause),
+        style.time(&pause.since),
+        until,
         cell(&pause.author),
         cell(&pause.reason),
     ]
+}
+
+/// The actions that a pause covers: `scale_in of rule pods on */workers`.
+fn covers(pause: &PauseView) -> String {
+    let direction = pause.direction.as_deref().unwrap_or("all actions");
+    let rule = pause.rule.as_ref().map(|rule| format!(" of rule {rule}")).unwrap_or_default();
+    let target = pause.target.as_ref().map(|target| format!(" on {target}")).unwrap_or_default();
+    cell(&format!("{direction}{rule}{target}"))
+}
+
+/// Other active pauses that cover the same actions as a new one.
+fn same_pauses(new: &PauseView, all: &[PauseView]) -> String {
+    let same = |known: &&PauseView| {
+        known.id != new.id
+            && (&known.rule, &known.target, &known.direction) == (&new.rule, &new.target, &new.direction)
+    };
+    let note = |known: &PauseView| {
+        format!(
+            "pause {} by {} covers the same: the actions wait for the end of both\n",
+            known.id,
+            cell(&known.author)
+        )
+    };
+    all.iter().filter(same).map(note).collect()
 }
 
 /// What a new pause means for events that are emitted already.
@@ -72,35 +121,53 @@ impl Pause {
             let Some(reason) = &self.reason else {
                 return usage_error("--reason is required, for example --reason 'replacing the node image'");
             };
+            let ends_after = match (&self.until, &self.ends_after) {
+                (Some(until), _) => match Calendar::new(self.output.utc).time_until(until) {
+                    Some(length) => Some(duration::format(length)),
+                    None => return usage_error("--until: this time has passed"),
+                },
+                (None, ends_after) => ends_after.clone(),
+            };
             let new = NewPause {
                 rule: self.rule.clone(),
                 target: self.target.clone(),
                 direction: self.direction,
-                ends_after: self.ends_after.clone(),
+                ends_after,
                 author: author(self.author.as_ref()),
                 reason: reason.clone(),
             };
             let paused = self.server.post_json("/api/v1/pauses", &new).map(|pause| vec![pause]);
             // It is in force, whether or not its targets can be counted.
-            let counted = paused.is_ok() && self.output.format == Format::Text;
+            let counted = paused.is_ok() && self.output.format.is_text();
             if counted && let Err(error) = targets::note_covered(&self.server, self.target.as_ref()) {
                 error.report();
             }
             paused
-        } else if self.reason.is_some() || self.ends_after.is_some() {
+        } else if self.reason.is_some() || self.ends_after.is_some() || self.until.is_some() {
             return usage_error("specify what to pause: --all, --rule, --target or --direction");
         } else {
-            self.server.get("/api/v1/pauses", &())
+            let params = ListPausesParams { ended: Some(true).filter(|_| self.ended) };
+            self.server.get("/api/v1/pauses", &params)
         };
-        match (pauses, self.output.format) {
-            (Ok(pauses), Format::Json) => print_json(&pauses),
-            (Ok(pauses), Format::Text) => {
-                let rows: Vec<Vec<String>> = pauses.iter().map(|pause| row(&pause.value)).collect();
-                print(table(&PAUSE_HEADERS, &rows));
-                pauses.iter().filter_map(|pause| covered(&pause.value)).for_each(print);
+        let pauses = match pauses {
+            Ok(pauses) => pauses,
+            Err(error) => return error.report(),
+        };
+        self.output.print(&pauses, |style| {
+            if pauses.is_empty() {
+                print_note("nothing is paused");
+                return String::new();
             }
-            (Err(error), _) => return error.report(),
-        }
+            let rows: Vec<Vec<String>> = pauses.iter().map(|pause| row(style, &pause.value)).collect();
+            let mut shown = style.table(&PAUSE_HEADERS, &rows);
+            shown.extend(pauses.iter().filter_map(|pause| covered(&pause.value)));
+            if let ([new], true) = (pauses.as_slice(), has_filter || self.all) {
+                let active: Vec<PauseView> = self.server.get("/api/v1/pauses", &()).unwrap_or_default();
+                shown += &same_pauses(&new.value, &active);
+                shown += &format!("to end it: scalebridge resume {}\n", new.value.id);
+            }
+            shown
+        });
         ExitCode::SUCCESS
     }
 }
@@ -114,6 +181,14 @@ fn direction_parser() -> impl clap::builder::TypedValueParser<Value = Direction>
 
 /// End a pause; deferred actions are re-evaluated at once
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Undo a pause
+    scalebridge resume 3
+  Undo a hold: it ends when its alert resolves; which alert that is
+    scalebridge episodes --target 'hold/*'
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input, also an unknown pause")]
 pub(crate) struct Resume {
     #[command(flatten)]
     server: Server,
@@ -142,6 +217,12 @@ impl Resume {
             ended.map(|_| print(format!("pause {id} ended")))
         };
         let ended = ids.and_then(|ids| ids.iter().try_for_each(end));
-        ended.map_or_else(ClientError::report, |()| ExitCode::SUCCESS)
+        let rest = ended.and_then(|()| self.server.get::<Vec<PauseView>>("/api/v1/pauses", &()));
+        rest.map_or_else(ClientError::report, |rest| {
+            for pause in &rest {
+                print_note(format_args!("still paused by pause {}: {}", pause.id, covers(pause)));
+            }
+            ExitCode::SUCCESS
+        })
     }
 }

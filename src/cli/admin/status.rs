@@ -1,21 +1,25 @@
 //! `scalebridge status`, `scalebridge episodes` and `scalebridge reload`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
-use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, optional_cell, store};
+use super::inventory::{destinations_table, sources_table};
+use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, store};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::output::{Format, OutputArgs, print, print_json, table};
+use crate::cli::decision::end_of;
+use crate::cli::output::{OutputArgs, pluralize, print_note};
+use crate::cli::style::{Style, Tone};
 use crate::ops::api::{
     self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, OwedView,
-    ReceptionGapView, ReloadReport, SourceView, UnreadableRowView,
+    ReloadReport, SourceView, UnreadableRowView,
 };
 
 /// Show the status of a running bridge
 #[derive(Debug, Args)]
+#[command(after_long_help = STATUS_EXAMPLES)]
 pub(crate) struct Status {
     #[command(flatten)]
     server: Server,
@@ -25,51 +29,62 @@ pub(crate) struct Status {
     output: OutputArgs,
 }
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  Is the bridge healthy, and how far behind is it?
+    scalebridge status
+  Follow a deployment
+    scalebridge status --watch
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input";
+
 impl Status {
     pub(crate) fn run(&self) -> ExitCode {
-        let format = self.output.format;
-        self.watch.show(format, || {
+        self.watch.show(self.output.format, || {
             let status: Raw<api::Status> = self.server.get("/api/v1/status", &())?;
             let destinations: Vec<Raw<DestinationView>> = self.server.get("/api/v1/destinations", &())?;
             let sources: Vec<Raw<SourceView>> = self.server.get("/api/v1/sources", &())?;
-            match format {
-                Format::Json => {
-                    print_json(
-                        &json!({ "status": status, "destinations": destinations, "sources": sources }),
-                    );
-                }
-                Format::Text => {
-                    let destinations = destinations.iter().map(|raw| destination_row(&raw.value));
-                    let headers =
-                        ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST (S)", "FAILING"];
-                    let destinations = table(&headers, &destinations.collect::<Vec<_>>());
-                    let now = &status.value.now;
-                    let sources = sources.iter().map(|raw| source_row(&raw.value, now));
-                    let headers = [
-                        "SOURCE",
-                        "HEARTBEAT",
-                        "OPEN SINCE",
-                        "IGNORED LABELS",
-                        "LAST GAP",
-                        "NO DECREASE BEFORE",
-                    ];
-                    let sources = table(&headers, &sources.collect::<Vec<_>>());
-                    print(format!("{}\n{destinations}\n{sources}", summary(&status.value)));
-                }
-            }
+            let all = json!({ "status": status, "destinations": destinations, "sources": sources });
+            self.output.print(&all, |style| {
+                let destinations: Vec<&DestinationView> = destinations.iter().map(|raw| &raw.value).collect();
+                let sources: Vec<&SourceView> = sources.iter().map(|raw| &raw.value).collect();
+                let destinations = destinations_table(style, &destinations);
+                let sources = sources_table(style, &sources);
+                format!("{}\n{destinations}\n{sources}", summary(style, &status.value))
+            });
             Ok(())
         })
     }
 }
 
-fn summary(status: &api::Status) -> String {
-    let api::Status { version, phase, configuration, rules, sources, destinations, .. } = status;
-    let mut shown = format!(
-        "scalebridge {} is {}: {rules} rules, {sources} sources, {destinations} destinations; configuration loaded at {}\n",
-        cell(version),
-        cell(phase),
-        cell(&configuration.loaded_at),
-    );
+fn summary(style: &Style, status: &api::Status) -> String {
+    let api::Status { version, phase, configuration, rules, sources, destinations, failing, .. } = status;
+    let health = match (&**phase, failing.len(), &configuration.last_error) {
+        ("ready", 0, None) => style.paint(Tone::Good, "ready"),
+        ("ready", failing, None) => {
+            style.paint(Tone::Bad, &format!("ready, {} failing", pluralize(failing, "destination")))
+        }
+        ("ready", _, Some(_)) => style.paint(Tone::Bad, "ready, with an old configuration"),
+        (phase, ..) => style.paint(Tone::Blocked, &cell(phase)),
+    };
+    let mut shown =
+        format!("{} {health}\n", style.paint(Tone::Strong, &format!("scalebridge {}", cell(version))));
+    shown += &style.fields(&[
+        (
+            "configuration",
+            format!(
+                "{}, {}, {}, loaded {}",
+                pluralize(*rules, "rule"),
+                pluralize(*sources, "source"),
+                pluralize(*destinations, "destination"),
+                style.time(&configuration.loaded_at)
+            ),
+        ),
+        ("undelivered events", status.undelivered.to_string()),
+        ("pauses", status.pauses.to_string()),
+        ("open episodes", counts(&status.open_episodes)),
+        ("deferred", counts(&status.deferred)),
+    ]);
     if let Some(error) = &configuration.last_error {
         shown += &format!("The last reload was REJECTED, the running configuration stays active:\n{error}\n");
     }
@@ -77,9 +92,6 @@ fn summary(status: &api::Status) -> String {
         shown +=
             &format!("Restart needed to apply changes to: {}\n", list_cell(&configuration.needs_restart));
     }
-    shown += &format!("pauses: {}\n", status.pauses);
-    shown += &format!("open episodes: {}\n", counts(&status.open_episodes));
-    shown += &format!("deferred: {}\n", counts(&status.deferred));
     shown + &unreadable(&status.unreadable_rows)
 }
 
@@ -104,71 +116,9 @@ fn counts<K: AsRef<str>>(counts: &BTreeMap<K, u64>) -> String {
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
-fn destination_row(destination: &DestinationView) -> Vec<String> {
-    vec![
-        cell(&destination.name),
-        cell(&destination.kind),
-        destination.pending.to_string(),
-        destination.retrying.to_string(),
-        destination.dead_letters.to_string(),
-        format!("{:.1}", destination.oldest_seconds),
-        condition_cell(destination),
-    ]
-}
-
-/// Why a destination fails, or that it has nothing to deliver after its last call failed.
-fn condition_cell(destination: &DestinationView) -> String {
-    let DestinationView { failing, idle_since, last_error, .. } = destination;
-    match (failing, last_error) {
-        (None, Some(error)) => {
-            let since = idle_since.as_ref().map_or_else(String::new, |since| format!(" since {since}"));
-            cell(&format!("nothing to deliver{since}; last error: {error}"))
-        }
-        (failing, _) => optional_cell(failing.as_deref()),
-    }
-}
-
-/// The matchers of the heartbeat and the settings beside them: `alertname="Watchdog", equal cluster, grace 15m`.
-fn heartbeat_cell(source: &SourceView) -> String {
-    let mut shown = list_cell(&source.heartbeat);
-    if !source.heartbeat_equal.is_empty() {
-        shown += &format!(", equal {}", list_cell(&source.heartbeat_equal));
-    }
-    for (name, length) in [("timeout", &source.heartbeat_timeout), ("grace", &source.heartbeat_grace)] {
-        if let Some(length) = length {
-            shown += &format!(", {name} {}", cell(length));
-        }
-    }
-    shown
-}
-
-/// When the heartbeat opened. That it is not open is why nothing is decreased.
-fn heartbeat_state_cell(source: &SourceView) -> String {
-    match &source.heartbeat_open_since {
-        Some(since) => cell(since),
-        None if source.heartbeat.is_empty() => "-".to_owned(),
-        None => "not open: no decrease".to_owned(),
-    }
-}
-
-/// The time until which a gap blocks decreases is shown while it is not over. Both times have the same format, so they
-/// are compared as text.
-fn source_row(source: &SourceView, now: &str) -> Vec<String> {
-    let last_gap = source.last_gap.as_ref();
-    let shown = |gap: &ReceptionGapView| format!("{} until {}", gap.cause, cell(&gap.until));
-    let blocking = last_gap.filter(|gap| gap.no_decrease_before.as_str() > now);
-    vec![
-        cell(&source.name),
-        heartbeat_cell(source),
-        heartbeat_state_cell(source),
-        list_cell(&source.ignore_labels),
-        last_gap.map_or_else(|| "-".to_owned(), shown),
-        optional_cell(blocking.map(|gap| gap.no_decrease_before.as_str())),
-    ]
-}
-
 /// Show open episodes and deferred actions
 #[derive(Debug, Args)]
+#[command(after_long_help = EPISODE_EXAMPLES)]
 pub(crate) struct Episodes {
     #[command(flatten)]
     server: Server,
@@ -190,10 +140,18 @@ pub(crate) struct Episodes {
     output: OutputArgs,
 }
 
+const EPISODE_EXAMPLES: &str = "\
+Examples:
+  What waits, until when, and behind what?
+    scalebridge episodes
+  What has been added and not taken back?
+    scalebridge episodes --owing
+
+Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input";
+
 impl Episodes {
     pub(crate) fn run(&self) -> ExitCode {
-        let format = self.output.format;
-        self.watch.show(format, || {
+        self.watch.show(self.output.format, || {
             let episodes = fetch_pages(self.limit, |limit, cursor| {
                 let (rule, target) = (self.rule.clone(), self.target.clone());
                 let owing = Some(true).filter(|_| self.owing);
@@ -201,16 +159,12 @@ impl Episodes {
                 let page: EpisodePage<Raw<EpisodeView>> = self.server.get("/api/v1/episodes", &params)?;
                 Ok((page.episodes, page.next))
             })?;
-            match format {
-                Format::Json => print_json(&episodes),
-                Format::Text => {
-                    let headers =
-                        ["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "OWED", "DEFERRED"];
-                    let rows: Vec<Vec<String>> =
-                        episodes.iter().map(|episode| episode_row(&episode.value)).collect();
-                    print(table(&headers, &rows));
+            self.output.print(&episodes, |style| {
+                if episodes.is_empty() {
+                    print_note("no open episodes found");
                 }
-            }
+                episodes.iter().map(|raw| episode_entry(style, &raw.value) + "\n").collect()
+            });
             Ok(())
         })
     }
@@ -221,34 +175,78 @@ fn owed_cell(owed: &[OwedView]) -> String {
     let units: Option<i64> = owed.iter().map(|owed| owed.value).sum();
     match (owed.len(), units) {
         (0, _) => "-".to_owned(),
-        (1, Some(units)) => format!("{units:+} in 1 event"),
-        (events, Some(units)) => format!("{units:+} in {events} events"),
-        (1, None) => "1 event".to_owned(),
-        (events, None) => format!("{events} events"),
+        (events, Some(units)) => format!("{units:+} in {}", pluralize(events, "event")),
+        (events, None) => pluralize(events, "event"),
     }
 }
 
-fn episode_row(episode: &EpisodeView) -> Vec<String> {
-    let deferred = |deferred: &DeferredView| {
-        let (verdict, until) = (deferred.verdict.as_deref(), deferred.until.as_deref());
-        // Without an end known in advance: on delivery, on resume, or when a control or an episode ends.
-        let until = until.map_or_else(String::new, |until| format!(" until {}", cell(until)));
-        optional_cell(verdict) + &until
+/// `unschedulable-pods  eks/…/workers  firing since 02:10:05  2 alerts  1 event  scale_in paused until …`.
+fn episode_entry(style: &Style, episode: &EpisodeView) -> String {
+    let EpisodeView { rule, subject, phase, opened_at, alerts, emissions, owed, deferred, .. } = episode;
+    let opened = match &**phase {
+        "late" => format!("late, opens {}", style.time(opened_at)),
+        "resolved" => format!("resolved, opened {}", style.time(opened_at)),
+        phase => format!("{} since {}", cell(phase), style.time(opened_at)),
     };
-    vec![
-        cell(&episode.rule),
-        cell(&episode.subject),
-        cell(&episode.phase),
-        cell(&episode.opened_at),
-        episode.alerts.len().to_string(),
-        episode.emissions.to_string(),
-        owed_cell(&episode.owed),
-        episode.deferred.as_ref().map_or_else(|| "-".to_owned(), deferred),
-    ]
+    let emitted = if *emissions == 0 { String::new() } else { pluralize(*emissions as usize, "event") };
+    let owed = if owed.is_empty() { String::new() } else { format!("owes {}", owed_cell(owed)) };
+    let names: BTreeSet<&str> =
+        alerts.iter().filter_map(|alert| Some(alert.labels.get("alertname")?.as_str())).collect();
+    let about = match names.len() {
+        1..=3 => format!(
+            "{} ({})",
+            names.into_iter().collect::<Vec<_>>().join(", "),
+            pluralize(alerts.len(), "alert")
+        ),
+        _ => pluralize(alerts.len(), "alert"),
+    };
+    let ends = if episode.scope == "hold" { "ends when its alert resolves" } else { "" };
+    let parts = [
+        style.paint(Tone::Strong, &cell(rule)),
+        cell(subject),
+        opened,
+        cell(&about),
+        ends.to_owned(),
+        emitted,
+        owed,
+        deferred.as_ref().map(|deferred| waiting(style, deferred)).unwrap_or_default(),
+        if style.is_wide() && !episode.id.is_empty() {
+            format!("episode {}", cell(&episode.id))
+        } else {
+            String::new()
+        },
+    ];
+    style.entry(4, &parts)
+}
+
+/// What waits, until when, and behind what.
+fn waiting(style: &Style, deferred: &DeferredView) -> String {
+    let action = deferred.action.as_deref().map(cell).unwrap_or_default();
+    let until = match (&deferred.until, &deferred.blocked_by) {
+        (Some(until), _) => format!("until {}", style.time(until)),
+        (None, Some(blocker)) => end_of(blocker).to_owned(),
+        (None, None) => String::new(),
+    };
+    let Some(verdict) = deferred.verdict.as_deref() else {
+        return format!("{action} is repeated {until}").trim().replace("repeated until", "repeated at");
+    };
+    let why = deferred.detail.as_deref().map(|detail| format!(": {}", cell(detail))).unwrap_or_default();
+    let verdict = style.paint(Tone::Blocked, &cell(verdict));
+    format!("{action} {verdict} {until}{why}")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace(" :", ":")
 }
 
 /// Reload the configuration of a running bridge (atomic)
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Load the changed rules, and say why
+    scalebridge reload --reason 'larger cooldown'
+
+Exit codes: 0 success, 1 the configuration was rejected or the bridge does not answer, 2 unusable input")]
 pub(crate) struct Reload {
     #[command(flatten)]
     server: Server,
@@ -262,50 +260,72 @@ impl Reload {
     pub(crate) fn run(&self) -> ExitCode {
         let report: Result<Raw<ReloadReport>, ClientError> =
             self.server.post("/-/reload", &self.initiator.params(), b"");
-        match (report, self.output.format) {
-            (Ok(report), Format::Json) => print_json(&report),
-            (Ok(report), Format::Text) => {
-                let ReloadReport { changed, needs_restart, warnings } = report.value;
-                let mut shown: String = changed.iter().map(|line| format!("{line}\n")).collect();
-                if shown.is_empty() {
-                    shown += "no changes\n";
-                }
-                for key in needs_restart {
-                    shown += &format!("{key} changed, restart needed\n");
-                }
-                for warning in warnings {
-                    shown += &format!("{warning}\n");
-                }
-                print(shown);
-            }
-            (Err(error), _) => return error.report(),
-        }
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => return error.report(),
+        };
+        self.output.print(&report, |_| reload_text(&report.value));
         ExitCode::SUCCESS
     }
+}
+
+fn reload_text(report: &ReloadReport) -> String {
+    let ReloadReport { changed, needs_restart, warnings } = report;
+    let mut shown: String = changed.iter().map(|line| format!("{line}\n")).collect();
+    if shown.is_empty() {
+        shown += "no changes\n";
+    }
+    for key in needs_restart {
+        shown += &format!("{key} changed, restart needed\n");
+    }
+    for warning in warnings {
+        shown += &format!("{warning}\n");
+    }
+    shown
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::style::tests::terminal;
 
     #[test]
-    fn the_heartbeat_is_shown_with_the_settings_beside_it() {
-        let source = |json: serde_json::Value| -> SourceView {
-            let mut whole = json!({
-                "name": "prod", "labels": {}, "heartbeat": [], "heartbeat_equal": [], "heartbeat_timeout": null,
-                "heartbeat_grace": null, "ignore_labels": [], "heartbeat_open_since": null, "late_window": "6m",
-                "occurrence_ttl": "1d",
+    fn an_episode_says_what_waits_until_when_and_behind_what() {
+        let episode = |phase: &str, deferred: serde_json::Value| {
+            let alert = json!({ "source": "prod", "fingerprint": "f", "starts_at": "", "heard_at": "",
+                "labels": { "alertname": "KubePodUnschedulable" } });
+            let view = json!({
+                "id": "e", "rule": "pods", "scope": "target", "subject": "eks/nodegroup/-/eu-west-1/prod-eu/-/workers",
+                "phase": phase, "opened_at": "2026-11-29T00:10:05Z", "emissions": 1, "adopted": false, "expired": false,
+                "alerts": [alert], "deferred": deferred,
+                "owed": [{ "event": "05527f34f17c7c15de78327fa19e43ef", "emitted_at": "", "value": 2 }],
             });
-            for (key, value) in json.as_object().unwrap() {
-                whole[key] = value.clone();
-            }
-            serde_json::from_value(whole).unwrap()
+            episode_entry(&terminal(80), &serde_json::from_value(view).unwrap())
         };
-        assert_eq!(heartbeat_cell(&source(json!({}))), "-");
-        let shown = heartbeat_cell(&source(json!({
-            "heartbeat": ["alertname=\"Watchdog\""], "heartbeat_equal": ["cluster", "prometheus"],
-            "heartbeat_timeout": "11m", "heartbeat_grace": "0s",
-        })));
-        assert_eq!(shown, "alertname=\"Watchdog\", equal cluster prometheus, timeout 11m, grace 0s");
+        let paused = episode(
+            "resolved",
+            json!({
+                "verdict": "paused", "action": "scale_in", "since": "", "until": "2026-11-29T04:00:00Z",
+                "detail": "pause 2 by ann: change freeze",
+                "blocked_by": { "kind": "pause", "id": 2, "author": "ann", "reason": "change freeze" },
+            }),
+        );
+        let held = episode(
+            "firing",
+            json!({
+                "verdict": "held", "action": "scale_out", "since": "", "detail": "held by rule deploy-freeze",
+                "blocked_by": { "kind": "hold", "rule": "deploy-freeze" },
+            }),
+        );
+        insta::assert_snapshot!(format!("{paused}\n{held}"), @r"
+        pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers
+            resolved, opened 02:10:05 (19m ago)  KubePodUnschedulable (1 alert)  1 event
+            owes +2 in 1 event
+            scale_in paused until 06:00:00 (in 3h 30m): pause 2 by ann: change freeze
+        pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers
+            firing since 02:10:05 (19m ago)  KubePodUnschedulable (1 alert)  1 event
+            owes +2 in 1 event
+            scale_out held until its alert resolves: held by rule deploy-freeze
+        ");
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{author, cell};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::output::{Format, OutputArgs, print, print_json};
+use crate::cli::output::{OutputArgs, print};
 use crate::ops::api::{DropUnreadableState, UnreadableRowView};
 
 /// Give up states of the store that cannot be read
@@ -49,8 +49,8 @@ impl Store {
         let dropped: Result<Raw<UnreadableRowView>, ClientError> =
             server.post_json("/api/v1/unreadable-states/drop", &request);
         match (dropped, output.format) {
-            (Ok(dropped), Format::Json) => print_json(&dropped),
-            (Ok(dropped), Format::Text) => print(text(&dropped.value)),
+            (Ok(dropped), format) if !format.is_text() => format.print_data(&dropped),
+            (Ok(dropped), _) => print(text(&dropped.value)),
             (Err(error), _) => return error.report(),
         }
         ExitCode::SUCCESS

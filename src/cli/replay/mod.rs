@@ -11,7 +11,7 @@ mod write_test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -19,10 +19,10 @@ use super::capture;
 use super::check::render_diagnostics;
 use super::client::{ClientError, Server};
 use super::output::{EXIT_FAILED, EXIT_USAGE, OutputArgs, current_thread_runtime, environment, usage_error};
+use super::when::{self, Calendar, When};
 use crate::bridge::decision_view::ExplainedDecision;
 use crate::domain::duration;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
 use crate::kinds::{self, Settings};
 use crate::telemetry;
 use recorded::Recorded;
@@ -42,22 +42,30 @@ const ADVANCE_AFTER_FILES: Duration = Duration::from_hours(1);
 /// nothing: alerts that were firing before cannot decrease capacity, and those that are first seen resolved are listed
 /// as not comparable.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Would the new rules have decided otherwise yesterday?
+    scalebridge replay --since 24h --config new.yaml --against old.yaml
+  What would they decide about notifications that were captured?
+    scalebridge replay --config new.yaml notification-1.json notification-2.json
+
+Exit codes: 0 success, 1 the rules decide differently, 2 unusable input")]
 pub(super) struct Replay {
     /// Bodies of Alertmanager webhook requests as JSON, oldest first
     #[arg(value_name = "BODY.json", required_unless_present = "since", conflicts_with = "since")]
     bodies: Vec<PathBuf>,
     /// Configuration with the new rules
-    #[arg(long, value_name = "NEW", default_value = "config/scalebridge.yaml")]
+    #[arg(long, value_name = "NEW", default_value = "config/scalebridge.yaml", env = "SCALEBRIDGE_CONFIG")]
     config: PathBuf,
     /// Configuration with the old rules
     #[arg(long, value_name = "OLD")]
     against: Option<PathBuf>,
-    /// Replay what a running bridge has received since this time: RFC 3339, or a duration before now such as 24h
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    /// Replay what a running bridge has received since this time: 24h, 02:10, today, 2026-11-29, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    since: Option<When>,
     /// With --since, until this time. Default: now
-    #[arg(long, value_name = "TIME", requires = "since")]
-    until: Option<String>,
+    #[arg(long, value_name = "TIME", requires = "since", value_parser = when::parse)]
+    until: Option<When>,
     /// Source of the notifications. Required for files if several are configured; with --since, only this source
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
@@ -92,7 +100,7 @@ impl Replay {
     fn replay(&self) -> Result<ExitCode, ExitCode> {
         let new = self.load(&self.config)?;
         let old = self.against.as_deref().map(|against| self.load(against)).transpose()?;
-        let recorded = self.since.as_deref().map(|since| self.fetch(since)).transpose()?;
+        let recorded = self.since.as_ref().map(|since| self.fetch(since)).transpose()?;
         let from_files;
         let scenario = match &recorded {
             Some(recorded) => &recorded.scenario,
@@ -135,39 +143,19 @@ impl Replay {
         Ok(Side { config, settings, source })
     }
 
-    fn fetch(&self, since: &str) -> Result<Recorded, ExitCode> {
-        let now = now();
-        let time = |flag: &str, text: &str| {
-            let read = parse_time(text, now);
-            read.map_err(|error| usage_error(format_args!("--{flag}: {error}")))
+    fn fetch(&self, since: &When) -> Result<Recorded, ExitCode> {
+        let period = Calendar::new(self.output.utc).period(since, self.until.as_ref());
+        let Some((from, until)) = period else {
+            return Err(usage_error("--since or --until is out of range"));
         };
-        let from = time("since", since)?;
-        let until = self.until.as_deref().map_or(Ok(now), |until| time("until", until))?;
         if from > until {
             return Err(usage_error("--since is after --until"));
         }
+        let (from, until) = (scenario::floor_millis(from), scenario::floor_millis(until));
         let period = Period { from, until, source: self.source.clone() };
         let mut recorded = Recorded::fetch(&self.server, &period).map_err(ClientError::report)?;
         recorded.scenario.end = until.after(self.advance.unwrap_or_default());
         Ok(recorded)
-    }
-}
-
-fn now() -> Time {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Time::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Parses RFC 3339, or a duration before `now`; with a precision of milliseconds.
-fn parse_time(text: &str, now: Time) -> Result<Time, String> {
-    match duration::parse(text) {
-        Ok(ago) => {
-            let nanos = i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX);
-            Ok(Time::from_nanos(now.as_nanos().saturating_sub(nanos)))
-        }
-        Err(_) => Time::parse(text)
-            .map(scenario::floor_millis)
-            .map_err(|error| format!("{error}; or use a duration before now, for example 90m")),
     }
 }
 

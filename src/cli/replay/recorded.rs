@@ -243,6 +243,8 @@ mod tests {
                 reason: String::new(),
                 undelivered_events: None,
                 calls_in_flight: None,
+                ended_at: None,
+                ended_by: None,
             };
             let step = pause_step(&view, resumed.map(at), &period)?;
             let Action::Pause(pause) = step.action else { unreachable!("a pause") };

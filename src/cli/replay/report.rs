@@ -8,7 +8,7 @@ use super::recorded::Recorded;
 use super::scenario::{NotComparable, Scenario, Step};
 use super::simulate::by_time;
 use crate::bridge::decision_view::ExplainedDecision;
-use crate::cli::output::{Format, escape_control_chars, pluralize, print, print_json};
+use crate::cli::output::{Format, escape_control_chars, pluralize, print};
 use crate::domain::verdict::Verdict;
 
 /// Lines about alerts that are not comparable in text output; JSON has all of them.
@@ -64,8 +64,8 @@ pub(super) fn of_files(scenario: &Scenario, new: Decisions, old: Option<Decision
         })
         .collect();
     match format {
-        Format::Json => print_json(&moments),
-        Format::Text => {
+        Format::Json | Format::Yaml => format.print_data(&moments),
+        Format::Text | Format::Wide => {
             let shown = moments.iter().filter(|moment| moment.body.is_some() || !moment.is_empty());
             let text = |moment: &Moment| {
                 moment.text(moment.body.as_deref().unwrap_or("after the last notification"))
@@ -125,8 +125,8 @@ pub(super) fn of_recorded(
         moments,
     };
     match format {
-        Format::Json => print_json(&report),
-        Format::Text => print(text(&report, recorded)),
+        Format::Json | Format::Yaml => format.print_data(&report),
+        Format::Text | Format::Wide => print(text(&report, recorded)),
     }
     differing > 0
 }

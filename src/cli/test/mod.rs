@@ -14,8 +14,7 @@ use serde::Serialize;
 
 use super::check::render_diagnostics;
 use super::output::{
-    EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, pluralize, print, print_json,
-    usage_error,
+    EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, pluralize, print, usage_error,
 };
 use crate::kinds;
 use crate::telemetry;
@@ -25,6 +24,12 @@ use crate::telemetry;
 /// A test is a list of steps: which notifications arrive at which time, and which decisions are expected. Tests run
 /// the same engine as `serve`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Run the tests of one rule
+    scalebridge test config/rules.test.yaml --filter unschedulable
+
+Exit codes: 0 all tests pass, 1 a test fails, 2 a file cannot be used")]
 pub(super) struct Test {
     /// Test files
     #[arg(value_name = "FILE", required = true)]
@@ -98,9 +103,9 @@ impl Test {
         }
         let failed = outcomes.iter().filter(|outcome| !outcome.failures.is_empty()).count();
         match self.output.format {
-            Format::Json => print_json(&outcomes),
-            Format::Text if outcomes.is_empty() => {}
-            Format::Text => {
+            Format::Json | Format::Yaml => self.output.format.print_data(&outcomes),
+            Format::Text | Format::Wide if outcomes.is_empty() => {}
+            Format::Text | Format::Wide => {
                 print(text(&outcomes));
                 print(format!("{} passed, {failed} failed", outcomes.len() - failed));
             }

@@ -2,6 +2,7 @@
 
 use super::step::StepContext;
 use super::visible_state::VisibleState;
+use crate::domain::blocker::Blocker;
 use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::rule::{Action, Mode, RuleTarget};
 use crate::domain::source::Source;
@@ -13,8 +14,8 @@ use crate::domain::time::Time;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wait {
     pub until: Time,
-    /// The reason, if it is not the stabilization window alone.
-    pub detail: Option<String>,
+    /// What it waits for, if it is not the stabilization window alone.
+    pub by: Option<Blocker>,
 }
 
 /// The last of the waits of a decrease that are not over.
@@ -28,7 +29,7 @@ pub(super) fn wait(
     // A repetition follows an emission, so the window is over unless something disturbed the calm.
     let stable_since = if request.is_repeat { episode.opened_at } else { request.requested_at };
     let window = window_start(step, visible, action, episode, stable_since);
-    let window = Wait { until: window.after(action.stabilization_window), detail: None };
+    let window = Wait { until: window.after(action.stabilization_window), by: None };
     let waits = std::iter::once(window)
         .chain(disturbances(step, visible))
         .chain(heartbeat_waits(step, visible, action, episode));
@@ -40,16 +41,10 @@ pub(super) fn wait(
 /// Late and invalid firings about the target, and reception gaps of its sources. They also take back a decrease that is
 /// emitted and not confirmed.
 pub(super) fn disturbances(step: &StepContext<'_>, visible: VisibleState<'_>) -> impl Iterator<Item = Wait> {
-    let late = visible.last_late().map(|late| Wait {
-        until: late.opens_at,
-        detail: Some("a late firing about the target waits for its resolve".to_owned()),
-    });
+    let late = visible.last_late().map(|late| Wait { until: late.opens_at, by: Some(Blocker::LateFiring) });
     let invalid = visible.last_invalid().map(|invalid| Wait {
         until: invalid.expires_at,
-        detail: Some(format!(
-            "alert {} about the target fires and cannot be read",
-            invalid.alert.fingerprint
-        )),
+        by: Some(Blocker::InvalidFiring { fingerprint: invalid.alert.fingerprint.to_string() }),
     });
     let sources = step.sources(visible.sources());
     let gaps: Vec<Wait> = sources.filter_map(|source| gap_wait(step, source)).collect();
@@ -59,8 +54,8 @@ pub(super) fn disturbances(step: &StepContext<'_>, visible: VisibleState<'_>) ->
 /// After a reception gap of a source, Alertmanager may need `late_window` to send what it could not send.
 fn gap_wait(step: &StepContext<'_>, source: &Source) -> Option<Wait> {
     let gap = step.controls().reception_gaps(&source.name)?.last;
-    let detail = format!("notifications of source {} could not be received ({})", source.name, gap.cause);
-    Some(Wait { until: gap.until.after(source.late_window), detail: Some(detail) })
+    let by = Blocker::ReceptionGap { source: source.name.to_string(), cause: gap.cause };
+    Some(Wait { until: gap.until.after(source.late_window), by: Some(by) })
 }
 
 /// When the stabilization window starts: with the request, or with the last disturbance after it.
@@ -97,8 +92,8 @@ fn heartbeat_waits<'a>(
 ) -> impl Iterator<Item = Wait> + 'a {
     let closed_at = visible.closed_at();
     let after_end = step.with_heartbeat(visible.sources()).filter_map(move |(source, _)| {
-        let detail = format!("the heartbeat of source {} may end later than its alerts", source.name);
-        Some(Wait { until: closed_at?.after(source.late_window), detail: Some(detail) })
+        let by = Blocker::HeartbeatMayEnd { source: source.name.to_string() };
+        Some(Wait { until: closed_at?.after(source.late_window), by: Some(by) })
     });
     let own = step.with_heartbeat(&episode.sources);
     let after_opening = own.flat_map(move |(source, heartbeat)| {
@@ -108,10 +103,7 @@ fn heartbeat_waits<'a>(
             .filter_map(|key| step.controls().heartbeat(&key).open_since);
         opened.map(move |open_since| Wait {
             until: open_since.after(grace),
-            detail: Some(format!(
-                "the heartbeat of source {} has not been open for long enough",
-                source.name
-            )),
+            by: Some(Blocker::HeartbeatOpened { source: source.name.to_string() }),
         })
     });
     after_end.chain(after_opening)

@@ -1,7 +1,7 @@
 //! Episodes of holds and heartbeats. They follow the same rules as target episodes, but update the controls
 //! instead of emitting events.
 
-use super::deferred::RULE_REMOVED;
+use super::deferred::{OUTDATED, RULE_REMOVED};
 use super::delta::{ControlInput, RuleDelta, UnreadableHold};
 use super::episode::{Opening, open_occurrences};
 use super::outcome::{DecisionLog, Outcome};
@@ -77,7 +77,7 @@ fn evaluate_episode(
     for (alert, verdict) in unchanged {
         log.reply(Outcome::new(verdict_of(verdict)), vec![alert]);
     }
-    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
+    log.record_if_any(Outcome::with_detail(Verdict::Withdrawn, OUTDATED), outdated);
     let has_expired = !expired.is_empty();
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
     let mut opened_alerts = Vec::new();

@@ -19,6 +19,8 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
 pub(super) const RULE_REMOVED: &str = "the rule no longer exists, or no longer sends events";
+/// A late firing whose alert fires anew for another target, or no longer is this heartbeat.
+pub(super) const OUTDATED: &str = "a later firing of the alert is not about this target";
 /// The growth ended before the guards let the action pass.
 pub(super) const NO_LONGER_GROWN: &str = "the episode shrank while the action was deferred";
 const NOTHING_OWED: &str = "nothing is owed any more";
@@ -123,7 +125,7 @@ fn next(
 }
 
 /// The deferred action of a rule with its episode.
-fn pending(rule_state: &RuleState) -> Option<(Phase, &Episode, &Deferred)> {
+pub(super) fn pending(rule_state: &RuleState) -> Option<(Phase, &Episode, &Deferred)> {
     if let Some(episode) = rule_state.episode.as_deref()
         && let Some(deferred) = &episode.deferred
     {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::act::new_request;
 use super::deferred::{
-    self, Acting, NO_LONGER_GROWN, Pass, RULE_REMOVED, Replies, has_need, missing_evidence,
+    self, Acting, NO_LONGER_GROWN, OUTDATED, Pass, RULE_REMOVED, Replies, has_need, missing_evidence,
 };
 use super::delta::{Opened, RuleDelta};
 use super::outcome::{DecisionLog, Outcome};
@@ -30,6 +30,8 @@ use crate::domain::verdict::{Decision, Verdict};
 const TRUNCATED: &str = "the notification is truncated (max_alerts)";
 const CLOSED_TRUNCATED: &str = "a truncated notification (max_alerts) has closed an alert of the episode";
 const CLOSED: &str = "the episode has closed";
+/// A firing that came after the resolve, or with it.
+const RESOLVED_LATE: &str = "the alert resolved before its firing opened";
 const NOTHING_OWED: &str = "the rule owes no decrease on this target";
 
 /// Applies the changes of the active rules or of one in `mode: shadow`, and executes their requested and deferred actions.
@@ -88,7 +90,7 @@ fn apply_delta(
     }
     let log = DecisionLog::new(Some(name), acting.key);
     let mut change = RuleChange { trigger, truncated, log, replies };
-    log_without_action(&mut change.log, unchanged, late, outdated, expired);
+    log_without_action(&mut change.log, rule, unchanged, late, outdated, expired);
     if !opened.is_empty() {
         match rule {
             Some(rule) => open(step, acting, rule, opened, ended_now, &mut change),
@@ -126,18 +128,24 @@ struct RuleChange<'a> {
 /// Records the changes that lead to no action.
 fn log_without_action(
     log: &mut DecisionLog<'_>,
+    rule: Option<&Rule>,
     unchanged: Vec<(AlertKey, Verdict)>,
     late: Vec<(AlertKey, Time)>,
     outdated: Vec<AlertKey>,
     expired: Vec<AlertKey>,
 ) {
     for (alert, verdict) in unchanged {
-        log.reply(Outcome::new(verdict), vec![alert]);
+        let outcome = match verdict {
+            Verdict::Withdrawn => Outcome::with_detail(verdict, RESOLVED_LATE).for_firing(rule),
+            _ => Outcome::new(verdict),
+        };
+        log.reply(outcome, vec![alert]);
     }
     for (alert, opens_at) in late {
-        log.reply(Outcome::blocked(Verdict::Late, Some(opens_at)), vec![alert]);
+        log.reply(Outcome::blocked(Verdict::Late, Some(opens_at)).for_firing(rule), vec![alert]);
     }
-    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
+    let withdrawn = Outcome::with_detail(Verdict::Withdrawn, OUTDATED);
+    log.record_if_any(withdrawn.for_firing(rule), outdated);
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
 }
 

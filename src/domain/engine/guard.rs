@@ -5,7 +5,8 @@ use super::calm;
 use super::outcome::Outcome;
 use super::step::StepContext;
 use super::visible_state::VisibleState;
-use crate::domain::control::Hold;
+use crate::domain::blocker::Blocker;
+use crate::domain::control::{Hold, Pause};
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -36,23 +37,23 @@ pub(super) struct Blocked {
     pub recheck_at: Option<Time>,
     /// The exhausted direction, if a rate limit blocks the action.
     pub limited_direction: Option<Direction>,
-    pub detail: Option<String>,
+    pub by: Option<Blocker>,
 }
 
 impl Blocked {
     /// Blocked until the blocker is gone.
-    fn with_detail(verdict: Verdict, detail: String) -> Self {
-        Self { verdict, recheck_at: None, limited_direction: None, detail: Some(detail) }
+    fn by(verdict: Verdict, by: Blocker) -> Self {
+        Self { verdict, recheck_at: None, limited_direction: None, by: Some(by) }
     }
 
-    fn until(verdict: Verdict, recheck_at: Time, detail: Option<String>) -> Self {
-        Self { verdict, recheck_at: Some(recheck_at), limited_direction: None, detail }
+    fn until(verdict: Verdict, recheck_at: Time, by: Option<Blocker>) -> Self {
+        Self { verdict, recheck_at: Some(recheck_at), limited_direction: None, by }
     }
 
     pub(super) fn into_outcome(self) -> Outcome {
-        let Self { verdict, recheck_at, detail, .. } = self;
-        match detail {
-            Some(detail) => Outcome::blocked_with_detail(verdict, recheck_at, detail),
+        let Self { verdict, recheck_at, by, .. } = self;
+        match by {
+            Some(by) => Outcome::blocked_by(verdict, recheck_at, by),
             None => Outcome::blocked(verdict, recheck_at),
         }
     }
@@ -89,8 +90,7 @@ fn external_block(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option
     blocked_by_control(step, request.rule, request.key, &request.action.change, request.episode).or_else(
         || {
             let by = outranked_by(step, request).filter(|_| request.action.change.decreases_capacity())?;
-            let detail = format!("rule {by} has an open episode on the target that increases capacity");
-            Some(Blocked::with_detail(Verdict::Outranked, detail))
+            Some(Blocked::by(Verdict::Outranked, Blocker::Episode { rule: by.to_string() }))
         },
     )
 }
@@ -113,24 +113,32 @@ fn blocked_by_pause(
     change: &Change,
 ) -> Option<Blocked> {
     let now = step.context.now;
-    let mut covering = step.controls().pauses(now).filter(|pause| pause.covers(&rule.name, key, change, now));
-    let first = covering.next()?;
-    // The action is unblocked when the last of the pauses ends.
-    let recheck_at = covering.map(|pause| pause.until).fold(first.until, |a, b| Some(a?.max(b?)));
-    let detail = format!("pause {} by {}: {}", first.id, first.author, first.reason);
-    Some(Blocked { recheck_at, ..Blocked::with_detail(Verdict::Paused, detail) })
+    let covering = || step.controls().pauses(now).filter(|pause| pause.covers(&rule.name, key, change, now));
+    // The action is unblocked when the last of the pauses ends; one without an end is the last.
+    let first = covering().next()?;
+    let ends_later = |last: &Pause, pause: &Pause| {
+        last.until.is_some_and(|end| pause.until.is_none_or(|until| until > end))
+    };
+    let last = covering().fold(first, |last, pause| if ends_later(last, pause) { pause } else { last });
+    let by = Blocker::Pause {
+        id: last.id,
+        author: last.author.clone(),
+        reason: last.reason.clone(),
+        others: covering().map(|pause| pause.id).filter(|id| *id != last.id).collect(),
+    };
+    Some(Blocked { recheck_at: last.until, ..Blocked::by(Verdict::Paused, by) })
 }
 
 fn blocked_by_hold(step: &StepContext<'_>, change: &Change, episode: &Episode) -> Option<Blocked> {
     let target = episode.scope.target()?;
     let mut holding = step.controls().holds_on(target);
     let by_rule = holding.find(|(rule, hold)| is_blocking_hold(step, rule, hold, change));
-    let by_rule = by_rule.map(|(rule, _)| format!("held by rule {rule}"));
+    let by_rule = by_rule.map(|(rule, _)| Blocker::Hold { rule: rule.to_string() });
     let by_source = || {
         let missing = calm::missing_heartbeat(step, episode).filter(|_| change.decreases_capacity())?;
-        Some(format!("the heartbeat of source {missing} is not open"))
+        Some(Blocker::Heartbeat { source: missing.to_string() })
     };
-    Some(Blocked::with_detail(Verdict::Held, by_rule.or_else(by_source)?))
+    Some(Blocked::by(Verdict::Held, by_rule.or_else(by_source)?))
 }
 
 /// Whether the current version of a rule is an active hold that blocks the change.
@@ -183,7 +191,7 @@ fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Bl
     let ActionRequest { visible, action, episode, deferred, .. } = *request;
     if action.change.decreases_capacity() {
         let wait = calm::wait(step, visible, action, episode, deferred)?;
-        return Some(Blocked::until(Verdict::Stabilizing, wait.until, wait.detail));
+        return Some(Blocked::until(Verdict::Stabilizing, wait.until, wait.by));
     }
     let stable_since = if deferred.is_repeat { episode.opened_at } else { deferred.requested_at };
     let stable_at = stable_since.after(action.stabilization_window);
@@ -202,8 +210,7 @@ fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) 
         names.extend(&request.rule.acting);
     }
     let works = names.into_iter().filter_map(last_success).any(|at| at > wait.since);
-    let detail = "an earlier event of this action was given up; it waits for a call that succeeds".to_owned();
-    (!works).then(|| Blocked::with_detail(Verdict::CoolingDown, detail))
+    (!works).then(|| Blocked::by(Verdict::CoolingDown, Blocker::Destination))
 }
 
 /// The cooldowns of earlier events except `itself`, counted from their delivery.
@@ -224,14 +231,12 @@ fn cooling_down(
             EmissionOutcome::Delivered(_)
                 if emission.is_pending_elsewhere && is_answered && emission.rule == request.rule.name =>
             {
-                let detail = format!("event {} of the rule is not delivered everywhere yet", emission.id);
-                return Some(Blocked::with_detail(Verdict::CoolingDown, detail));
+                return Some(undelivered(emission, true));
             }
             EmissionOutcome::Delivered(at) => at,
             EmissionOutcome::DeadLetter => continue,
             EmissionOutcome::Pending if emission.rule == request.rule.name => {
-                let detail = format!("event {} of the rule is not delivered yet", emission.id);
-                return Some(Blocked::with_detail(Verdict::CoolingDown, detail));
+                return Some(undelivered(emission, false));
             }
             EmissionOutcome::Pending => emission.emitted_at,
         };
@@ -243,12 +248,16 @@ fn cooling_down(
     let earlier_version = request.visible.own.cooldowns.blocked_until(change, now);
     match (last, earlier_version) {
         (Some((until, emission)), legacy) if legacy.is_none_or(|legacy| legacy <= until) => {
-            let detail = format!("cooldown of event {} of rule {}", emission.id, emission.rule);
-            Some(Blocked::until(Verdict::CoolingDown, until, Some(detail)))
+            let (event, rule) = (emission.id.to_string(), emission.rule.to_string());
+            Some(Blocked::until(Verdict::CoolingDown, until, Some(Blocker::Cooldown { event, rule })))
         }
         (_, Some(until)) => Some(Blocked::until(Verdict::CoolingDown, until, None)),
         (_, None) => None,
     }
+}
+
+fn undelivered(emission: &Emission, partly: bool) -> Blocked {
+    Blocked::by(Verdict::CoolingDown, Blocker::Undelivered { event: emission.id.to_string(), partly })
 }
 
 /// Whether an earlier event blocks an action for its cooldown: an increase looks at increases, a decrease at both, a
@@ -269,8 +278,7 @@ fn over_budget(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Bl
     let mut expiries: Vec<Time> = spent.copied().filter(|free| *free > now).collect();
     expiries.sort_unstable();
     let free = expiries.len().checked_sub(events).map(|at| expiries[at])?;
-    let detail = Some("the rule's budget for this target is used up".to_owned());
-    Some(Blocked::until(Verdict::OverBudget, free, detail))
+    Some(Blocked::until(Verdict::OverBudget, free, Some(Blocker::Budget)))
 }
 
 /// The rate limits of the bridge. They count emitted events, so they do not apply to shadow rules.
@@ -280,8 +288,8 @@ fn blocked_by_rate_limit(step: &mut StepContext<'_>, request: &ActionRequest<'_>
     }
     let reserved = step.rates.reserve_if_limited(&request.action.change, request.deferred.slot());
     let Slot { direction, at } = reserved?;
-    let detail = Some(format!("this process has reached engine.{direction}_per_minute"));
-    Some(Blocked { limited_direction: Some(direction), ..Blocked::until(Verdict::OverBudget, at, detail) })
+    let by = Some(Blocker::RateLimit { direction });
+    Some(Blocked { limited_direction: Some(direction), ..Blocked::until(Verdict::OverBudget, at, by) })
 }
 
 /// Whether a deferred action has to be rechecked now: it is due, or its blocker has ended earlier than expected.

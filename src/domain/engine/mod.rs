@@ -12,12 +12,14 @@
 //! requests actions, `control_episode` does so for holds and heartbeats, which update the controls; `deferred` executes
 //! the requested and the deferred actions in their order: `guard` and `calm` say what blocks an action, `act` emits an
 //! event (`emit`) or defers the action again, and `owed` says what a decrease takes back; `unconfirmed` takes back
-//! decreases whose delivery is not confirmed; `outcome` records the decisions.
+//! decreases whose delivery is not confirmed; `outcome` records the decisions. `deferred_actions` shows what
+//! blocks deferred actions, for operators.
 
 mod act;
 mod calm;
 mod control_episode;
 mod deferred;
+mod deferred_actions;
 mod delivery;
 mod delta;
 mod emit;
@@ -51,6 +53,7 @@ use super::table::RuleTable;
 use super::target::TargetKey;
 use super::time::{ClockReading, Time};
 use super::verdict::Decision;
+pub use deferred_actions::{DeferredAction, deferred_actions};
 pub use input::{EvaluatedAlert, HeartbeatAlert, Input};
 pub use routing::process_notification;
 use step::StepContext;

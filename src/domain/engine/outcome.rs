@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::alert_key::AlertKey;
+use crate::domain::blocker::Blocker;
 use crate::domain::event::Event;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -25,6 +26,7 @@ pub(super) fn requested_action(rule: &Rule, phase: Phase) -> Option<&Action> {
 pub(super) struct Outcome {
     verdict: Option<Verdict>,
     detail: Option<String>,
+    blocked_by: Option<Box<Blocker>>,
     until: Option<Time>,
     context: Option<EpisodeContext>,
     event: Option<Box<Event>>,
@@ -36,7 +38,7 @@ pub(super) struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct EpisodeContext {
     phase: Phase,
-    episode: Arc<str>,
+    episode: Option<Arc<str>>,
     action: Option<&'static str>,
 }
 
@@ -53,8 +55,9 @@ impl Outcome {
         Self { until, ..Self::new(verdict) }
     }
 
-    pub(super) fn blocked_with_detail(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
-        Self { detail: Some(detail), ..Self::blocked(verdict, until) }
+    pub(super) fn blocked_by(verdict: Verdict, until: Option<Time>, blocker: Blocker) -> Self {
+        let detail = Some(blocker.to_string());
+        Self { detail, blocked_by: Some(Box::new(blocker)), ..Self::blocked(verdict, until) }
     }
 
     pub(super) fn and_detail(self, detail: &str) -> Self {
@@ -73,7 +76,15 @@ impl Outcome {
     pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
         let action = rule.and_then(|rule| requested_action(rule, phase));
         let action = action.map(|action| Change::action(&action.change));
-        let context = EpisodeContext { phase, episode: episode.id.clone(), action };
+        let context = EpisodeContext { phase, episode: Some(episode.id.clone()), action };
+        Self { context: Some(context), ..self }
+    }
+
+    /// Adds the `on_firing` action of the rule, which an alert that has not opened yet would request.
+    pub(super) fn for_firing(self, rule: Option<&Rule>) -> Self {
+        let action = rule.and_then(|rule| requested_action(rule, Phase::Firing));
+        let Some(action) = action.map(|action| Change::action(&action.change)) else { return self };
+        let context = EpisodeContext { phase: Phase::Firing, episode: None, action: Some(action) };
         Self { context: Some(context), ..self }
     }
 
@@ -113,10 +124,10 @@ impl<'a> DecisionLog<'a> {
     }
 
     fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>, is_reply: bool) {
-        let Outcome { verdict, detail, until, context, event, shadow } = outcome;
+        let Outcome { verdict, detail, blocked_by, until, context, event, shadow } = outcome;
         let Some(verdict) = verdict else { return };
         let (phase, episode, action) = match context {
-            Some(EpisodeContext { phase, episode, action }) => (Some(phase), Some(episode), action),
+            Some(EpisodeContext { phase, episode, action }) => (Some(phase), episode, action),
             None => (None, None, None),
         };
         let has_event = event.is_some() || shadow.is_some();
@@ -140,6 +151,7 @@ impl<'a> DecisionLog<'a> {
             episode,
             action,
             detail,
+            blocked_by,
             until,
             event,
             shadow,

@@ -7,6 +7,7 @@ use super::outcome::{DecisionLog, Outcome, requested_action};
 use super::step::StepContext;
 use super::visible_state::VisibleState;
 use super::{calm, delivery, guard};
+use crate::domain::blocker::Blocker;
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -133,12 +134,13 @@ fn blocker(
     let rule = step.rule(name)?;
     let action = requested_action(rule, phase)?;
     let episode = visible.own.rules.get(name)?.last_episode()?;
+    let text = |by: Option<Blocker>| by.map(|by| by.to_string()).unwrap_or_default();
     let by_control = guard::blocked_by_control(step, rule, key, &action.change, episode);
-    let by_control = by_control.map(|blocked| blocked.detail.unwrap_or_default());
+    let by_control = by_control.map(|blocked| text(blocked.by));
     let now = step.context.now;
     by_control.or_else(|| {
         let wait = calm::disturbances(step, visible).find(|wait| wait.until > now)?;
-        Some(wait.detail.unwrap_or_default())
+        Some(text(wait.by))
     })
 }
 

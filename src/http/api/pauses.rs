@@ -9,7 +9,7 @@ use super::extract::{self, Id, Query, ops};
 use super::operation::{Operation, ResponseBody, schema_of};
 use crate::http::HttpState;
 use crate::ops::Initiator;
-use crate::ops::api::{InitiatorParams, NewPause, PauseView, Problem};
+use crate::ops::api::{InitiatorParams, ListPausesParams, NewPause, PauseView, Problem};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
@@ -17,10 +17,11 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::GET,
             "/pauses",
             "listPauses",
-            "List active pauses",
+            "List active pauses, or with `ended` those that have ended too",
             ResponseBody::Json(200, schema_of::<Vec<PauseView>>),
             get(list),
-        ),
+        )
+        .query::<ListPausesParams>(),
         Operation::new(
             Method::POST,
             "/pauses",
@@ -42,8 +43,11 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
-    Ok(Json(ops(&shared)?.list_pauses()))
+async fn list(
+    State(shared): State<HttpState>,
+    Query(params): Query<ListPausesParams>,
+) -> Result<Json<Vec<PauseView>>, Problem> {
+    Ok(Json(ops(&shared)?.list_pauses(&params).await?))
 }
 
 async fn create(

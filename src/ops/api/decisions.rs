@@ -22,6 +22,15 @@ pub(crate) struct ListDecisionsParams {
     /// Filter by the fingerprint of an alert.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Filter by the labels of an alert: matchers in Alertmanager's syntax, separated by commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert: Option<String>,
+    /// Filter by source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Filter by action (`scale_out`, `scale_in`, `set_capacity` or `notify`); separate several with commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
     /// Earliest time: RFC 3339, or a duration before now such as 90m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -31,6 +40,9 @@ pub(crate) struct ListDecisionsParams {
     /// Maximum number of results, 1 to 1000. Default 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// Whether the page has `total`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<bool>,
     /// `next` of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -45,6 +57,12 @@ pub(crate) struct DecisionPage<D = DecisionView> {
     /// The cursor of the next page. An empty page may have one too: the number of records scanned per page is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// The number of decisions that the filters select, on all pages; only with `count`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Whether there may be more than `total`: the number of records that are counted is limited.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub total_is_partial: bool,
 }
 
 /// Parameters of `explain`.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
+use crate::domain::blocker::Blocker;
 use crate::domain::phase::Phase;
 use crate::domain::target::PartialTarget;
 use crate::json::lenient;
@@ -48,7 +49,7 @@ pub(crate) struct EpisodePage<E = EpisodeView> {
 /// An episode of a rule and a target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EpisodeView {
-    /// Its id.
+    /// Its id; empty before it opens.
     pub id: String,
     /// The rule; `heartbeat` for the heartbeat of a source.
     pub rule: String,
@@ -59,11 +60,11 @@ pub(crate) struct EpisodeView {
     /// The target's fields, or those that a hold restricts.
     #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
-    /// `firing` while it is open, `resolved` if it has closed and its `on_resolved` action has not ended, or its rule still
+    /// `late` before it opens, while a late firing waits for its resolve; `firing` while it is open, `resolved` if it has closed and its `on_resolved` action has not ended, or its rule still
     /// owes a decrease.
     #[schemars(with = "Phase")]
     pub phase: Word,
-    /// When it opened, RFC 3339.
+    /// When it opened, or will open if it is late, RFC 3339.
     pub opened_at: String,
     /// The number of `on_firing` events emitted.
     pub emissions: u32,
@@ -117,9 +118,18 @@ pub(crate) struct DeferredView {
     /// The verdict that blocks it; absent for a repeat that is not due yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Word>,
+    /// The requested action; absent if the rule has none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Word>,
+    /// What blocks it now, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What blocks it now.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<Blocker>,
     /// When it was requested.
     pub since: String,
-    /// When it is re-evaluated; absent if that depends on something other than time.
+    /// Until when it is blocked as far as that is known now, which can be later than its last decision said; absent if that depends on something other than time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }

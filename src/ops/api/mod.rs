@@ -40,7 +40,7 @@ pub(crate) use events::{DeliveryPage, DeliveryView, EventDeliveriesView, EventVi
 pub(crate) use forgive::{ForgiveDetails, ForgiveRequest, Forgiven, ForgivenEventView};
 pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
 pub(crate) use notifications::{ListNotificationsParams, NotificationBodyView, NotificationPage};
-pub(crate) use pauses::{NewPause, PauseView};
+pub(crate) use pauses::{ListPausesParams, NewPause, PauseView};
 pub(crate) use problem::Problem;
 pub(crate) use reload::ReloadReport;
 pub(crate) use status::{ConfigurationStatus, Status};

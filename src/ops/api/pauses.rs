@@ -8,7 +8,7 @@ use crate::domain::control::Pause;
 use crate::domain::direction::Direction;
 use crate::domain::time::Time;
 
-/// An active pause.
+/// A pause.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PauseView {
     /// Its number, which identifies it when it is ended.
@@ -31,6 +31,12 @@ pub(crate) struct PauseView {
     pub author: String,
     /// The reason, for other operators.
     pub reason: String,
+    /// When it was ended, or its time was over, RFC 3339; only of ended pauses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// Who ended it; absent if its time was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_by: Option<String>,
     /// Only of a new pause: the number of events that were emitted and not delivered yet, and that it covers. Increases
     /// among them wait for its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,10 +57,21 @@ impl From<Pause> for PauseView {
             until: pause.until.map(Time::to_millis_string),
             author: pause.author,
             reason: pause.reason,
+            ended_at: None,
+            ended_by: None,
             undelivered_events: None,
             calls_in_flight: None,
         }
     }
+}
+
+/// Which pauses are listed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListPausesParams {
+    /// Whether ended pauses are listed too, as far as the audit trail has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<bool>,
 }
 
 /// A new pause. An omitted key does not restrict it: without rule, target and direction all actions are paused.

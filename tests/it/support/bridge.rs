@@ -265,6 +265,17 @@ impl Bridge {
         call.await.expect("a call")
     }
 
+    /// The metrics as a scraper gets them that accepts OpenMetrics.
+    pub(crate) async fn openmetrics(&self) -> String {
+        let url = format!("{}/metrics", self.admin_url());
+        let call = tokio::task::spawn_blocking(move || {
+            let accepted = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5";
+            let mut answer = ureq::get(url).header("accept", accepted).call().expect("an answer");
+            answer.body_mut().read_to_string().expect("text")
+        });
+        call.await.expect("a call")
+    }
+
     /// The JSON body of a GET; panics if the status is not 200.
     pub(crate) async fn get_json(&self, path: &str) -> Value {
         let (status, answer) = self.api("GET", path, None).await;
@@ -299,6 +310,7 @@ impl Bridge {
             .args(words)
             .env("SCALEBRIDGE_URL", self.admin_url())
             .env("USER", "ops")
+            .env_remove("COLUMNS")
             .current_dir(self.dir())
             .output()
             .expect("the program");
