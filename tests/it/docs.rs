@@ -66,7 +66,7 @@ fn run_command(words: &str, bridge: Option<&Bridge>) {
     }
     // The files of `my/` are in the README itself.
     let example = tempfile::tempdir().expect("a directory");
-    for name in ["scalebridge.yaml", "rules.yaml"] {
+    for name in ["scalebridge.yaml", "rules.yaml", "alertmanager.yml"] {
         fs::write(example.path().join(name), yaml_block(&read("README.md"), name)).expect("a file");
     }
     let command = command.replace("my/", &format!("{}/", example.path().display()));
