@@ -198,7 +198,7 @@ async fn a_scale_in_waits_for_a_late_firing_and_is_withdrawn_when_it_opens(relea
         events.iter().filter(|event| event["data"]["target"]["name"] == "firing").collect();
     assert_eq!((&events[1]["data"]["action"], events.len()), (&json!("scale_in"), 2));
     assert_eq!(events[1]["data"]["reverts"], json!([events[0]["id"]]));
-    assert_eq!(events[1]["data"]["episode"], events[0]["data"]["episode"]);
+    assert_eq!(events[1]["data"]["episode"]["id"], events[0]["data"]["episode"]["id"]);
 }
 
 /// The scale-in waits beyond its window for the late firing, which opens and withdraws it.
