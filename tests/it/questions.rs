@@ -73,9 +73,10 @@ fn placeholders(bridge: &Bridge, text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn why_did_it_not_scale_out() {
     let bridge = busy_bridge().await;
-    insta::assert_snapshot!(shown(&bridge, &["decisions", "--target", "*/others", "--since", "1h"]), @r"
+    insta::assert_snapshot!(shown(&bridge, &["decisions", "--target", "others", "--since", "1h"]), @r"
     TIME  held             scale_out  unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/others  KubePodsPending from prod-eu  held by rule deploy-freeze, until its alert resolves
     TIME  no_action        deploy-freeze  hold on name=others  DeployInProgress from prod-eu  the hold begins
+    `others` (`*/others`) covers 1 target: eks/nodegroup/-/eu-west-1/prod-eu/-/others
     ");
 }
 
