@@ -11,7 +11,7 @@ mod lenient;
 mod object;
 
 #[cfg(feature = "server")]
-pub(crate) use lenient::lenient;
+pub(crate) use lenient::{informative, lenient};
 #[cfg(feature = "server")]
 pub(crate) use object::Object;
 

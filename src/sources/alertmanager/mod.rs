@@ -15,7 +15,7 @@ use crate::domain::notification::{
     Alert, Envelope, InvalidAlert, MAX_ALERT_BYTES, MAX_ALERTS, MAX_FINGERPRINT_BYTES, Notification, Status,
 };
 use crate::domain::time::Time;
-use crate::json::Object;
+use crate::json::{Object, informative};
 
 /// `A` is the representation of an alert: its fields, or its JSON.
 #[derive(Deserialize)]
@@ -23,11 +23,13 @@ use crate::json::Object;
 struct Body<A> {
     version: String,
     alerts: Vec<A>,
+    #[serde(default, deserialize_with = "informative")]
     receiver: Option<String>,
+    #[serde(default, deserialize_with = "informative")]
     group_key: Option<String>,
-    #[serde(rename = "externalURL")]
+    #[serde(default, rename = "externalURL", deserialize_with = "informative")]
     external_url: Option<String>,
-    #[serde(rename = "notification_reason")]
+    #[serde(default, rename = "notification_reason", deserialize_with = "informative")]
     reason: Option<String>,
     #[serde(default)]
     truncated_alerts: Option<u64>,
@@ -284,6 +286,15 @@ mod tests {
         for text in ["[]", "null", "7", r#"["4",[],null,null,null,null,null]"#] {
             assert!(rejected(text).contains("expected a JSON object"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_field_that_only_informs_may_have_any_type() {
+        let body = r#"{ "version": "4", "alerts": [], "receiver": 5, "groupKey": ["a"], "externalURL": null,
+            "notification_reason": { "code": 1 } }"#;
+        let envelope = parse(body.as_bytes()).unwrap().envelope;
+        assert_eq!([envelope.receiver, envelope.group_key, envelope.external_url], ["", "", ""]);
+        assert_eq!(envelope.reason, None);
     }
 
     #[test]
