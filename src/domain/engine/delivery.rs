@@ -301,6 +301,27 @@ fn on_other_ended(
     }
 }
 
+/// An episode has closed: what of it is older than its limits at all acting destinations, and was renewed because the
+/// episode was open, is given up.
+pub(super) fn end_renewals(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &TargetState,
+    rule: &Name,
+    episode: &Episode,
+) {
+    let now = step.context.now;
+    let limit = step.rule(rule).map(|rule| rule.max_age.min(rule.expires_after));
+    let is_renewed = |emission: &&Emission| {
+        let is_over = limit.is_none_or(|limit| emission.emitted_at.after(limit) <= now);
+        let is_pending = emission.outcome == EmissionOutcome::Pending && !emission.decreases;
+        is_over && is_pending && emission.rule == *rule && belongs_to(emission, episode)
+    };
+    for emission in state.emissions.iter().filter(is_renewed) {
+        step.change_delivery(key, &emission.id, DeliveryChangeKind::EndRenewal);
+    }
+}
+
 /// The open episode whose `on_firing` event this is.
 fn unanswered<'a>(
     step: &StepContext<'a>,

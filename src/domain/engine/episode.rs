@@ -298,6 +298,7 @@ fn close(
     let rule_state = acting.own.rules.get_or_default(name);
     let Some(mut episode) = rule_state.episode.take() else { return };
     end_firing_action(step, acting, rule, &mut episode, log);
+    delivery::end_renewals(step, acting.key, acting.own, name, &episode);
     let was_need = rule.is_none_or(|rule| {
         let firing = rule.on_firing.as_ref();
         firing.is_some_and(|firing| firing.action.change.increases_capacity()) && episode.emissions > 0

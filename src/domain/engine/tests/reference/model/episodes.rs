@@ -179,6 +179,7 @@ impl Model {
         self.changed = true;
         self.withdraw(rule, Phase::Firing, Verdict::Withdrawn);
         self.end_firing_decreases(rule);
+        self.end_renewals(rule, open);
         if self.config.rules[rule].is_hold() {
             if expired {
                 self.restart_held_windows();

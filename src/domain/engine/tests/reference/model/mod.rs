@@ -114,8 +114,8 @@ impl Model {
             self.expire_debts();
             self.cancel_decreases();
             self.end_stale_deliveries();
-            self.renew_withheld();
             self.call_destination();
+            self.renew_withheld();
             self.keep_one_decrease();
             self.decide();
             if !self.changed {
