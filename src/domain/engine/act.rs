@@ -208,6 +208,7 @@ fn schedule_repeat(
     let repeats = emissions < max_emissions.get() && firing.action.cooldown > Duration::ZERO;
     repeats.then(|| Deferred {
         is_repeat: true,
+        stable_since: Some(step.context.now),
         alerts: Vec::new(),
         ..new_request(&firing.action.change, next, request.trigger)
     })
@@ -217,6 +218,7 @@ fn schedule_repeat(
 pub(super) fn new_request(change: &Change, requested_at: Time, trigger: Arc<Trigger>) -> Deferred {
     Deferred {
         requested_at,
+        stable_since: None,
         recheck_at: Some(requested_at),
         limited_direction: None,
         decreases: change.decreases_capacity(),

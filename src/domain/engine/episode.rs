@@ -263,6 +263,7 @@ fn request_firing(
     let request = new_request(change, step.context.now, trigger.clone());
     episode.deferred = Some(Deferred {
         requested_at: kept.map_or(request.requested_at, |previous| previous.requested_at),
+        stable_since: kept.and_then(|previous| previous.stable_since),
         recheck_at: kept.and_then(Deferred::slot).map_or(request.recheck_at, |slot| Some(slot.at)),
         limited_direction: kept.and_then(|previous| previous.limited_direction),
         is_retry: kept.is_some_and(|previous| previous.is_retry),

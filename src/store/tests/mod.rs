@@ -394,6 +394,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     };
     let deferred = Deferred {
         requested_at: Time::from_nanos(0),
+        stable_since: None,
         recheck_at: None,
         limited_direction: None,
         decreases: closing,

@@ -122,10 +122,20 @@ impl Model {
             Some(d) if !grew && !d.stands => self.withdraw(rule, Phase::Firing, Verdict::Withdrawn),
             Some(_) => (),
             None if grew => self.defer(rule, Phase::Firing, open, false),
-            None if self.repeat_due_at(rule, open).is_some_and(|t| t <= self.now) => {
-                self.defer(rule, Phase::Firing, open, true);
-            }
-            None => (),
+            None => self.request_repeat(rule, open),
+        }
+    }
+
+    /// Its window runs beside the cooldown, from the last emission: "once for each cooldown".
+    fn request_repeat(&mut self, rule: RuleId, open: EpisodeId) {
+        if self.repeat_due_at(rule, open).is_none_or(|t| t > self.now) {
+            return;
+        }
+        let last = self.ledger.iter().rfind(|e| e.episode == open && e.phase == Phase::Firing);
+        let Some(emitted_at) = last.map(|e| e.emitted_at) else { return };
+        self.defer(rule, Phase::Firing, open, true);
+        if let Some(d) = &mut self.rules[rule].deferred[Phase::Firing as usize] {
+            d.anchor = emitted_at;
         }
     }
 
