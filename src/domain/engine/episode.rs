@@ -150,8 +150,7 @@ fn open(
     replies: &mut Replies,
 ) {
     let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-    let late = opened.iter().filter(|opened| opened.was_late).count();
-    let continued = end_closed_action(step, acting, rule, late > 0, log);
+    let continued = end_closed_action(step, acting, rule, &opened, log);
     let known_since = acting.own.known_since;
     let rule_state = acting.own.rules.get_or_default(&rule.name);
     // `retention.owed` counts from the close of this episode.
@@ -159,6 +158,11 @@ fn open(
     let most_open = rule_state.episode.as_ref().map_or(0, |it| it.most_open as usize);
     let had_grown = rule_state.episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);
     let is_continued = continued.is_some() && rule_state.episode.is_none();
+    let opened_at = rule_state.episode.as_ref().map(|episode| episode.opened_at);
+    let joining = opened_at.map_or(0, |at| {
+        opened.iter().filter(|opened| opened.was_late && !was_in_episode(acting, &opened.occurrence.alert, at)).count()
+    });
+    let rule_state = acting.own.rules.get_or_default(&rule.name);
     if rule_state.episode.is_none() {
         rule_state.episode = continued;
     }
@@ -166,9 +170,9 @@ fn open(
     let opening = Opening { opened, known_since, expired_episode };
     let (episode, is_new) =
         open_occurrences(step.context, acting.key, &mut rule_state.episode, &rule.name, opening);
-    if !is_new && !is_continued && episode.emissions > 0 {
-        // Late firings join the episode without growth.
-        episode.most_open = episode.most_open.saturating_add(u32::try_from(late).unwrap_or(u32::MAX));
+    if episode.emissions > 0 {
+        // Late firings of other episodes join this one without growth.
+        episode.most_open = episode.most_open.saturating_add(u32::try_from(joining).unwrap_or(u32::MAX));
     }
     let outcome = request_firing(step, rule, episode, is_new || is_continued, had_grown, &alerts, cause, log);
     match outcome {
@@ -177,17 +181,26 @@ fn open(
     }
 }
 
+/// Whether the last occurrence of an alert was in the episode that opened at this time.
+fn was_in_episode(acting: &Acting<'_>, alert: &AlertKey, opened_at: Time) -> bool {
+    let target = acting.active.unwrap_or(acting.own);
+    target.last_resolve(alert).is_some_and(|last| last.was_in_episode_of(opened_at))
+}
+
 /// An opening of the rule ends the `on_resolved` action of its closed episode. Returns the episode if a late firing
 /// continues it.
 fn end_closed_action(
     step: &mut StepContext<'_>,
     acting: &mut Acting<'_>,
     rule: &Rule,
-    has_late: bool,
+    opened: &AlertMap<Opened>,
     log: &mut DecisionLog<'_>,
 ) -> Option<Box<Episode>> {
     let rule_state = acting.own.rules.get_or_default(&rule.name);
     let ClosedEpisode { episode, deferred, emitted, .. } = *rule_state.closed.take()?;
+    let goes_on = opened.iter().any(|opened| {
+        opened.was_late && was_in_episode(acting, &opened.occurrence.alert, episode.opened_at)
+    });
     if let Some(deferred) = deferred {
         step.release_slot(&deferred);
         let outcome = Outcome::with_detail(Verdict::Withdrawn, "an alert of the rule opened on the target");
@@ -201,7 +214,7 @@ fn end_closed_action(
             return None;
         }
     }
-    Some(episode).filter(|episode| has_late && !episode.expired)
+    Some(episode).filter(|episode| goes_on && !episode.expired)
 }
 
 /// An unconfirmed decrease is not called again. Returns whether it counts as delivered, since the outcome of a call is
