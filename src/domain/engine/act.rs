@@ -155,6 +155,7 @@ fn record(
         outcome: if is_shadow { EmissionOutcome::Delivered(now) } else { EmissionOutcome::Pending },
         is_pending_elsewhere: false,
         is_suspended: false,
+        is_withheld: false,
     };
     state.emissions.push(emission.clone());
     let emitted = (change.decreases_capacity() && !is_shadow).then(|| EmittedDecrease {
@@ -193,14 +194,14 @@ fn record_firing(
     if emitted.is_some() {
         episode.emitted = emitted;
     }
-    episode.deferred = schedule_repeat(firing, episode.emissions, request, step);
+    episode.deferred = schedule_repeat(firing, episode.emissions, request.trigger, step);
 }
 
 /// Schedules the next repetition of `repeat: while_firing`, after the cooldown.
-fn schedule_repeat(
+pub(super) fn schedule_repeat(
     firing: &FiringAction,
     emissions: u32,
-    request: Deferred,
+    trigger: Arc<Trigger>,
     step: &StepContext<'_>,
 ) -> Option<Deferred> {
     let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
@@ -210,7 +211,7 @@ fn schedule_repeat(
         is_repeat: true,
         stable_since: Some(step.context.now),
         alerts: Vec::new(),
-        ..new_request(&firing.action.change, next, request.trigger)
+        ..new_request(&firing.action.change, next, trigger)
     })
 }
 

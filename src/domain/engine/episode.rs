@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::act::new_request;
+use super::act::{new_request, schedule_repeat};
 use super::deferred::{
     self, Acting, NO_LONGER_GROWN, Pass, RULE_REMOVED, Replies, has_need, missing_evidence,
 };
@@ -160,7 +160,10 @@ fn open(
     let is_continued = continued.is_some() && rule_state.episode.is_none();
     let opened_at = rule_state.episode.as_ref().map(|episode| episode.opened_at);
     let joining = opened_at.map_or(0, |at| {
-        opened.iter().filter(|opened| opened.was_late && !was_in_episode(acting, &opened.occurrence.alert, at)).count()
+        opened
+            .iter()
+            .filter(|opened| opened.was_late && !was_in_episode(acting, &opened.occurrence.alert, at))
+            .count()
     });
     let rule_state = acting.own.rules.get_or_default(&rule.name);
     if rule_state.episode.is_none() {
@@ -176,8 +179,20 @@ fn open(
     }
     let outcome = request_firing(step, rule, episode, is_new || is_continued, had_grown, &alerts, cause, log);
     match outcome {
-        Some(outcome) => log.reply(outcome.for_episode(Phase::Firing, episode, Some(rule)), alerts),
+        Some(outcome) => {
+            if is_continued && rule.mode != Mode::Disabled && !has_need(episode) {
+                repeat_again(step, rule, episode, cause);
+            }
+            log.reply(outcome.for_episode(Phase::Firing, episode, Some(rule)), alerts);
+        }
         None => replies.add(&rule.name, Phase::Firing, alerts),
+    }
+}
+
+/// An episode goes on that has nothing to emit now: `while_firing` acts again after its cooldown.
+fn repeat_again(step: &StepContext<'_>, rule: &Rule, episode: &mut Episode, cause: &ChangeCause) {
+    if let (Some(firing), Some(trigger)) = (&rule.on_firing, &cause.trigger) {
+        episode.deferred = schedule_repeat(firing, episode.emissions, trigger.clone(), step);
     }
 }
 
@@ -198,9 +213,9 @@ fn end_closed_action(
 ) -> Option<Box<Episode>> {
     let rule_state = acting.own.rules.get_or_default(&rule.name);
     let ClosedEpisode { episode, deferred, emitted, .. } = *rule_state.closed.take()?;
-    let goes_on = opened.iter().any(|opened| {
-        opened.was_late && was_in_episode(acting, &opened.occurrence.alert, episode.opened_at)
-    });
+    let goes_on = opened
+        .iter()
+        .any(|opened| opened.was_late && was_in_episode(acting, &opened.occurrence.alert, episode.opened_at));
     if let Some(deferred) = deferred {
         step.release_slot(&deferred);
         let outcome = Outcome::with_detail(Verdict::Withdrawn, "an alert of the rule opened on the target");
@@ -312,7 +327,7 @@ fn close(
     let rule_state = acting.own.rules.get_or_default(name);
     let Some(mut episode) = rule_state.episode.take() else { return };
     end_firing_action(step, acting, rule, &mut episode, log);
-    delivery::end_renewals(step, acting.key, acting.own, name, &episode);
+    delivery::end_renewals(step, acting.key, acting.own, name, &mut episode);
     let was_need = rule.is_none_or(|rule| {
         let firing = rule.on_firing.as_ref();
         firing.is_some_and(|firing| firing.action.change.increases_capacity()) && episode.emissions > 0

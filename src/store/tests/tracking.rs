@@ -23,6 +23,7 @@ pub(super) fn tracking(events: &[&str]) -> TargetState {
         outcome: EmissionOutcome::Pending,
         is_pending_elsewhere: false,
         is_suspended: false,
+        is_withheld: false,
     };
     TargetState { emissions: events.iter().map(emission).collect(), ..TargetState::default() }
 }

@@ -61,10 +61,9 @@ impl LaneChange {
         match *self {
             Self::Settle(seq, Outcome::Delivered, at) => (seq, Effect::Arrived(at)),
             Self::Settle(seq, outcome, _) if outcome.is_final() => (seq, Effect::NotDelivered),
-            Self::Settle(seq, ..)
-            | Self::Resume(seq, _)
-            | Self::EndRenewal(seq, _)
-            | Self::Called(seq) => (seq, Effect::Unsettled),
+            Self::Settle(seq, ..) | Self::Resume(seq, _) | Self::EndRenewal(seq, _) | Self::Called(seq) => {
+                (seq, Effect::Unsettled)
+            }
             Self::Redrive(PendingRetry { seq, .. }) => (seq, Effect::Unsettled),
             Self::Cancel(seq) => (seq, Effect::Cancelled),
             Self::Suspend(PendingRetry { seq, .. }) => (seq, Effect::Suspended),

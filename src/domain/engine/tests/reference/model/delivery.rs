@@ -228,7 +228,10 @@ impl Model {
     pub(crate) fn end_renewals(&mut self, rule: RuleId, episode: EpisodeId) {
         let expires_after = self.config.rules[rule].expires_after;
         let unanswered = |e: &&mut Event| {
-            e.episode == episode && e.phase == Phase::Firing && !e.effects.decreases && e.fate == Fate::Pending
+            e.episode == episode
+                && e.phase == Phase::Firing
+                && !e.effects.decreases
+                && e.fate == Fate::Pending
         };
         for event in self.ledger.iter_mut().filter(unanswered) {
             (event.age_from, event.expires_at) = (event.emitted_at, event.emitted_at + expires_after);

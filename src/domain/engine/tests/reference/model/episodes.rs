@@ -25,6 +25,7 @@ impl Model {
                     expired: false,
                     needed: false,
                     closed_at: None,
+                    reopened_at: None,
                 });
                 self.episodes.len() - 1
             }
@@ -56,7 +57,7 @@ impl Model {
                 && (e.is_outstanding() || e.counts_as_delivered().is_some())
         };
         let anything = self.ledger.iter().any(alive);
-        self.episodes[episode].closed_at = None;
+        (self.episodes[episode].closed_at, self.episodes[episode].reopened_at) = (None, Some(self.now));
         // "nothing is emitted unless it grew, or nothing of it was delivered or is being tried"
         if !anything {
             self.episodes[episode].growth_mark = 0;
@@ -135,7 +136,7 @@ impl Model {
         let Some(emitted_at) = last.map(|e| e.emitted_at) else { return };
         self.defer(rule, Phase::Firing, open, true);
         if let Some(d) = &mut self.rules[rule].deferred[Phase::Firing as usize] {
-            d.anchor = emitted_at;
+            d.anchor = self.episodes[open].reopened_at.unwrap_or(emitted_at).max(emitted_at);
         }
     }
 
@@ -171,7 +172,9 @@ impl Model {
         let count = self.ledger.iter().filter(emitted).count();
         let cooldown = self.config.rules[rule].cooldown[Phase::Firing as usize];
         let is_over = matches!(last.fate, Fate::Abandoned(_) | Fate::Superseded(_) | Fate::Withdrawn(_));
-        (count < max_emissions && !is_over).then_some(last.emitted_at + cooldown)
+        // An episode that goes on emits nothing at that moment.
+        let since = self.episodes[open].reopened_at.map_or(last.emitted_at, |at| at.max(last.emitted_at));
+        (count < max_emissions && !is_over).then_some(since + cooldown)
     }
 
     pub(crate) fn repeats_due(&self, due: &mut Vec<Time>) {

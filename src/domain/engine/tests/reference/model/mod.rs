@@ -112,6 +112,7 @@ impl Model {
             self.expire_silent();
             self.conclude_episodes();
             self.expire_debts();
+            self.forget_ends();
             self.cancel_decreases();
             self.end_stale_deliveries();
             self.call_destination();
