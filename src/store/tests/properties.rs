@@ -59,8 +59,9 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let outcome =
         [Outcome::RetryNow, Outcome::RetryLater, Outcome::Dead, Outcome::Expired, Outcome::Delivered];
     let outcome = [&outcome[..], &[Outcome::Delivered]].concat();
-    use DeliveryChangeKind::{Cancel, Renew, Replace, Resume, Suspend};
-    let kinds = vec![Cancel, Suspend, Suspend, Resume, Resume, Renew { expires_after: HOUR }, Replace];
+    use DeliveryChangeKind::{Cancel, EndRenewal, Renew, Replace, Resume, Suspend};
+    let kinds =
+        vec![Cancel, Suspend, Suspend, Resume, Resume, Renew { expires_after: HOUR }, EndRenewal, Replace];
     let change =
         (0..40_usize, prop::sample::select(kinds)).prop_map(|(at, kind)| Operation::Change(at, kind)).boxed();
     let emit = (0..3_usize, kind, any::<bool>())

@@ -250,6 +250,36 @@ fn the_event_of_a_closed_episode_is_not_renewed_and_nothing_is_owed_for_it() {
 }
 
 #[test]
+fn the_renewal_of_an_unanswered_event_ends_when_its_episode_closes() {
+    for (closed_at, is_over) in [(3599, false), (3600, true), (9000, true)] {
+        let mut world = guarded(0, 0, 0).world();
+        let first = event_of(&world.post(0, vec![firing("a", -10)]));
+        world.set_delivery(&first, EventDelivery::pending());
+        world.wait(3599);
+        let closed = world.post(closed_at, vec![resolved("a", -10, closed_at - 5)]);
+        assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), None), "its worker gives it up");
+        let ended = (first.id.clone(), DeliveryChangeKind::EndRenewal);
+        assert_eq!(world.changes(), Vec::from_iter(Some(ended).filter(|_| is_over)), "{closed_at}");
+        world.set_delivery(&first, given_up(GiveUp::Expired));
+        assert_eq!(summary(&world.wait(closed_at + 1)), "withdrawn×1", "nothing is owed for it");
+        assert_eq!(world.changes(), []);
+    }
+}
+
+#[test]
+fn a_close_ends_no_renewal_of_a_delivered_event_or_of_another_rule() {
+    let mut world = with_a_second_rule(guarded(0, 0, 0));
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::delivered(at(1)));
+    let other = event_of(&world.post(10, vec![slow(true, 0, 0)]));
+    world.set_delivery(&other, EventDelivery::pending());
+    world.post(9000, vec![resolved("a", -10, 8990)]);
+    assert_eq!(world.changes(), []);
+    world.post(9100, vec![slow(false, 0, 9090)]);
+    assert_eq!(world.changes(), [(other.id, DeliveryChangeKind::EndRenewal)]);
+}
+
+#[test]
 fn a_decrease_that_was_given_up_because_of_its_age_waits_for_its_destination() {
     let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
     let again = world.wait(400);

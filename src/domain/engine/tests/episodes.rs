@@ -185,6 +185,30 @@ fn a_late_firing_without_a_resolve_opens_when_its_window_is_over() {
 }
 
 #[test]
+fn a_late_firing_continues_only_the_episode_that_its_occurrence_was_in() {
+    for (alert, expected) in [("a", vec![]), ("b", vec![390])] {
+        let mut world = guarded(0, 0, 60).world();
+        world.post(0, vec![firing("a", -10)]);
+        world.post(10, vec![resolved("b", -10, 5)]);
+        world.post(20, vec![resolved("a", -10, 15)]);
+        world.post(30, vec![firing(alert, -10)]);
+        let emitted: Vec<i64> = (30..400).filter(|at| !events(&world.wait(*at)).is_empty()).collect();
+        assert_eq!(emitted, expected, "{alert}");
+    }
+}
+
+#[test]
+fn a_late_firing_that_returns_to_its_open_episode_is_growth() {
+    let mut world = guarded(1, 0, 60).world();
+    world.post(0, vec![firing("a", -10)]);
+    world.post(10, vec![firing("a", -10), firing("b", 5)]);
+    world.post(20, vec![resolved("b", 5, 15)]);
+    world.post(30, vec![firing("b", 5)]);
+    assert_eq!(summary(&world.wait(60)), "withdrawn×1");
+    assert_eq!(summary(&world.wait(390)), "emitted×1 scale_out +2");
+}
+
+#[test]
 fn an_alert_that_fires_anew_after_its_end_is_not_late() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);

@@ -261,6 +261,24 @@ fn while_firing_acts_once_for_each_cooldown_by_its_own_clock() {
 }
 
 #[test]
+fn the_window_of_a_repeated_decrease_starts_with_the_emission_before_it() {
+    for (window, expected) in [(3, [180, 480, 780]), (5, [300, 600, 900]), (10, [600, 1200, 1800])] {
+        let action = Action {
+            change: Change::ScaleIn(by(1)),
+            cooldown: 5 * MINUTE,
+            stabilization_window: window * MINUTE,
+        };
+        let repeat = Repeat::WhileFiring { max_emissions: NonZeroU32::new(3).unwrap() };
+        let on_firing = Some(FiringAction { action, repeat });
+        let mut world = Setup { on_firing, on_resolved: None, ..guarded(0, 0, 0) }.world();
+        world.post(0, vec![firing("a", -10)]);
+        let emits = |seconds: &i64| !events(&world.wait(*seconds)).is_empty();
+        let emitted: Vec<i64> = (0..3600).filter(emits).collect();
+        assert_eq!(emitted, expected, "a window of {window} minutes");
+    }
+}
+
+#[test]
 fn while_firing_ends_with_its_episode() {
     let mut world = while_firing(5);
     world.post(0, vec![firing("a", 0)]);

@@ -64,8 +64,8 @@ fn configs() -> impl Strategy<Value = Config> {
     })
 }
 
-fn run(config: &Config, history: Vec<(Time, Action)>, compares: bool) -> String {
-    let mut violations = Violations::new(compares);
+fn run(config: &Config, history: Vec<(Time, Action)>) -> String {
+    let mut violations = Violations::default();
     let mut world = World::new(config);
     for (step, action) in history {
         let before = world.clone();
@@ -99,8 +99,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_histories_have_the_properties(config in configs(), history in histories()) {
-        let list = run(&config, history, false);
+    fn random_histories_have_the_properties_and_lead_both_to_the_same(
+        config in configs(),
+        history in histories(),
+    ) {
+        let list = run(&config, history);
         prop_assert!(list.is_empty(), "{list}");
     }
 

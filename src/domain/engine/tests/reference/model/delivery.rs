@@ -224,6 +224,20 @@ impl Model {
         }
     }
 
+    /// "It becomes a dead letter when its episode closes": what is not too old yet is tried until then.
+    pub(crate) fn end_renewals(&mut self, rule: RuleId, episode: EpisodeId) {
+        let expires_after = self.config.rules[rule].expires_after;
+        let unanswered = |e: &&mut Event| {
+            e.episode == episode
+                && e.phase == Phase::Firing
+                && !e.effects.decreases
+                && e.fate == Fate::Pending
+        };
+        for event in self.ledger.iter_mut().filter(unanswered) {
+            (event.age_from, event.expires_at) = (event.emitted_at, event.emitted_at + expires_after);
+        }
+    }
+
     fn give_up(&mut self, no: EventNo) {
         let now = self.now;
         let event = &mut self.ledger[no];

@@ -169,7 +169,7 @@ impl Model {
         let state = self.state(alert.fingerprint);
         if let Some(late) = state.late.take_if(|late| ends_at >= late.copy.starts_at) {
             state.last_end = Some(ends_at.max(last_end.unwrap_or(ends_at)));
-            state.end_heard_at = now;
+            (state.end_heard_at, state.ever_open) = (now, true);
             self.ended.push(DoubtEnd {
                 at: now,
                 rules: late.copy.rules.clone(),
@@ -206,6 +206,15 @@ impl Model {
         state.last_end.filter(|_| fresh || is_kept)
     }
 
+    /// What is forgotten is not remembered when something is owed later.
+    pub(crate) fn forget_ends(&mut self) {
+        let fingerprints: Vec<Fingerprint> = self.alerts.keys().copied().collect();
+        for fingerprint in fingerprints {
+            let kept = self.remembered_end(fingerprint);
+            self.state(fingerprint).last_end = kept;
+        }
+    }
+
     /// Absence is no evidence: what is not heard of for `occurrence_ttl` expires.
     pub(crate) fn expire_silent(&mut self) {
         let (now, ttl) = (self.now, self.config.occurrence_ttl);
@@ -228,6 +237,7 @@ impl Model {
     pub(crate) fn occurrences_due(&self, due: &mut Vec<Time>) {
         let ttl = self.config.occurrence_ttl;
         for state in self.alerts.values() {
+            due.extend(state.last_end.map(|_| state.end_heard_at + self.config.retention_closed));
             due.extend(state.late.as_ref().map(|l| l.opens_at));
             due.extend(state.open.as_ref().map(|o| o.last_heard + ttl));
             due.extend(state.invalid.as_ref().map(|i| i.last_heard + ttl));
