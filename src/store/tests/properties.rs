@@ -131,7 +131,9 @@ impl Expected {
         self.claimed.remove(&seq);
         let last = self.last_try.remove(&seq);
         match outcome {
-            Outcome::RetryNow | Outcome::RetryLater if !last => {
+            // What was cancelled meanwhile is not tried again, and is no dead letter.
+            _ if last => {}
+            Outcome::RetryNow | Outcome::RetryLater => {
                 self.retried.insert(seq);
                 // What was suspended meanwhile stands aside instead.
                 if matches!(outcome, Outcome::RetryLater) && !self.suspended.contains(&seq) {
@@ -139,7 +141,6 @@ impl Expected {
                 }
                 return;
             }
-            Outcome::RetryNow | Outcome::RetryLater => {}
             Outcome::Delivered => {}
             Outcome::Dead => drop(self.dead.insert(seq)),
             Outcome::Expired => drop((self.dead.insert(seq), self.expired.insert(seq))),
