@@ -259,6 +259,9 @@ pub(super) fn defer_again(
     };
     let Some(rule_state) = state.rules.get_mut(rule) else { return };
     drop(rule_state.take_emitted_decrease());
+    if let Some(episode) = rule_state.episode.as_mut().filter(|_| is_retry) {
+        episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
+    }
     let (next, replaced) = match rule_state.take_deferred(phase) {
         None => (request, None),
         // A repetition is scheduled anew by the next emission.

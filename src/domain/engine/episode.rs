@@ -51,10 +51,16 @@ pub(super) fn evaluate_all(
         decisions.extend(apply_delta(step, &mut acting, &name, delta, &mut replies));
     }
     decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Increases));
+    let mut taken_back = Vec::new();
     for name in opened.iter().filter(|name| has_increased(step, acting.own, name)).collect::<Vec<_>>() {
-        decisions.extend(unconfirmed::supersede(step, &mut acting, name));
+        taken_back.extend(unconfirmed::supersede(step, &mut acting, name));
     }
-    decisions.extend(unconfirmed::recheck(step, &mut acting));
+    taken_back.extend(unconfirmed::recheck(step, &mut acting));
+    if !taken_back.is_empty() {
+        decisions.extend(taken_back);
+        // What is not called any more blocks no increase any more.
+        decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Increases));
+    }
     decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Decreases));
     acting.own.rules.retain(|_, rule_state| !rule_state.is_empty());
     decisions
@@ -399,7 +405,9 @@ fn end_firing_action(
         let detail = format!("the episode has closed before event {} was confirmed", emitted.event);
         let outcome = Outcome::with_detail(Verdict::Superseded, &detail);
         log.record(outcome.for_episode(Phase::Firing, episode, rule), emitted.request.alerts);
-        end_unconfirmed(step, acting, &emitted.event);
+        if !end_unconfirmed(step, acting, &emitted.event) {
+            episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
+        }
     }
 }
 

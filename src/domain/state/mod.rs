@@ -100,7 +100,7 @@ impl TargetState {
         self.emissions.retain(|emission| emission.prune_at().is_none_or(|at| at > now));
         let emissions = &self.emissions;
         self.rules.retain(|name, rule| {
-            rule.prune(now, has_dead_letter(emissions, name));
+            rule.prune(now, owes || has_dead_letter(emissions, name));
             !rule.is_empty()
         });
         let is_quiet = self.rules.is_empty() && !owes;
@@ -118,8 +118,10 @@ impl TargetState {
             self.last_resolves.iter().filter(|ended| !(owes && ended.was_open)).map(|ended| ended.until);
         let is_quiet = self.rules.is_empty() && !owes;
         let calm = self.calm.iter().map(|calm| calm.until).filter(|_| is_quiet);
-        let rules =
-            self.rules.iter().flat_map(|(name, rule)| rule.times(has_dead_letter(&self.emissions, name)));
+        let rules = self
+            .rules
+            .iter()
+            .flat_map(|(name, rule)| rule.times(owes || has_dead_letter(&self.emissions, name)));
         rules
             .chain(ended)
             .chain(calm)

@@ -279,6 +279,18 @@ fn the_window_of_a_repeated_decrease_starts_with_the_emission_before_it() {
 }
 
 #[test]
+fn while_firing_acts_again_one_cooldown_after_a_late_firing_has_made_the_episode_go_on() {
+    let mut world = while_firing(3);
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 50)]);
+    world.post(70, vec![firing("a", 0)]);
+    assert_eq!(summary(&world.wait(430)), "withdrawn×1, no_action×1");
+    assert_eq!(summary(&world.wait(729)), "");
+    let second = event_of(&world.wait(730));
+    assert_eq!((second.action, second.episode.emission), ("scale_out", 2));
+}
+
+#[test]
 fn while_firing_ends_with_its_episode() {
     let mut world = while_firing(5);
     world.post(0, vec![firing("a", 0)]);
@@ -297,7 +309,7 @@ fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
 }
 
 /// The world of `setup` with another rule, named `second`, for `alertname = Slow`. `change` adapts it.
-fn with_another_rule(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
+pub(super) fn with_another_rule(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
     let mut world = with_a_second_rule(setup);
     let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
     other.name = name(second);
@@ -313,6 +325,17 @@ fn fires(change: Change, window: Duration) -> Option<FiringAction> {
 
 fn to(to: u32) -> Change {
     Change::SetCapacity { to, allow_decrease: true }
+}
+
+#[test]
+fn an_increase_does_not_wait_for_what_its_opening_has_superseded() {
+    let mut setup = Setup { on_firing: fires(to(4), Duration::ZERO), on_resolved: None, ..Setup::default() };
+    setup.on_firing.iter_mut().for_each(|firing| firing.action.cooldown = 5 * MINUTE);
+    let mut world = with_a_second_rule(setup);
+    let first = event_of(&world.post(0, vec![firing("a", 0)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    let opened = world.post(60, vec![slow(true, 55, 0)]);
+    assert_eq!(summary(&opened), "cooling_down×1, superseded×1, emitted×1 scale_out +2, outranked×1");
 }
 
 #[test]
