@@ -38,8 +38,14 @@ impl Model {
 
     /// A late firing continues its episode while that episode's decrease was not delivered,
     /// and where the rule's `on_resolved` does not decrease. A call of unknown outcome is
-    /// superseded by this opening, and so counts as delivered.
-    fn goes_on(&self, rule: RuleId, episode: EpisodeId) -> bool {
+    /// superseded by this opening, and so counts as delivered. Of an earlier episode than the rule's last one, or of one
+    /// that has emitted nothing, nothing is known any more.
+    pub(crate) fn goes_on(&self, rule: RuleId, episode: EpisodeId) -> bool {
+        let is_last = self.episodes.iter().rposition(|e| e.rule == rule) == Some(episode);
+        let has_emitted = self.ledger.iter().any(|e| e.episode == episode && e.phase == Phase::Firing);
+        if !is_last || !has_emitted || self.episodes[episode].expired {
+            return false;
+        }
         let closed_at = self.episodes[episode].closed_at.unwrap_or(self.now);
         !self.ledger.iter().any(|e| {
             e.rule == rule
@@ -171,10 +177,9 @@ impl Model {
         let last = self.ledger.iter().rfind(emitted)?;
         let count = self.ledger.iter().filter(emitted).count();
         let cooldown = self.config.rules[rule].cooldown[Phase::Firing as usize];
-        let is_over = matches!(last.fate, Fate::Abandoned(_) | Fate::Superseded(_) | Fate::Withdrawn(_));
         // An episode that goes on emits nothing at that moment.
         let since = self.episodes[open].reopened_at.map_or(last.emitted_at, |at| at.max(last.emitted_at));
-        (count < max_emissions && !is_over).then_some(since + cooldown)
+        (count < max_emissions).then_some(since + cooldown)
     }
 
     pub(crate) fn repeats_due(&self, due: &mut Vec<Time>) {

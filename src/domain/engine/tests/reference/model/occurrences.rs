@@ -99,7 +99,11 @@ impl Model {
     }
 
     pub(crate) fn open_due_late_firings(&mut self) {
-        let fingerprints: Vec<Fingerprint> = self.alerts.keys().copied().collect();
+        let mut fingerprints: Vec<Fingerprint> = self.alerts.keys().copied().collect();
+        // Of those that open in one instant, one that makes its episode go on comes first.
+        fingerprints.sort_by_key(|fingerprint| {
+            !self.alerts[fingerprint].episodes.iter().any(|(rule, episode)| self.goes_on(*rule, *episode))
+        });
         for fingerprint in fingerprints {
             let now = self.now;
             let state = self.state(fingerprint);
@@ -211,7 +215,14 @@ impl Model {
         let fingerprints: Vec<Fingerprint> = self.alerts.keys().copied().collect();
         for fingerprint in fingerprints {
             let kept = self.remembered_end(fingerprint);
-            self.state(fingerprint).last_end = kept;
+            let state = self.state(fingerprint);
+            let is_forgotten = state.last_end.is_some() && kept.is_none();
+            state.last_end = kept;
+            if is_forgotten && state.open.is_none() {
+                // With its end it is forgotten that it was open, and in which episodes.
+                state.ever_open = false;
+                state.episodes.clear();
+            }
         }
     }
 
