@@ -94,7 +94,6 @@ impl Model {
 
     /// Calls the destination for all that may be called now, in the order of emission.
     pub(crate) fn call_destination(&mut self) {
-        self.unpark();
         for no in 0..self.ledger.len() {
             let event = &self.ledger[no];
             if event.fate != Fate::Pending || event.next_call > self.now {
@@ -109,6 +108,8 @@ impl Model {
             }
             self.call(no);
         }
+        // Decisions come before its call: it is being tried then, and not delivered yet.
+        self.unpark();
     }
 
     fn call(&mut self, no: EventNo) {
