@@ -69,6 +69,9 @@ pub enum DeliveryChangeKind {
         /// The rule's `expires_after`.
         expires_after: Duration,
     },
+    /// The episode of an event that may have been renewed has closed: its age counts from its emission again, with its
+    /// first `expirytime`. If that is over, it is given up like any other that is too old.
+    EndRenewal,
     /// The dead letters of the event are closed as replaced.
     Replace,
 }

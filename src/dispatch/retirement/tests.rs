@@ -158,6 +158,7 @@ async fn emit_phase(store: &Store, seq: i64, target: &str, episode_phase: Option
         alert: AlertKey { source: name("prod"), fingerprint: target.as_str().into() },
         ends_at: store.now(),
         was_open: true,
+        closed_at: None,
         until: Time::from_nanos(i64::MAX),
     };
     let state = TargetState { last_resolves: std::iter::once(resolve).collect(), ..TargetState::default() };

@@ -158,6 +158,7 @@ fn record(
         recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
+        is_withheld: false,
     };
     state.emissions.push(emission.clone());
     let emitted = (change.decreases_capacity() && !is_shadow).then(|| EmittedDecrease {
@@ -196,14 +197,14 @@ fn record_firing(
     if emitted.is_some() {
         episode.emitted = emitted;
     }
-    episode.deferred = schedule_repeat(firing, episode.emissions, request, step);
+    episode.deferred = schedule_repeat(firing, episode.emissions, request.trigger, step);
 }
 
 /// Schedules the next repetition of `repeat: while_firing`, after the cooldown.
-fn schedule_repeat(
+pub(super) fn schedule_repeat(
     firing: &FiringAction,
     emissions: u32,
-    request: Deferred,
+    trigger: Arc<Trigger>,
     step: &StepContext<'_>,
 ) -> Option<Deferred> {
     let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
@@ -211,8 +212,9 @@ fn schedule_repeat(
     let repeats = emissions < max_emissions.get() && firing.action.cooldown > Duration::ZERO;
     repeats.then(|| Deferred {
         is_repeat: true,
+        stable_since: Some(step.context.now),
         alerts: Vec::new(),
-        ..new_request(&firing.action.change, next, request.trigger)
+        ..new_request(&firing.action.change, next, trigger)
     })
 }
 
@@ -220,6 +222,7 @@ fn schedule_repeat(
 pub(super) fn new_request(change: &Change, requested_at: Time, trigger: Arc<Trigger>) -> Deferred {
     Deferred {
         requested_at,
+        stable_since: None,
         recheck_at: Some(requested_at),
         limited_direction: None,
         decreases: change.decreases_capacity(),

@@ -26,9 +26,7 @@ pub(super) fn wait(
     episode: &Episode,
     request: &Deferred,
 ) -> Option<Wait> {
-    // A repetition follows an emission, so the window is over unless something disturbed the calm.
-    let stable_since = if request.is_repeat { episode.opened_at } else { request.requested_at };
-    let window = window_start(step, visible, action, episode, stable_since);
+    let window = window_start(step, visible, action, episode, request.stable_since());
     let window = Wait { until: window.after(action.stabilization_window), by: None };
     let waits = std::iter::once(window)
         .chain(disturbances(step, visible))

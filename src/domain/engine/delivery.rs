@@ -92,11 +92,15 @@ fn revive(step: &StepContext<'_>, state: &mut TargetState, emission: &Emission) 
         && emission.increases
         && takes_back.is_some_and(|action| action.change.decreases_capacity());
     let known = state.emissions.iter_mut().find(|known| known.id == *id);
-    known.into_iter().for_each(|known| known.is_owed |= is_owed);
+    known.into_iter().for_each(|known| {
+        known.is_owed |= is_owed;
+        known.is_withheld = false;
+    });
     let Some(rule_state) = state.rules.get_mut(rule) else { return };
     let emitted = rule_state.emitted_decrease_mut().filter(|emitted| emitted.event == *id);
     emitted.into_iter().for_each(|emitted| emitted.is_rejected = false);
-    if let Some(episode) = rule_state.last_episode_mut().filter(|episode| belongs_to(emission, episode)) {
+    let episode = rule_state.last_episode_mut().filter(|episode| belongs_to(emission, episode));
+    if let Some(episode) = episode.filter(|_| !emission.is_withheld) {
         episode.undelivered_emissions = episode.undelivered_emissions.saturating_sub(1);
     }
 }
@@ -255,6 +259,9 @@ pub(super) fn defer_again(
     };
     let Some(rule_state) = state.rules.get_mut(rule) else { return };
     drop(rule_state.take_emitted_decrease());
+    if let Some(episode) = rule_state.episode.as_mut().filter(|_| is_retry) {
+        episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
+    }
     let (next, replaced) = match rule_state.take_deferred(phase) {
         None => (request, None),
         // A repetition is scheduled anew by the next emission.
@@ -283,15 +290,13 @@ fn on_other_ended(
     emission: &Emission,
     given_up: Option<GiveUp>,
 ) {
-    let mut recheck_at = None;
     if given_up == Some(GiveUp::Expired)
         && let Some((rule, episode)) = unanswered(step, state, emission)
     {
         let action = requested_action(rule, Phase::Firing);
         let blocked =
             action.and_then(|action| guard::blocked_by_control(step, rule, key, &action.change, episode));
-        recheck_at = blocked.as_ref().and_then(|blocked| blocked.recheck_at);
-        if blocked.is_none() {
+        let Some(blocked) = blocked else {
             let expires_after = rule.expires_after;
             step.change_delivery(key, &emission.id, DeliveryChangeKind::Renew { expires_after });
             if emission.outcome == EmissionOutcome::DeadLetter {
@@ -299,23 +304,57 @@ fn on_other_ended(
             }
             set_outcome(state, &emission.id, EmissionOutcome::Pending);
             return;
+        };
+        if let Some(known) = state.emissions.iter_mut().find(|known| known.id == emission.id) {
+            known.outcome = EmissionOutcome::DeadLetter;
+            (known.is_owed, known.is_withheld) = (false, true);
+            known.recheck_at = blocked.recheck_at;
         }
+        return;
     }
-    let was_pending = emission.outcome == EmissionOutcome::Pending;
+    // A withheld one counts as being tried.
+    let was_tried = emission.outcome == EmissionOutcome::Pending || emission.is_withheld;
     match given_up {
         Some(_) => {
             let known = state.emissions.iter_mut().find(|known| known.id == emission.id);
             known.into_iter().for_each(|known| {
                 known.outcome = EmissionOutcome::DeadLetter;
-                known.is_owed = false;
-                known.recheck_at = recheck_at;
+                (known.is_owed, known.is_withheld) = (false, false);
+                known.recheck_at = None;
             });
         }
         None => state.emissions.retain(|known| known.id != emission.id),
     }
-    let Some(rule_state) = state.rules.get_mut(&emission.rule).filter(|_| was_pending) else { return };
+    let Some(rule_state) = state.rules.get_mut(&emission.rule).filter(|_| was_tried) else { return };
     if let Some(episode) = rule_state.last_episode_mut().filter(|episode| belongs_to(emission, episode)) {
         episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
+    }
+}
+
+/// An episode has closed: what of it is older than its limits at all acting destinations, and was renewed or withheld
+/// because the episode was open, is given up.
+pub(super) fn end_renewals(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    rule: &Name,
+    episode: &mut Episode,
+) {
+    let is_withheld = |known: &&mut Emission| known.is_withheld && known.rule == *rule;
+    for emission in state.emissions.iter_mut().filter(is_withheld) {
+        emission.is_withheld = false;
+        episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
+    }
+    let episode = &*episode;
+    let now = step.context.now;
+    let limit = step.rule(rule).map(|rule| rule.max_age.min(rule.expires_after));
+    let is_renewed = |emission: &&Emission| {
+        let is_over = limit.is_none_or(|limit| emission.emitted_at.after(limit) <= now);
+        let is_pending = emission.outcome == EmissionOutcome::Pending && !emission.decreases;
+        is_over && is_pending && emission.rule == *rule && belongs_to(emission, episode)
+    };
+    for emission in state.emissions.iter().filter(is_renewed) {
+        step.change_delivery(key, &emission.id, DeliveryChangeKind::EndRenewal);
     }
 }
 
@@ -327,10 +366,9 @@ fn unanswered<'a>(
 ) -> Option<(&'a Rule, &'a Episode)> {
     let rule = step.active_rule(&emission.rule)?;
     let episode = state.rules.get(&emission.rule)?.episode.as_deref()?;
-    // An episode that goes on after the give-up has emitted again instead.
-    let is_later = |other: &Emission| other.rule == emission.rule && other.emitted_at > emission.emitted_at;
-    let is_replaced = emission.outcome == EmissionOutcome::DeadLetter && state.emissions.iter().any(is_later);
-    (belongs_to(emission, episode) && !is_replaced).then_some((rule, episode))
+    // What was given up when its episode closed stays so: an episode that goes on after that emits again instead.
+    let is_tried = emission.outcome == EmissionOutcome::Pending || emission.is_withheld;
+    (belongs_to(emission, episode) && is_tried).then_some((rule, episode))
 }
 
 fn belongs_to(emission: &Emission, episode: &Episode) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::act::new_request;
+use super::act::{new_request, schedule_repeat};
 use super::deferred::{
     self, Acting, NO_LONGER_GROWN, OUTDATED, Pass, RULE_REMOVED, Replies, has_need, missing_evidence,
 };
@@ -53,10 +53,16 @@ pub(super) fn evaluate_all(
         decisions.extend(apply_delta(step, &mut acting, &name, delta, &mut replies));
     }
     decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Increases));
+    let mut taken_back = Vec::new();
     for name in opened.iter().filter(|name| has_increased(step, acting.own, name)).collect::<Vec<_>>() {
-        decisions.extend(unconfirmed::supersede(step, &mut acting, name));
+        taken_back.extend(unconfirmed::supersede(step, &mut acting, name));
     }
-    decisions.extend(unconfirmed::recheck(step, &mut acting));
+    taken_back.extend(unconfirmed::recheck(step, &mut acting));
+    if !taken_back.is_empty() {
+        decisions.extend(taken_back);
+        // What is not called any more blocks no increase any more.
+        decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Increases));
+    }
     decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Decreases));
     acting.own.rules.retain(|_, rule_state| !rule_state.is_empty());
     decisions
@@ -159,8 +165,7 @@ fn open(
     change: &mut RuleChange<'_>,
 ) {
     let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-    let late = opened.iter().filter(|opened| opened.was_late).count();
-    let continued = end_closed_action(step, acting, rule, late > 0, &mut change.log);
+    let continued = end_closed_action(step, acting, rule, &opened, &mut change.log);
     let known_since = acting.own.known_since;
     let rule_state = acting.own.rules.get_or_default(&rule.name);
     // `retention.owed` counts from the close of this episode.
@@ -168,6 +173,14 @@ fn open(
     let most_open = rule_state.episode.as_ref().map_or(0, |it| it.most_open as usize);
     let had_grown = rule_state.episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);
     let is_continued = continued.is_some() && rule_state.episode.is_none();
+    let opened_at = rule_state.episode.as_ref().map(|episode| episode.opened_at);
+    let joining = opened_at.map_or(0, |at| {
+        opened
+            .iter()
+            .filter(|opened| opened.was_late && !was_in_episode(acting, &opened.occurrence.alert, at))
+            .count()
+    });
+    let rule_state = acting.own.rules.get_or_default(&rule.name);
     if rule_state.episode.is_none() {
         rule_state.episode = continued;
     }
@@ -175,15 +188,33 @@ fn open(
     let opening = Opening { opened, known_since, expired_episode };
     let (episode, is_new) =
         open_occurrences(step.context, acting.key, &mut rule_state.episode, &rule.name, opening);
-    if !is_new && !is_continued && episode.emissions > 0 {
-        // Late firings join the episode without growth.
-        episode.most_open = episode.most_open.saturating_add(u32::try_from(late).unwrap_or(u32::MAX));
+    if episode.emissions > 0 {
+        // Late firings of other episodes join this one without growth.
+        episode.most_open = episode.most_open.saturating_add(u32::try_from(joining).unwrap_or(u32::MAX));
     }
     let growth = Growth { is_new: is_new || is_continued, had_grown };
     match request_firing(step, rule, episode, growth, &alerts, change) {
-        Some(outcome) => change.log.reply(outcome.for_episode(Phase::Firing, episode, Some(rule)), alerts),
+        Some(outcome) => {
+            if is_continued && rule.mode != Mode::Disabled && !has_need(episode) {
+                repeat_again(step, rule, episode, change.trigger.as_ref());
+            }
+            change.log.reply(outcome.for_episode(Phase::Firing, episode, Some(rule)), alerts);
+        }
         None => change.replies.add(&rule.name, Phase::Firing, alerts),
     }
+}
+
+/// An episode goes on that has nothing to emit now: `while_firing` acts again after its cooldown.
+fn repeat_again(step: &StepContext<'_>, rule: &Rule, episode: &mut Episode, trigger: Option<&Arc<Trigger>>) {
+    if let Some((firing, trigger)) = rule.on_firing.as_ref().zip(trigger) {
+        episode.deferred = schedule_repeat(firing, episode.emissions, Arc::clone(trigger), step);
+    }
+}
+
+/// Whether the last occurrence of an alert was in the episode that opened at this time.
+fn was_in_episode(acting: &Acting<'_>, alert: &AlertKey, opened_at: Time) -> bool {
+    let target = acting.active.unwrap_or(acting.own);
+    target.last_resolve(alert).is_some_and(|last| last.was_in_episode_of(opened_at))
 }
 
 /// An opening of the rule ends the `on_resolved` action of its closed episode. Returns the episode if a late firing
@@ -192,11 +223,14 @@ fn end_closed_action(
     step: &mut StepContext<'_>,
     acting: &mut Acting<'_>,
     rule: &Rule,
-    has_late: bool,
+    opened: &AlertMap<Opened>,
     log: &mut DecisionLog<'_>,
 ) -> Option<Box<Episode>> {
     let rule_state = acting.own.rules.get_or_default(&rule.name);
     let ClosedEpisode { episode, deferred, emitted, is_answered, .. } = *rule_state.closed.take()?;
+    let goes_on = opened
+        .iter()
+        .any(|opened| opened.was_late && was_in_episode(acting, &opened.occurrence.alert, episode.opened_at));
     if let Some(deferred) = deferred {
         step.release_slot(&deferred);
         let outcome = Outcome::with_detail(Verdict::Withdrawn, "an alert of the rule opened on the target");
@@ -210,7 +244,7 @@ fn end_closed_action(
             return None;
         }
     }
-    Some(episode).filter(|episode| has_late && !is_answered && !episode.expired)
+    Some(episode).filter(|episode| goes_on && !is_answered && !episode.expired)
 }
 
 /// An unconfirmed decrease is not called again. Returns whether it counts as delivered, since the outcome of a call is
@@ -278,6 +312,7 @@ fn request_firing(
     let request = new_request(change, step.context.now, Arc::clone(trigger));
     episode.deferred = Some(Deferred {
         requested_at: kept.map_or(request.requested_at, |previous| previous.requested_at),
+        stable_since: kept.and_then(|previous| previous.stable_since),
         recheck_at: kept.and_then(Deferred::slot).map_or(request.recheck_at, |slot| Some(slot.at)),
         limited_direction: kept.and_then(|previous| previous.limited_direction),
         is_retry: kept.is_some_and(|previous| previous.is_retry),
@@ -310,6 +345,7 @@ fn close(
     let rule_state = acting.own.rules.get_or_default(name);
     let Some(mut episode) = rule_state.episode.take() else { return };
     end_firing_action(step, acting, rule, &mut episode, &mut change.log);
+    delivery::end_renewals(step, acting.key, acting.own, name, &mut episode);
     let was_need = rule.is_none_or(|rule| {
         let firing = rule.on_firing.as_ref();
         firing.is_some_and(|firing| firing.action.change.increases_capacity()) && episode.emissions > 0
@@ -377,7 +413,9 @@ fn end_firing_action(
         let detail = format!("the episode has closed before event {} was confirmed", emitted.event);
         let outcome = Outcome::with_detail(Verdict::Superseded, &detail);
         log.record(outcome.for_episode(Phase::Firing, episode, rule), emitted.request.alerts);
-        end_unconfirmed(step, acting, &emitted.event);
+        if !end_unconfirmed(step, acting, &emitted.event) {
+            episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
+        }
     }
 }
 

@@ -193,8 +193,7 @@ fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Bl
         let wait = calm::wait(step, visible, action, episode, deferred)?;
         return Some(Blocked::until(Verdict::Stabilizing, wait.until, wait.by));
     }
-    let stable_since = if deferred.is_repeat { episode.opened_at } else { deferred.requested_at };
-    let stable_at = stable_since.after(action.stabilization_window);
+    let stable_at = deferred.stable_since().after(action.stabilization_window);
     (stable_at > step.context.now).then(|| Blocked::until(Verdict::Stabilizing, stable_at, None))
 }
 

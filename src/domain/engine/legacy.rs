@@ -64,6 +64,7 @@ fn adopt_emission(step: &StepContext<'_>, state: &mut TargetState, event: &Legac
         recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
+        is_withheld: false,
     });
     if is_owed {
         let until = step.context.now.after(step.context.policy.owed_retention);
@@ -117,6 +118,7 @@ fn alert_key(decrease: &LegacyDecrease, alert: &EventAlert) -> AlertKey {
 fn request(event: &LegacyEvent, decrease: &LegacyDecrease) -> Deferred {
     Deferred {
         requested_at: event.emitted_at,
+        stable_since: None,
         recheck_at: Some(event.emitted_at),
         limited_direction: None,
         decreases: true,

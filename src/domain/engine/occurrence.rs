@@ -349,6 +349,7 @@ fn resolve_at(
 ) -> Option<Decision> {
     let mut applied = false;
     let mut was_open = false;
+    let mut has_closed = false;
     for delta in deltas.iter_mut() {
         if let Some(counts) = cancel_opened(delta, &resolve) {
             was_open = true;
@@ -359,7 +360,9 @@ fn resolve_at(
         let rule_state = rule.state_mut(state);
         if rule_state.is_tracked(&resolve.key) {
             was_open = true;
-            applied |= apply_resolve(rule_state, deltas.delta_mut(rule), &resolve);
+            let delta = deltas.delta_mut(rule);
+            applied |= apply_resolve(rule_state, delta, &resolve);
+            has_closed |= delta.closed.last().is_some_and(|closed| closed.alert == resolve.key);
         }
     }
     // An earlier alert of the same notification has resolved it, or it was open in a shadow state that was forgotten.
@@ -374,7 +377,8 @@ fn resolve_at(
     if applied {
         let until = step.context.now.after(step.context.policy.last_resolve_retention);
         let (alert, ends_at) = (resolve.key, resolve.ends_at);
-        record_last_resolve(state, LastResolve { alert, ends_at, was_open, until });
+        let closed_at = has_closed.then_some(step.context.now);
+        record_last_resolve(state, LastResolve { alert, ends_at, was_open, closed_at, until });
     }
     decision
 }
@@ -425,6 +429,7 @@ pub(super) fn record_last_resolve(state: &mut TargetState, last_resolve: LastRes
     match state.last_resolves.get_mut(&last_resolve.alert) {
         Some(known) => {
             known.ends_at = known.ends_at.max(last_resolve.ends_at);
+            known.closed_at = known.closed_at.max(last_resolve.closed_at);
             known.was_open |= last_resolve.was_open;
             known.until = known.until.max(last_resolve.until);
         }

@@ -268,7 +268,8 @@ impl<'a> Routing<'a> {
             self.targetless.add(None, verdict, None, key.clone());
             if !is_repeated {
                 strays.insert(key.clone(), ends_at);
-                self.add_stray(LastResolve { alert: key, ends_at, was_open, until: self.retained_until() });
+                let until = self.retained_until();
+                self.add_stray(LastResolve { alert: key, ends_at, was_open, closed_at: None, until });
             }
         }
     }

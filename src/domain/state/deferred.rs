@@ -18,6 +18,11 @@ pub struct Deferred {
     /// The time of the request.
     #[serde(rename = "since")]
     pub requested_at: Time,
+    /// When its stabilization window started, if not with the request: that of a repetition starts with the emission
+    /// before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "stable")]
+    pub stable_since: Option<Time>,
     /// The time of the next recheck. `None` if the end of the block is unknown: a pause without an end, a
     /// hold, a missing heartbeat, the episode of another rule, or a delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +95,11 @@ impl Deferred {
     /// The slot that the action has reserved in the rate limits.
     pub fn slot(&self) -> Option<Slot> {
         self.limited_direction.zip(self.recheck_at).map(|(direction, at)| Slot { direction, at })
+    }
+
+    /// When its stabilization window starts, if nothing disturbs it later.
+    pub fn stable_since(&self) -> Time {
+        self.stable_since.unwrap_or(self.requested_at)
     }
 
     /// Whether the recheck is due.

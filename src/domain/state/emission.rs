@@ -67,6 +67,11 @@ pub struct Emission {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[serde(rename = "suspended")]
     pub is_suspended: bool,
+    /// Whether it became too old while a pause or hold withheld it and its episode was open: it is tried again when that
+    /// ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "withheld")]
+    pub is_withheld: bool,
 }
 
 /// What is known about the delivery of an event to its acting destinations.

@@ -95,12 +95,12 @@ impl TargetState {
     /// Removes all entries that have expired at `now`.
     pub fn prune(&mut self, now: Time) {
         let owes = self.emissions.iter().any(|emission| emission.is_owed);
-        self.last_resolves.extract_if(|ended| ended.until <= now && !owes);
+        self.last_resolves.extract_if(|ended| ended.until <= now && !(owes && ended.was_open));
         self.cooldowns.prune(now);
         self.emissions.retain(|emission| emission.prune_at().is_none_or(|at| at > now));
         let emissions = &self.emissions;
         self.rules.retain(|name, rule| {
-            rule.prune(now, has_dead_letter(emissions, name));
+            rule.prune(now, owes || has_dead_letter(emissions, name));
             !rule.is_empty()
         });
         let is_quiet = self.rules.is_empty() && !owes;
@@ -114,11 +114,14 @@ impl TargetState {
     /// The earliest time at which the target has to be processed; `None` if never.
     pub fn due(&self) -> Option<Time> {
         let owes = self.emissions.iter().any(|emission| emission.is_owed);
-        let ended = self.last_resolves.iter().map(|ended| ended.until).filter(|_| !owes);
+        let ended =
+            self.last_resolves.iter().filter(|ended| !(owes && ended.was_open)).map(|ended| ended.until);
         let is_quiet = self.rules.is_empty() && !owes;
         let calm = self.calm.iter().map(|calm| calm.until).filter(|_| is_quiet);
-        let rules =
-            self.rules.iter().flat_map(|(name, rule)| rule.times(has_dead_letter(&self.emissions, name)));
+        let rules = self
+            .rules
+            .iter()
+            .flat_map(|(name, rule)| rule.times(owes || has_dead_letter(&self.emissions, name)));
         rules
             .chain(ended)
             .chain(calm)

@@ -86,6 +86,11 @@ pub struct LastResolve {
     pub ends_at: Time,
     /// Whether the alert was open; otherwise its firing was never received.
     pub was_open: bool,
+    /// When a resolve closed an occurrence of it on this target: the episode of that time is the one that it was in.
+    /// Not known of what earlier versions stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "closed")]
+    pub closed_at: Option<Time>,
     /// The time until which this entry is retained.
     pub until: Time,
 }
@@ -96,6 +101,13 @@ impl Occurrence {
     /// clock.
     pub fn is_replaced_by(&self, starts_at: Time, clock: ClockReading) -> bool {
         starts_at > clock.on_wall(self.heard_at) && starts_at > self.starts_at
+    }
+}
+
+impl LastResolve {
+    /// Whether the alert was in the last episode of a rule, which opened at this time.
+    pub fn was_in_episode_of(&self, opened_at: Time) -> bool {
+        self.closed_at.is_some_and(|closed_at| closed_at >= opened_at)
     }
 }
 

@@ -114,20 +114,21 @@ impl RuleState {
         self.episode.as_deref_mut().or_else(|| Some(&mut *self.closed.as_mut()?.episode))
     }
 
-    /// A closed episode is retained while one of its events is a dead letter, which can be redriven.
-    pub(super) fn prune(&mut self, now: Time, has_dead_letter: bool) {
+    /// A closed episode is retained while one of its events is a dead letter, which can be redriven, and while anything is
+    /// owed on the target: the ends of its alerts are retained too then, so that a late firing can continue it.
+    pub(super) fn prune(&mut self, now: Time, is_needed: bool) {
         self.budget_expiries.retain(|free| *free > now);
         self.expired_episode.take_if(|expired_episode| expired_episode.until <= now);
-        let is_needed = has_dead_letter || self.owed_until.is_some();
+        let is_needed = is_needed || self.owed_until.is_some();
         self.closed.take_if(|closed| !is_needed && closed.prune_at().is_some_and(|at| at <= now));
     }
 
-    pub(super) fn times(&self, has_dead_letter: bool) -> impl Iterator<Item = Time> {
+    pub(super) fn times(&self, is_needed: bool) -> impl Iterator<Item = Time> {
         let expiry = self.occurrences().map(|open| open.expires_at);
         let late = self.late.iter().map(|late| late.opens_at);
         let deferred = self.deferred().into_iter().flat_map(Deferred::times);
         let suspended = self.emitted_decrease().and_then(|emitted| emitted.recheck_at);
-        let is_needed = has_dead_letter || self.owed_until.is_some();
+        let is_needed = is_needed || self.owed_until.is_some();
         let closed = self.closed.iter().filter_map(|closed| closed.prune_at()).filter(move |_| !is_needed);
         let expired_episode = self.expired_episode.iter().map(|expired_episode| expired_episode.until);
         let unreadable = self.unreadable.iter().map(|unreadable| unreadable.expires_at);

@@ -1,6 +1,8 @@
 //! Redrive and discard of dead letters.
 
 use super::{BeyondWindow, Lane, PendingRetry, Retry};
+use crate::domain::time::Time;
+use crate::store::EventSeq;
 
 impl Lane {
     /// Returns a dead letter to the queue. It is ordered among the unsettled events of its target, but after one
@@ -21,6 +23,16 @@ impl Lane {
         self.expiry.add_unexamined(seq.0);
         self.retry_schedule.insert((due, seq.0));
         self.retries.insert(seq.0, Retry::new(pending));
+    }
+
+    /// The age of a delivery that was renewed counts from its emission again.
+    pub(crate) fn end_renewal(&mut self, seq: EventSeq, emission: Time) {
+        if let Some(BeyondWindow::Retry { emitted_at, .. }) = self.beyond_window.get_mut(&seq.0) {
+            *emitted_at = emission;
+        } else if let Some(retry) = self.retries.get_mut(&seq.0) {
+            retry.emitted_at = emission;
+            self.expiry.reexamine(seq.0);
+        }
     }
 
     /// Counts `count` discarded dead letters.

@@ -87,6 +87,11 @@ impl Inner {
                     self.expiry.insert(delivery_id, wall.after(expires_after));
                     self.deliver_again(now, &handle, seq);
                 }
+                (DeliveryChangeKind::EndRenewal, Status::Pending { .. }) => {
+                    self.expiry.remove(&delivery_id);
+                    let (_, emitted_at, _) = self.event(seq);
+                    handle.with_lane(|lane| lane.end_renewal(seq, *emitted_at));
+                }
                 (DeliveryChangeKind::Replace, Status::Dead { .. }) => {
                     self.dead.remove(&delivery_id);
                     self.never_delivered.insert(delivery_id.clone());

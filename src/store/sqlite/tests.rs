@@ -37,6 +37,7 @@ fn event(target: &str, bytes: usize) -> DecideFn {
             },
             ends_at: Time::from_nanos(0),
             was_open: true,
+            closed_at: None,
             until: Time::from_nanos(i64::MAX),
         })
         .collect(),

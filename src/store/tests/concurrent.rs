@@ -7,7 +7,9 @@ fn counted(view: &View, target: &str) -> Changes {
     let before = view.states.targets.get(&key(target)).map_or(0, |state| state.sequence);
     let alert = AlertKey { source: name("prod"), fingerprint: "f".into() };
     let until = Time::from_nanos(i64::MAX);
-    let ended = [LastResolve { alert, ends_at: view.now, was_open: true, until }].into_iter().collect();
+    let ended = [LastResolve { alert, ends_at: view.now, was_open: true, closed_at: None, until }]
+        .into_iter()
+        .collect();
     let state = TargetState { sequence: before + 1, last_resolves: ended, ..TargetState::default() };
     Changes { states: vec![(key(target), state)], ..Changes::default() }
 }

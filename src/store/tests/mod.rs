@@ -378,6 +378,7 @@ fn state_with_last_resolve(text: &str) -> TargetState {
         alert: alert(text),
         ends_at: Time::from_nanos(0),
         was_open: true,
+        closed_at: None,
         until: Time::from_nanos(i64::MAX),
     };
     TargetState { last_resolves: std::iter::once(ended).collect(), ..TargetState::default() }
@@ -395,6 +396,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     };
     let deferred = Deferred {
         requested_at: Time::from_nanos(0),
+        stable_since: None,
         recheck_at: None,
         limited_direction: None,
         decreases: closing,

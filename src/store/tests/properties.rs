@@ -59,8 +59,9 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let outcome =
         [Outcome::RetryNow, Outcome::RetryLater, Outcome::Dead, Outcome::Expired, Outcome::Delivered];
     let outcome = [&outcome[..], &[Outcome::Delivered]].concat();
-    use DeliveryChangeKind::{Cancel, Renew, Replace, Resume, Suspend};
-    let kinds = vec![Cancel, Suspend, Suspend, Resume, Resume, Renew { expires_after: HOUR }, Replace];
+    use DeliveryChangeKind::{Cancel, EndRenewal, Renew, Replace, Resume, Suspend};
+    let kinds =
+        vec![Cancel, Suspend, Suspend, Resume, Resume, Renew { expires_after: HOUR }, EndRenewal, Replace];
     let change =
         (0..40_usize, prop::sample::select(kinds)).prop_map(|(at, kind)| Operation::Change(at, kind)).boxed();
     let emit = (0..3_usize, kind, any::<bool>())
@@ -130,7 +131,9 @@ impl Expected {
         self.claimed.remove(&seq);
         let last = self.last_try.remove(&seq);
         match outcome {
-            Outcome::RetryNow | Outcome::RetryLater if !last => {
+            // What was cancelled meanwhile is not tried again, and is no dead letter.
+            _ if last => {}
+            Outcome::RetryNow | Outcome::RetryLater => {
                 self.retried.insert(seq);
                 // What was suspended meanwhile stands aside instead.
                 if matches!(outcome, Outcome::RetryLater) && !self.suspended.contains(&seq) {
@@ -138,7 +141,6 @@ impl Expected {
                 }
                 return;
             }
-            Outcome::RetryNow | Outcome::RetryLater => {}
             Outcome::Delivered => {}
             Outcome::Dead => drop(self.dead.insert(seq)),
             Outcome::Expired => drop((self.dead.insert(seq), self.expired.insert(seq))),

@@ -25,6 +25,7 @@ pub(in crate::store) fn tracking(events: &[&str]) -> TargetState {
         recheck_at: None,
         is_pending_elsewhere: false,
         is_suspended: false,
+        is_withheld: false,
     };
     TargetState { emissions: events.iter().map(emission).collect(), ..TargetState::default() }
 }
@@ -470,6 +471,57 @@ async fn a_dead_letter_is_renewed_if_its_age_was_the_cause_and_replaced_whatever
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
         assert_eq!(harness.store.dead_letters(None, None, 10).await.unwrap(), []);
         harness.claim_expecting("queue", &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_age_of_a_renewed_delivery_counts_from_its_emission_when_the_renewal_ends() {
+    let expirytime = |claimed: &Claimed| {
+        let body: serde_json::Value = serde_json::from_str(&claimed.body).unwrap();
+        body["expirytime"].as_str().unwrap().to_owned()
+    };
+    for mut harness in StoreHarness::both() {
+        for restarts in [false, true] {
+            let id = if restarts { "restarted" } else { "old" };
+            harness.emit_tracked(id, Kind::Out, id, &["queue"]).await;
+            let first = harness.claim_one("queue", id).await;
+            harness.settle("queue", first.lease, dead_because(GiveUp::Expired, true)).await;
+            harness.change(id, id, DeliveryChangeKind::Renew { expires_after: 5 * HOUR }).await;
+            let renewed = harness.claim_one("queue", id).await;
+            harness.settle("queue", renewed.lease, retry_after(0)).await;
+            // The memory store's clock stands still.
+            let is_later = renewed.emitted_at > first.emitted_at || matches!(harness.store, Store::Memory(_));
+            assert!(is_later && expirytime(&renewed) > expirytime(&first));
+            harness.change(id, id, DeliveryChangeKind::EndRenewal).await;
+            if restarts {
+                // The clock of the tests goes on after the last stored time.
+                harness.emit_tracked("later", Kind::Out, "later", &["journal"]).await;
+                harness.restart().await;
+            }
+            assert!(harness.tracked(id, id).await.is_pending, "a worker gives it up");
+            let ended = harness.claim_one("queue", id).await;
+            assert_eq!(
+                (ended.emitted_at, expirytime(&ended), ended.attempts),
+                (first.emitted_at, expirytime(&first), 1)
+            );
+            harness.settle("queue", ended.lease, dead_because(GiveUp::Expired, false)).await;
+            let given_up = harness.tracked(id, id).await;
+            assert_eq!((given_up.given_up, given_up.is_uncertain), (Some(GiveUp::Expired), true));
+        }
+        assert_eq!(harness.backlog("queue"), (0, 0, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_without_a_renewal_has_none_to_end() {
+    for harness in StoreHarness::both() {
+        harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
+        harness.change("a", "out", DeliveryChangeKind::EndRenewal).await;
+        let claimed = harness.claim_one("queue", "out").await;
+        harness.settle("queue", claimed.lease, SUCCESS).await;
+        harness.change("a", "out", DeliveryChangeKind::EndRenewal).await;
+        assert!(harness.tracked("a", "out").await.delivered_at.is_some());
+        assert_eq!(harness.backlog("queue"), (0, 0, 0));
     }
 }
 

@@ -203,6 +203,20 @@ fn a_paused_event_is_renewed_at_the_end_of_a_timed_pause() {
 }
 
 #[test]
+fn an_event_that_became_too_old_under_a_pause_is_not_replaced_without_growth() {
+    let mut world = guarded(5, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    let id = pause(&mut world, 10, None, |_| {});
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    world.wait(3600);
+    let other = world.post(3700, vec![firing("b", 3690), resolved("a", -10, 3690)]);
+    assert_eq!(summary(&other), "no_action×1, still_open×1", "another pod is no growth");
+    world.controls.resume(id);
+    assert_eq!(summary(&world.wait(7200)), "");
+    assert_eq!(world.changes().len(), 1, "it is renewed");
+}
+
+#[test]
 fn a_paused_event_is_not_renewed_after_its_episode() {
     let mut world = guarded(5, 0, 0).world();
     let first = event_of(&world.post(0, vec![firing("a", -10)]));
@@ -247,6 +261,36 @@ fn the_event_of_a_closed_episode_is_not_renewed_and_nothing_is_owed_for_it() {
     world.set_delivery(&first, given_up(GiveUp::Expired));
     assert_eq!(summary(&world.wait(3600)), "withdrawn×1");
     assert_eq!(world.changes(), []);
+}
+
+#[test]
+fn the_renewal_of_an_unanswered_event_ends_when_its_episode_closes() {
+    for (closed_at, is_over) in [(3599, false), (3600, true), (9000, true)] {
+        let mut world = guarded(0, 0, 0).world();
+        let first = event_of(&world.post(0, vec![firing("a", -10)]));
+        world.set_delivery(&first, EventDelivery::pending());
+        world.wait(3599);
+        let closed = world.post(closed_at, vec![resolved("a", -10, closed_at - 5)]);
+        assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), None), "its worker gives it up");
+        let ended = (first.id.clone(), DeliveryChangeKind::EndRenewal);
+        assert_eq!(world.changes(), Vec::from_iter(Some(ended).filter(|_| is_over)), "{closed_at}");
+        world.set_delivery(&first, given_up(GiveUp::Expired));
+        assert_eq!(summary(&world.wait(closed_at + 1)), "withdrawn×1", "nothing is owed for it");
+        assert_eq!(world.changes(), []);
+    }
+}
+
+#[test]
+fn a_close_ends_no_renewal_of_a_delivered_event_or_of_another_rule() {
+    let mut world = with_a_second_rule(guarded(0, 0, 0));
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::delivered(at(1)));
+    let other = event_of(&world.post(10, vec![slow(true, 0, 0)]));
+    world.set_delivery(&other, EventDelivery::pending());
+    world.post(9000, vec![resolved("a", -10, 8990)]);
+    assert_eq!(world.changes(), []);
+    world.post(9100, vec![slow(false, 0, 9090)]);
+    assert_eq!(world.changes(), [(other.id, DeliveryChangeKind::EndRenewal)]);
 }
 
 #[test]
@@ -455,4 +499,40 @@ fn an_increase_that_was_given_up_after_its_close_is_not_renewed_beside_its_succe
     world.set_delivery(&again, EventDelivery::pending());
     assert_eq!(summary(&world.wait(3980)), "");
     assert_eq!(world.changes(), []);
+}
+
+#[test]
+fn an_increase_that_was_given_up_at_its_close_is_not_renewed_while_its_successor_waits() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    world.post(4000, vec![resolved("a", -10, 3990)]);
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    world.wait(4001);
+    world.post(4010, vec![firing("a", -10)]);
+    let id = pause(&mut world, 4020, None, |_| {});
+    assert_eq!(summary(&world.wait(4370)), "paused×1");
+    world.controls.resume(id);
+    let second = event_of(&world.wait(4400));
+    assert_eq!((&second.episode.id, second.episode.emission), (&first.episode.id, 2));
+    assert_eq!(world.changes(), [], "one event of the episode is enough");
+}
+
+#[test]
+fn a_late_firing_emits_a_decrease_again_when_none_of_the_episode_was_delivered() {
+    for (is_given_up, is_closed_at) in [(false, 60), (true, 500)] {
+        let mut world = idle(0).world();
+        let first = event_of(&world.post(0, vec![firing("a", -10)]));
+        world.set_delivery(&first, EventDelivery::pending());
+        if is_given_up {
+            world.set_delivery(&first, given_up(GiveUp::Expired));
+            assert_eq!(last_wait(&world.wait(400)), ("cooling_down".to_owned(), None));
+        }
+        let closed = summary(&world.post(is_closed_at, vec![resolved("a", -10, is_closed_at - 5)]));
+        let expected = if is_given_up { "withdrawn×1, no_action×1" } else { "superseded×1, no_action×1" };
+        assert_eq!(closed, expected);
+        world.post(is_closed_at + 10, vec![firing("a", -10)]);
+        let again = event_of(&world.wait(is_closed_at + 370));
+        assert_eq!((&again.episode.id, again.episode.emission), (&first.episode.id, 2));
+    }
 }

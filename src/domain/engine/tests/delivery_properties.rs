@@ -67,7 +67,8 @@ impl Flapping {
                     (delivery.is_pending, delivery.given_up) = (false, None);
                 }
                 DeliveryChangeKind::Renew { .. } => (delivery.is_pending, delivery.given_up) = (true, None),
-                DeliveryChangeKind::Suspend | DeliveryChangeKind::Resume => {}
+                DeliveryChangeKind::Suspend | DeliveryChangeKind::Resume | DeliveryChangeKind::EndRenewal => {
+                }
             }
         }
         for event in events(decisions) {

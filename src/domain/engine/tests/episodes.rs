@@ -1,5 +1,6 @@
 //! Occurrences, and the episodes that they open, grow and close.
 
+use super::guards::with_another_rule;
 use super::*;
 
 #[test]
@@ -182,6 +183,63 @@ fn a_late_firing_without_a_resolve_opens_when_its_window_is_over() {
     let opened = world.wait(70 + 360);
     assert_eq!(summary(&opened), "emitted×1 scale_out +2");
     assert_eq!(summary(&world.post(500, vec![firing("a", 0)])), "duplicate×1");
+}
+
+#[test]
+fn a_late_firing_continues_only_the_episode_that_its_occurrence_was_in() {
+    for (alert, expected) in [("a", vec![]), ("b", vec![390])] {
+        let mut world = guarded(0, 0, 60).world();
+        world.post(0, vec![firing("a", -10)]);
+        world.post(10, vec![resolved("b", -10, 5)]);
+        world.post(20, vec![resolved("a", -10, 15)]);
+        world.post(30, vec![firing(alert, -10)]);
+        let emitted: Vec<i64> = (30..400).filter(|at| !events(&world.wait(*at)).is_empty()).collect();
+        assert_eq!(emitted, expected, "{alert}");
+    }
+}
+
+#[test]
+fn an_end_is_kept_while_anything_is_owed_only_if_its_alert_was_open() {
+    let mut world = with_a_second_rule(guarded(0, 0, 600));
+    let mut templates = known_templates();
+    let metric = templates.template("{{ annotations.value }}").unwrap();
+    let step = RuleStep { from: 0.0, by: NonZeroU32::new(1).unwrap() };
+    let mut rules = world.rules.rules().to_vec();
+    let steps = Steps::new(metric, vec![step]).unwrap();
+    rules[1].on_firing.as_mut().unwrap().action.change = Change::ScaleOut(Amount::Steps(steps));
+    world.rules = RuleTable::new(rules, templates);
+    world.post(0, vec![firing("a", -10)]);
+    let mut unreadable = slow(true, -10, 0);
+    unreadable.annotations = Arc::new([("value", "many")].into_iter().collect());
+    world.post(10, vec![unreadable]);
+    world.post(20, vec![resolved("a", -10, 15), slow(false, -10, 15)]);
+    assert_eq!(summary(&world.wait(3620)), "");
+    let both = world.post(3700, vec![firing("a", -10), slow(true, 12, 0)]);
+    assert_eq!(summary(&both), "late×1, emitted×1 scale_out +1");
+}
+
+#[test]
+fn a_closed_episode_is_kept_as_long_as_the_ends_of_its_alerts() {
+    let setup = Setup { on_resolved: None, ..guarded(0, 0, 0) };
+    let resolves = guarded(0, 0, 0).on_resolved;
+    let mut world = with_another_rule(setup, "latency", |rule| rule.on_resolved = resolves);
+    world.post(0, vec![slow(true, -10, 0)]);
+    world.post(10, vec![firing("a", -10)]);
+    world.post(20, vec![resolved("a", -10, 15)]);
+    assert_eq!(summary(&world.wait(3620)), "");
+    assert_eq!(summary(&world.post(3700, vec![firing("a", -10)])), "late×1", "the other rule owes");
+    assert_eq!(summary(&world.wait(4060)), "no_action×1", "its episode goes on");
+}
+
+#[test]
+fn a_late_firing_that_returns_to_its_open_episode_is_growth() {
+    let mut world = guarded(1, 0, 60).world();
+    world.post(0, vec![firing("a", -10)]);
+    world.post(10, vec![firing("a", -10), firing("b", 5)]);
+    world.post(20, vec![resolved("b", 5, 15)]);
+    world.post(30, vec![firing("b", 5)]);
+    assert_eq!(summary(&world.wait(60)), "withdrawn×1");
+    assert_eq!(summary(&world.wait(390)), "emitted×1 scale_out +2");
 }
 
 #[test]

@@ -261,6 +261,36 @@ fn while_firing_acts_once_for_each_cooldown_by_its_own_clock() {
 }
 
 #[test]
+fn the_window_of_a_repeated_decrease_starts_with_the_emission_before_it() {
+    for (window, expected) in [(3, [180, 480, 780]), (5, [300, 600, 900]), (10, [600, 1200, 1800])] {
+        let action = Action {
+            change: Change::ScaleIn(by(1)),
+            cooldown: 5 * MINUTE,
+            stabilization_window: window * MINUTE,
+        };
+        let repeat = Repeat::WhileFiring { max_emissions: NonZeroU32::new(3).unwrap() };
+        let on_firing = Some(FiringAction { action, repeat });
+        let mut world = Setup { on_firing, on_resolved: None, ..guarded(0, 0, 0) }.world();
+        world.post(0, vec![firing("a", -10)]);
+        let emits = |seconds: &i64| !events(&world.wait(*seconds)).is_empty();
+        let emitted: Vec<i64> = (0..3600).filter(emits).collect();
+        assert_eq!(emitted, expected, "a window of {window} minutes");
+    }
+}
+
+#[test]
+fn while_firing_acts_again_one_cooldown_after_a_late_firing_has_made_the_episode_go_on() {
+    let mut world = while_firing(3);
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 50)]);
+    world.post(70, vec![firing("a", 0)]);
+    assert_eq!(summary(&world.wait(430)), "withdrawn×1, no_action×1");
+    assert_eq!(summary(&world.wait(729)), "");
+    let second = event_of(&world.wait(730));
+    assert_eq!((second.action, second.episode.emission), ("scale_out", 2));
+}
+
+#[test]
 fn while_firing_ends_with_its_episode() {
     let mut world = while_firing(5);
     world.post(0, vec![firing("a", 0)]);
@@ -279,7 +309,7 @@ fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
 }
 
 /// The world of `setup` with another rule, named `second`, for `alertname = Slow`. `change` adapts it.
-fn with_another_rule(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
+pub(super) fn with_another_rule(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
     let mut world = with_a_second_rule(setup);
     let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
     other.name = name(second);
@@ -295,6 +325,17 @@ fn fires(change: Change, window: Duration) -> Option<FiringAction> {
 
 fn to(to: u32) -> Change {
     Change::SetCapacity { to, allow_decrease: true }
+}
+
+#[test]
+fn an_increase_does_not_wait_for_what_its_opening_has_superseded() {
+    let mut setup = Setup { on_firing: fires(to(4), Duration::ZERO), on_resolved: None, ..Setup::default() };
+    setup.on_firing.iter_mut().for_each(|firing| firing.action.cooldown = 5 * MINUTE);
+    let mut world = with_a_second_rule(setup);
+    let first = event_of(&world.post(0, vec![firing("a", 0)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    let opened = world.post(60, vec![slow(true, 55, 0)]);
+    assert_eq!(summary(&opened), "cooling_down×1, superseded×1, emitted×1 scale_out +2, outranked×1");
 }
 
 #[test]

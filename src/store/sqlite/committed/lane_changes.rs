@@ -16,6 +16,8 @@ pub(crate) enum LaneChange {
     Suspend(PendingRetry),
     /// From this time on.
     Resume(EventSeq, Time),
+    /// The age counts from this time, that of the emission.
+    EndRenewal(EventSeq, Time),
     /// A call is about to begin.
     Called(EventSeq),
 }
@@ -61,7 +63,9 @@ impl LaneChange {
         match *self {
             Self::Settle(seq, Outcome::Delivered, at) => (seq, Effect::Arrived(at)),
             Self::Settle(seq, outcome, _) if outcome.is_final() => (seq, Effect::NotDelivered),
-            Self::Settle(seq, ..) | Self::Resume(seq, _) | Self::Called(seq) => (seq, Effect::Unsettled),
+            Self::Settle(seq, ..) | Self::Resume(seq, _) | Self::EndRenewal(seq, _) | Self::Called(seq) => {
+                (seq, Effect::Unsettled)
+            }
             Self::Redrive(PendingRetry { seq, .. }) => (seq, Effect::Unsettled),
             Self::Cancel(seq) => (seq, Effect::Cancelled),
             Self::Suspend(PendingRetry { seq, .. }) => (seq, Effect::Suspended),
@@ -143,6 +147,7 @@ impl LaneChanges {
                 LaneChange::Cancel(seq) => lane.cancel(seq),
                 LaneChange::Suspend(pending) => lane.suspend(pending),
                 LaneChange::Resume(seq, now) => lane.resume(seq, now),
+                LaneChange::EndRenewal(seq, emitted_at) => lane.end_renewal(seq, emitted_at),
                 LaneChange::Called(seq) => lane.mark_called(seq),
             }
         }

@@ -1,4 +1,4 @@
-//! Changes of the delivery of events by decisions: cancelled, suspended, resumed, renewed and replaced.
+//! Changes of the delivery of events by decisions: cancelled, suspended, resumed, renewed, not renewed any more, and replaced.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -30,6 +30,9 @@ const RESUME: &str = "
 const RENEW: &str = "
     UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5, flags = flags & ?6
     WHERE destination = ?1 AND event = ?2";
+const END_RENEWAL: &str = "
+    UPDATE deliveries SET since = NULL, expiry = NULL
+    WHERE destination = ?1 AND event = ?2 AND state = ?3 AND since IS NOT NULL";
 /// `due` as for a discarded dead letter.
 const REPLACE: &str = "
     UPDATE deliveries SET state = ?3, due = 0, flags = flags & ?4 | ?5 WHERE destination = ?1 AND event = ?2";
@@ -115,6 +118,7 @@ impl Delivery<'_> {
                 DeliveryChangeKind::Renew { expires_after },
                 Status::Dead { cause: GiveUp::Expired, is_uncertain },
             ) => self.renew(batch, self.clock.wall.after(expires_after), is_uncertain),
+            (DeliveryChangeKind::EndRenewal, Status::Pending { .. }) => self.end_renewal(batch),
             (DeliveryChangeKind::Replace, Status::Dead { .. }) => self.replace(batch),
             _ => Ok(()),
         }
@@ -160,6 +164,16 @@ impl Delivery<'_> {
         let lane_changes = batch.lane_mut(self.name);
         lane_changes.dead_delta -= 1;
         lane_changes.push(LaneChange::Redrive(pending));
+        Ok(())
+    }
+
+    fn end_renewal(&self, batch: &mut WriteBatch) -> rusqlite::Result<()> {
+        let Some(event) = self.event()? else { return Ok(()) };
+        let mut end = self.connection.prepare_cached(END_RENEWAL)?;
+        let ended = end.execute(params![self.destination_id, self.seq.0, DeliveryState::Retry])?;
+        if ended > 0 {
+            batch.lane_mut(self.name).push(LaneChange::EndRenewal(self.seq, event.at));
+        }
         Ok(())
     }
 

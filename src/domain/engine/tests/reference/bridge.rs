@@ -26,6 +26,7 @@ pub(crate) struct Sent {
     is_suspended: bool,
     /// Whether a call of the destination as it is now would change nothing.
     is_called: bool,
+    expires_after: Duration,
     expires_at: Time,
     /// `max_age` counts from here.
     age_from: Time,
@@ -269,6 +270,7 @@ impl Bridge {
             delivery: EventDelivery::pending(),
             is_suspended: false,
             is_called: false,
+            expires_after: event.expires_after,
             expires_at: self.now.after(event.expires_after),
             age_from: self.now,
         });
@@ -300,6 +302,10 @@ impl Bridge {
             DeliveryChangeKind::Renew { expires_after } => {
                 (sent.delivery.is_pending, sent.delivery.given_up) = (true, None);
                 (sent.is_called, sent.age_from, sent.expires_at) = (false, now, now.after(expires_after));
+            }
+            DeliveryChangeKind::EndRenewal => {
+                let emitted_at = sent.emitted_at;
+                (sent.age_from, sent.expires_at) = (emitted_at, emitted_at.after(sent.expires_after));
             }
         }
         self.publish(number);

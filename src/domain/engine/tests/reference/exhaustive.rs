@@ -103,7 +103,7 @@ fn run(config: &Config, depth: usize, deadline: Option<Instant>) -> usize {
     let mut exploration = Exploration {
         depth,
         actions: alphabet(config.heartbeat.is_some()),
-        violations: Violations::new(true),
+        violations: Violations::default(),
         explored: HashMap::new(),
         deadline,
     };

@@ -20,13 +20,14 @@
 //! - Within one moment, what cannot decrease comes first, a `notify` too.
 //! - `while_firing` requests one cooldown after the emission, and waits for the cooldown after the delivery.
 //! - An unanswered event that was too old while a pause or hold withheld it is renewed when that ends.
+//! - A late firing of an alert that was never open, or whose end is forgotten, was in no episode. Only the last episode of
+//!   a rule goes on, if it has emitted; a late firing that was in an earlier one opens a new one.
+//! - Of late firings that open in one instant, one whose episode goes on counts first.
+//! - `while_firing` acts again one cooldown after a late firing has made its episode go on.
+//! - An increase does not wait for a decrease that its own opening has superseded.
 //!
-//! Not as the contract says, and for now neither in the engine nor in the model: an unanswered event is tried for its
-//! remaining time after its episode has closed, instead of becoming a dead letter at the close.
-//!
-//! Open differences in longer histories (both have the properties): what is owed and deferred of events that became too
-//! old under a pause, and which of two requests comes first then; joins by late firings of episodes whose growth is
-//! deferred or paused; a late firing of an alert that only an invalid firing has made known; `while_firing` of decreases.
+//! Of an unanswered event whose episode closes, the age counts from its emission again: one that is too old becomes a dead
+//! letter at once, one that is not is tried for its remaining time, and an answer that says delivered is taken back.
 
 mod bridge;
 mod exhaustive;

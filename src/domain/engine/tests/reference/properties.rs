@@ -13,17 +13,12 @@ const DAY: ModelTime = 24 * HOUR;
 const WINDOW: ModelTime = 5 * MINUTE;
 
 /// What is wrong, how often, and the shortest history.
+#[derive(Default)]
 pub(crate) struct Violations {
-    /// Whether the model and the engine have to agree.
-    compares: bool,
     found: BTreeMap<String, (usize, String)>,
 }
 
 impl Violations {
-    pub(crate) fn new(compares: bool) -> Self {
-        Self { compares, found: BTreeMap::new() }
-    }
-
     pub(crate) fn add(&mut self, kind: &str, world: &World, detail: &str) {
         let entry = self.found.entry(kind.to_owned()).or_insert_with(|| (0, String::new()));
         entry.0 += 1;
@@ -35,7 +30,7 @@ impl Violations {
 
     /// Whether the model and the engine agree.
     pub(crate) fn check_difference(&mut self, world: &World) -> bool {
-        let difference = world.difference().filter(|_| self.compares);
+        let difference = world.difference();
         if let Some((kind, detail)) = &difference {
             self.add(kind, world, detail);
         }

@@ -38,7 +38,12 @@ impl Model {
         for no in decreases {
             let (rule, phase) = (self.ledger[no].rule, self.ledger[no].phase);
             let own_opening = phase == Phase::Resolved && self.rules[rule].open.is_some();
-            if own_opening || self.is_outranked(rule, phase) {
+            let is_outranked = self.is_outranked(rule, phase);
+            if is_outranked && self.ledger[no].unknown {
+                // Increases come first: what counts as delivered only because of them does not block them.
+                self.decide_increases();
+            }
+            if own_opening || is_outranked {
                 self.supersede(no, !own_opening);
             } else if self.ledger[no].fate == Fate::Pending && self.is_taken_back(rule, phase) {
                 self.take_back(no);

@@ -94,7 +94,6 @@ impl Model {
 
     /// Calls the destination for all that may be called now, in the order of emission.
     pub(crate) fn call_destination(&mut self) {
-        self.unpark();
         for no in 0..self.ledger.len() {
             let event = &self.ledger[no];
             if event.fate != Fate::Pending || event.next_call > self.now {
@@ -109,6 +108,8 @@ impl Model {
             }
             self.call(no);
         }
+        // Decisions come before its call: it is being tried then, and not delivered yet.
+        self.unpark();
     }
 
     fn call(&mut self, no: EventNo) {
@@ -221,6 +222,20 @@ impl Model {
                 (event.age_from, event.expires_at) = (now, now + expires_after);
             }
             self.changed = true;
+        }
+    }
+
+    /// "It becomes a dead letter when its episode closes": what is not too old yet is tried until then.
+    pub(crate) fn end_renewals(&mut self, rule: RuleId, episode: EpisodeId) {
+        let expires_after = self.config.rules[rule].expires_after;
+        let unanswered = |e: &&mut Event| {
+            e.episode == episode
+                && e.phase == Phase::Firing
+                && !e.effects.decreases
+                && e.fate == Fate::Pending
+        };
+        for event in self.ledger.iter_mut().filter(unanswered) {
+            (event.age_from, event.expires_at) = (event.emitted_at, event.emitted_at + expires_after);
         }
     }
 

@@ -25,6 +25,7 @@ impl Model {
                     expired: false,
                     needed: false,
                     closed_at: None,
+                    reopened_at: None,
                 });
                 self.episodes.len() - 1
             }
@@ -37,8 +38,14 @@ impl Model {
 
     /// A late firing continues its episode while that episode's decrease was not delivered,
     /// and where the rule's `on_resolved` does not decrease. A call of unknown outcome is
-    /// superseded by this opening, and so counts as delivered.
-    fn goes_on(&self, rule: RuleId, episode: EpisodeId) -> bool {
+    /// superseded by this opening, and so counts as delivered. Of an earlier episode than the rule's last one, or of one
+    /// that has emitted nothing, nothing is known any more.
+    pub(crate) fn goes_on(&self, rule: RuleId, episode: EpisodeId) -> bool {
+        let is_last = self.episodes.iter().rposition(|e| e.rule == rule) == Some(episode);
+        let has_emitted = self.ledger.iter().any(|e| e.episode == episode && e.phase == Phase::Firing);
+        if !is_last || !has_emitted || self.episodes[episode].expired {
+            return false;
+        }
         let closed_at = self.episodes[episode].closed_at.unwrap_or(self.now);
         !self.ledger.iter().any(|e| {
             e.rule == rule
@@ -56,7 +63,7 @@ impl Model {
                 && (e.is_outstanding() || e.counts_as_delivered().is_some())
         };
         let anything = self.ledger.iter().any(alive);
-        self.episodes[episode].closed_at = None;
+        (self.episodes[episode].closed_at, self.episodes[episode].reopened_at) = (None, Some(self.now));
         // "nothing is emitted unless it grew, or nothing of it was delivered or is being tried"
         if !anything {
             self.episodes[episode].growth_mark = 0;
@@ -122,10 +129,20 @@ impl Model {
             Some(d) if !grew && !d.stands => self.withdraw(rule, Phase::Firing, Verdict::Withdrawn),
             Some(_) => (),
             None if grew => self.defer(rule, Phase::Firing, open, false),
-            None if self.repeat_due_at(rule, open).is_some_and(|t| t <= self.now) => {
-                self.defer(rule, Phase::Firing, open, true);
-            }
-            None => (),
+            None => self.request_repeat(rule, open),
+        }
+    }
+
+    /// Its window runs beside the cooldown, from the last emission: "once for each cooldown".
+    fn request_repeat(&mut self, rule: RuleId, open: EpisodeId) {
+        if self.repeat_due_at(rule, open).is_none_or(|t| t > self.now) {
+            return;
+        }
+        let last = self.ledger.iter().rfind(|e| e.episode == open && e.phase == Phase::Firing);
+        let Some(emitted_at) = last.map(|e| e.emitted_at) else { return };
+        self.defer(rule, Phase::Firing, open, true);
+        if let Some(d) = &mut self.rules[rule].deferred[Phase::Firing as usize] {
+            d.anchor = self.episodes[open].reopened_at.unwrap_or(emitted_at).max(emitted_at);
         }
     }
 
@@ -160,8 +177,9 @@ impl Model {
         let last = self.ledger.iter().rfind(emitted)?;
         let count = self.ledger.iter().filter(emitted).count();
         let cooldown = self.config.rules[rule].cooldown[Phase::Firing as usize];
-        let is_over = matches!(last.fate, Fate::Abandoned(_) | Fate::Superseded(_) | Fate::Withdrawn(_));
-        (count < max_emissions && !is_over).then_some(last.emitted_at + cooldown)
+        // An episode that goes on emits nothing at that moment.
+        let since = self.episodes[open].reopened_at.map_or(last.emitted_at, |at| at.max(last.emitted_at));
+        (count < max_emissions).then_some(since + cooldown)
     }
 
     pub(crate) fn repeats_due(&self, due: &mut Vec<Time>) {
@@ -179,6 +197,7 @@ impl Model {
         self.changed = true;
         self.withdraw(rule, Phase::Firing, Verdict::Withdrawn);
         self.end_firing_decreases(rule);
+        self.end_renewals(rule, open);
         if self.config.rules[rule].is_hold() {
             if expired {
                 self.restart_held_windows();

@@ -206,6 +206,8 @@ pub(crate) struct Episode {
     /// It had an emitted or deferred increase.
     pub(crate) needed: bool,
     pub(crate) closed_at: Option<Time>,
+    /// A late firing has made it go on.
+    pub(crate) reopened_at: Option<Time>,
 }
 
 #[derive(Clone, Debug, Default)]

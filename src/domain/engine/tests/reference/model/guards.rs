@@ -132,6 +132,17 @@ impl Model {
         }
     }
 
+    /// Emits the increases that nothing blocks.
+    pub(crate) fn decide_increases(&mut self) {
+        for (rule, phase) in self.queue() {
+            let d = self.rules[rule].deferred[phase as usize].as_ref();
+            let is_free = d.is_some_and(|d| self.block(rule, phase, d, None).is_none());
+            if is_free && !self.config.rules[rule].effects(phase).decreases {
+                self.emit(rule, phase);
+            }
+        }
+    }
+
     fn queue(&self) -> Vec<(RuleId, Phase)> {
         let mut queue = vec![];
         for (rule, state) in self.rules.iter().enumerate() {

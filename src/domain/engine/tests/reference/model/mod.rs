@@ -112,10 +112,11 @@ impl Model {
             self.expire_silent();
             self.conclude_episodes();
             self.expire_debts();
+            self.forget_ends();
             self.cancel_decreases();
             self.end_stale_deliveries();
-            self.renew_withheld();
             self.call_destination();
+            self.renew_withheld();
             self.keep_one_decrease();
             self.decide();
             if !self.changed {

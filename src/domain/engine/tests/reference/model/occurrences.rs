@@ -99,7 +99,11 @@ impl Model {
     }
 
     pub(crate) fn open_due_late_firings(&mut self) {
-        let fingerprints: Vec<Fingerprint> = self.alerts.keys().copied().collect();
+        let mut fingerprints: Vec<Fingerprint> = self.alerts.keys().copied().collect();
+        // Of those that open in one instant, one that makes its episode go on comes first.
+        fingerprints.sort_by_key(|fingerprint| {
+            !self.alerts[fingerprint].episodes.iter().any(|(rule, episode)| self.goes_on(*rule, *episode))
+        });
         for fingerprint in fingerprints {
             let now = self.now;
             let state = self.state(fingerprint);
@@ -169,7 +173,7 @@ impl Model {
         let state = self.state(alert.fingerprint);
         if let Some(late) = state.late.take_if(|late| ends_at >= late.copy.starts_at) {
             state.last_end = Some(ends_at.max(last_end.unwrap_or(ends_at)));
-            state.end_heard_at = now;
+            (state.end_heard_at, state.ever_open) = (now, true);
             self.ended.push(DoubtEnd {
                 at: now,
                 rules: late.copy.rules.clone(),
@@ -206,6 +210,22 @@ impl Model {
         state.last_end.filter(|_| fresh || is_kept)
     }
 
+    /// What is forgotten is not remembered when something is owed later.
+    pub(crate) fn forget_ends(&mut self) {
+        let fingerprints: Vec<Fingerprint> = self.alerts.keys().copied().collect();
+        for fingerprint in fingerprints {
+            let kept = self.remembered_end(fingerprint);
+            let state = self.state(fingerprint);
+            let is_forgotten = state.last_end.is_some() && kept.is_none();
+            state.last_end = kept;
+            if is_forgotten && state.open.is_none() {
+                // With its end it is forgotten that it was open, and in which episodes.
+                state.ever_open = false;
+                state.episodes.clear();
+            }
+        }
+    }
+
     /// Absence is no evidence: what is not heard of for `occurrence_ttl` expires.
     pub(crate) fn expire_silent(&mut self) {
         let (now, ttl) = (self.now, self.config.occurrence_ttl);
@@ -228,6 +248,7 @@ impl Model {
     pub(crate) fn occurrences_due(&self, due: &mut Vec<Time>) {
         let ttl = self.config.occurrence_ttl;
         for state in self.alerts.values() {
+            due.extend(state.last_end.map(|_| state.end_heard_at + self.config.retention_closed));
             due.extend(state.late.as_ref().map(|l| l.opens_at));
             due.extend(state.open.as_ref().map(|o| o.last_heard + ttl));
             due.extend(state.invalid.as_ref().map(|i| i.last_heard + ttl));
