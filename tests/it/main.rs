@@ -20,6 +20,7 @@ mod migration;
 mod missed_firing;
 mod mutations;
 mod owed;
+mod re2;
 mod reload;
 mod restart;
 mod serve;
