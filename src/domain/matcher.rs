@@ -5,6 +5,7 @@
 //! by commas, and the list may be enclosed in braces. As in Prometheus, an absent label is the empty string,
 //! and a regular expression (see [`re2`](super::re2)) has to match the whole value.
 
+mod examples;
 mod parse;
 mod pattern;
 #[cfg(test)]
@@ -85,6 +86,14 @@ impl Matcher {
             Test::Equal(value) => Some(vec![value]),
             Test::Matches(pattern) => Some(pattern.words()?.iter().map(String::as_str).collect()),
             _ => None,
+        }
+    }
+
+    /// Some of the values that the matcher is about: those that it accepts, or rejects if it is negated.
+    pub fn examples(&self) -> Vec<String> {
+        match &self.test {
+            Test::Equal(value) | Test::NotEqual(value) => vec![value.clone()],
+            Test::Matches(pattern) | Test::NotMatches(pattern) => pattern.examples(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use regex::Regex;
 
+use super::examples::examples;
 use crate::domain::re2;
 
 /// The maximum size of a compiled regular expression.
@@ -53,6 +54,18 @@ impl Pattern {
         match &self.form {
             Form::Words(words) => words.iter().any(|word| word == value),
             Form::Expression { prefix, regex } => value.starts_with(prefix) && regex.is_match(value),
+        }
+    }
+
+    /// Some of the values that match.
+    pub(super) fn examples(&self) -> Vec<String> {
+        match &self.form {
+            Form::Words(words) => words.clone(),
+            Form::Expression { regex, .. } => {
+                let mut found = examples(regex.as_str(), NEST_LIMIT);
+                found.retain(|value| self.matches(value));
+                found
+            }
         }
     }
 
