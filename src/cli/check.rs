@@ -39,6 +39,7 @@ pub(super) struct Check {
 struct Report<'a> {
     errors: usize,
     warnings: usize,
+    notes: usize,
     findings: Vec<Finding<'a>>,
 }
 
@@ -90,10 +91,12 @@ impl Check {
         });
         let found = loaded.map_or_else(|diagnostics| diagnostics, |loaded| loaded.warnings);
         let count_severity = |severity| found.iter().filter(|one| one.code.severity() == severity).count();
-        let (errors, warnings) = (count_severity(Severity::Error), count_severity(Severity::Warning));
+        let [errors, warnings, notes] =
+            [Severity::Error, Severity::Warning, Severity::Note].map(count_severity);
         match self.output.format {
             Format::Json => {
-                print_json(&Report { errors, warnings, findings: found.iter().map(Finding::from).collect() });
+                let findings = found.iter().map(Finding::from).collect();
+                print_json(&Report { errors, warnings, notes, findings });
             }
             Format::Text => {
                 print(render_diagnostics(&found));
@@ -104,12 +107,11 @@ impl Check {
                         let alertmanager = alertmanager.collect::<String>();
                         print(format!("{} is valid: {summary}{alertmanager}", path.display()));
                     }
-                    _ => print(format!(
-                        "{}: {}, {}",
-                        path.display(),
-                        pluralize(errors, "error"),
-                        pluralize(warnings, "warning")
-                    )),
+                    _ => {
+                        let mut counts = vec![pluralize(errors, "error"), pluralize(warnings, "warning")];
+                        counts.extend((notes > 0).then(|| pluralize(notes, "note")));
+                        print(format!("{}: {}", path.display(), counts.join(", ")));
+                    }
                 }
                 let is_error = |one: &&Diagnostic| one.code.severity() == Severity::Error;
                 if let Some(first) = found.iter().find(is_error).or_else(|| found.iter().next()) {
@@ -137,8 +139,12 @@ pub(super) fn render_diagnostics(found: &Diagnostics) -> String {
     let shown = found.iter().map(|one| {
         let text = match &one.location {
             Location::File { file, .. } => {
-                let read =
-                    || std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                let read = || match found.redacted(file) {
+                    Some(text) => Some(text.to_owned()),
+                    None => {
+                        std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                    }
+                };
                 texts.entry(file.clone()).or_insert_with(read).as_deref()
             }
             _ => None,

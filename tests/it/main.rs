@@ -23,6 +23,7 @@ mod owed;
 mod re2;
 mod reload;
 mod restart;
+mod routes;
 mod serve;
 mod sigkill;
 mod store;
