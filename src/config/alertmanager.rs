@@ -20,7 +20,6 @@ mod timing;
 mod values;
 mod webhooks;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use coverage::Needed;
@@ -39,7 +38,8 @@ use crate::domain::name::Name;
 /// Checks the Alertmanager configuration at `path` against the settings of the bridge.
 pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &mut Diagnostics) {
     let Some(text) = file::read_text(path, diagnostics) else { return };
-    diagnostics.show_redacted(path, redact::redact(&text, &BTreeSet::new()));
+    let sources = || settings.sources.keys().map(Name::as_str);
+    diagnostics.show_redacted(path, redact::redact(&text, &sources().collect()));
     let Some(root) = yaml::parse_untyped(&text, &Origin::File(path.into()), diagnostics) else { return };
     let (Some(route), Some(receivers)) = (root.get("route"), root.get("receivers")) else {
         let help = "pass the file that Alertmanager is started with to `--alertmanager`: it has the keys `route` \
@@ -51,7 +51,7 @@ pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &m
         return wrong_type(receivers, "a list of receivers", diagnostics).unwrap_or_default();
     }
     let webhooks = webhooks::find(receivers, settings, diagnostics);
-    let sources = settings.sources.keys().map(Name::as_str).chain(webhooks.named.iter().copied());
+    let sources = sources().chain(webhooks.named.iter().copied());
     diagnostics.show_redacted(path, redact::redact(&text, &sources.collect()));
     // Routes are followed only if all of their matchers could be read.
     let mut unreadable = Diagnostics::default();

@@ -191,12 +191,15 @@ impl Space {
         let matchers = differing.map(|(label, allowed)| {
             let domain = &self.labels[*label];
             let is_in_all = |at: usize| all.get(label).is_none_or(|values| values.contains(at));
-            let has_other = allowed.contains(domain.other());
-            let listed = domain.values.iter().enumerate();
-            let listed = listed.filter(|(at, _)| is_in_all(*at) && allowed.contains(*at) != has_other);
-            let listed: Vec<&str> = listed.map(|(_, value)| value.as_str()).collect();
+            let is_allowed = |at: &usize| allowed.contains(*at);
+            let (inside, outside): (Vec<usize>, Vec<usize>) =
+                (0..domain.values.len()).filter(|at| is_in_all(*at)).partition(is_allowed);
+            // What is not listed is described by what it is not.
+            let is_negated = allowed.contains(domain.other()) || outside.len() < inside.len();
+            let listed = if is_negated { outside } else { inside };
+            let listed: Vec<&str> = listed.into_iter().map(|at| domain.values[at].as_str()).collect();
             let rest = if listed.len() > MAX_LISTED { "|…" } else { "" };
-            let operator = match (has_other, listed.len()) {
+            let operator = match (is_negated, listed.len()) {
                 (true, 1) => "!=",
                 (true, _) => "!~",
                 (false, 1) => "=",
