@@ -52,6 +52,7 @@ pub(super) struct Check {
 struct Report<'a> {
     errors: usize,
     warnings: usize,
+    notes: usize,
     findings: Vec<Finding<'a>>,
 }
 
@@ -98,14 +99,12 @@ impl Check {
         }
         let found = || results.iter().flat_map(|result| &result.found);
         let count_severity = |severity| found().filter(|one| one.code.severity() == severity).count();
-        let (errors, warnings) = (count_severity(Severity::Error), count_severity(Severity::Warning));
+        let [errors, warnings, notes] =
+            [Severity::Error, Severity::Warning, Severity::Note].map(count_severity);
         match self.output.format {
             format @ (Format::Json | Format::Yaml) => {
-                format.print_data(&Report {
-                    errors,
-                    warnings,
-                    findings: found().map(Finding::from).collect(),
-                });
+                let findings = found().map(Finding::from).collect();
+                format.print_data(&Report { errors, warnings, notes, findings });
             }
             Format::Text | Format::Wide => {
                 results.iter().for_each(FileResult::print);
@@ -190,8 +189,14 @@ impl FileResult {
         match summary {
             Some(summary) if found.is_empty() => print(format!("{path} is valid: {summary}")),
             _ => {
-                let warnings = found.len() - found.errors();
-                let counts = [pluralize(found.errors(), "error"), pluralize(warnings, "warning")];
+                let count = |severity| found.iter().filter(|one| one.code.severity() == severity).count();
+                let mut counts = vec![pluralize(found.errors(), "error")];
+                counts.push(pluralize(count(Severity::Warning), "warning"));
+                counts.extend(
+                    Some(count(Severity::Note))
+                        .filter(|notes| *notes > 0)
+                        .map(|notes| pluralize(notes, "note")),
+                );
                 print(format!("{path}: {}", counts.join(", ")));
             }
         }
@@ -209,12 +214,13 @@ fn render(found: &Diagnostics, stdin: Option<&str>) -> String {
     let shown = found.iter().map(|one| {
         let text = match &one.location {
             Location::File { file, .. } => {
-                let read = || match stdin.filter(|_| file.as_ref() == Path::new(STDIN)) {
-                    Some(text) => Some(text.to_owned()),
-                    None => {
-                        std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                    }
-                };
+                let read =
+                    || match stdin.filter(|_| file.as_ref() == Path::new(STDIN)).or(found.redacted(file)) {
+                        Some(text) => Some(text.to_owned()),
+                        None => {
+                            std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                        }
+                    };
                 texts.entry(file.clone()).or_insert_with(read).as_deref()
             }
             _ => None,

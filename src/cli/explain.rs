@@ -140,7 +140,7 @@ fn code_page(text: &str) -> Option<ExitCode> {
 }
 
 fn looks_like_code(text: &str) -> bool {
-    let digits = text.strip_prefix(['E', 'W', 'e', 'w']);
+    let digits = text.strip_prefix(['E', 'W', 'N', 'e', 'w', 'n']);
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

@@ -1,6 +1,7 @@
 //! Diagnostics: errors and warnings about a configuration, each with location, cause and fix.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,11 +44,17 @@ pub enum Severity {
     Error,
     /// The configuration is accepted, but probably does not do what was intended.
     Warning,
+    /// Something that could not be checked, or that can be improved.
+    Note,
 }
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Error { "error" } else { "warning" })
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
     }
 }
 
@@ -109,6 +116,10 @@ codes! {
     LongTimeout = "E024", "A receiver whose `timeout` leaves no time for a retry.";
     LongRepeatInterval = "E025", "A route whose alerts expire before it repeats them.";
     UnknownSource = "E026", "A receiver that sends to a source that is not configured.";
+    ReplacedBody = "E027", "A receiver whose `payload` replaces the notification.";
+    ShortLateWindow = "E028", "A `late_window` that is not longer than Alertmanager's `group_interval`.";
+    UncertainAddress = "N001", "A receiver whose address cannot be read from the configuration.";
+    NoHeartbeatTimeout = "N002", "A source whose heartbeat has no `heartbeat_timeout`.";
     DoesNothing = "W001", "A rule without an action.";
     DuplicateActing = "W002", "A rule that sends its events to more than one acting destination.";
     NoHeartbeat = "W003", "A source without a heartbeat whose alerts can decrease capacity.";
@@ -119,13 +130,16 @@ codes! {
     NeverMatches = "W008", "Matchers that contradict each other.";
     NoStabilization = "W009", "A decrease without a stabilization window.";
     ShortCooldown = "W010", "A cooldown that is shorter than Alertmanager's `group_interval`.";
-    ShortLateWindow = "W011", "A `late_window` that is not longer than Alertmanager's `group_interval`.";
-    Unrouted = "W012", "A rule or heartbeat whose alerts no route sends to this bridge.";
+    Unrouted = "W012", "A rule or heartbeat whose alerts, or some of them, no route sends to this bridge.";
     Drift = "W013", "A fixed scale-in that does not take back what its rule has added.";
     NeverLowers = "W014", "A `set_capacity` in `on_resolved` that never lowers the capacity.";
     ShortWindow = "W015", "A decrease of a source without a heartbeat that acts within its `late_window`.";
     UnlimitedHold = "W016", "A hold without a maximum duration.";
     UnknownKind = "W017", "A kind that its platform does not have.";
+    Muted = "W018", "A route to this bridge that is muted at times.";
+    Inhibited = "W019", "An inhibition that silences alerts of a rule or a heartbeat.";
+    ShortHeartbeatTimeout = "W020", "A heartbeat that is repeated too rarely for its `heartbeat_timeout`.";
+    SingleQuotes = "W021", "A matcher of Alertmanager with single quotes, which are part of the value.";
     PatternInEquality = "W030", "A regular expression that is compared as text.";
     AboveLimits = "W031", "An amount that does not fit between the limits.";
     FallingSteps = "W032", "Steps whose amount falls while the metric rises.";
@@ -142,7 +156,11 @@ impl Code {
 
     /// The severity, given by the first letter of the code.
     pub fn severity(self) -> Severity {
-        if self.as_str().starts_with('W') { Severity::Warning } else { Severity::Error }
+        match self.as_str().as_bytes()[0] {
+            b'W' => Severity::Warning,
+            b'N' => Severity::Note,
+            _ => Severity::Error,
+        }
     }
 }
 
@@ -167,9 +185,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The diagnostics of a configuration, sorted by location and without duplicates.
+/// The diagnostics of a configuration, sorted by location and without duplicates. Also the texts of files with
+/// secrets, without them, to be shown instead of what is in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Diagnostics(Vec<Diagnostic>);
+pub struct Diagnostics(Vec<Diagnostic>, BTreeMap<Arc<Path>, String>);
 
 impl Diagnostics {
     /// Adds a diagnostic whose message implies the fix.
@@ -187,6 +206,16 @@ impl Diagnostics {
     ) {
         let help = Some(help.into());
         self.push(Diagnostic { code, location: location.clone(), message: message.into(), help });
+    }
+
+    /// Sets what is shown of a file that contains secrets.
+    pub(super) fn show_redacted(&mut self, file: &Path, text: String) {
+        self.1.insert(file.into(), text);
+    }
+
+    /// The text of a file without its secrets, if it is known to contain any.
+    pub fn redacted(&self, file: &Path) -> Option<&str> {
+        self.1.get(file).map(String::as_str)
     }
 
     /// Adds `diagnostic` after those of the same location. An identical one is dropped: a value that several

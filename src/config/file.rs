@@ -53,3 +53,14 @@ fn end_position(text: &[u8]) -> (u32, u32) {
     let last = text.rsplit('\n').next().unwrap_or_default();
     (count(text.matches('\n').count() + 1), count(last.chars().count() + 1))
 }
+
+/// Reads the text of a file.
+pub(super) fn read_text(path: &Path, diagnostics: &mut Diagnostics) -> Option<String> {
+    let read = std::fs::read(path).map_err(|error| error.to_string());
+    let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
+    text.map_err(|error| {
+        let message = format!("cannot read {}: {error}", path.display());
+        diagnostics.add(Code::Unreadable, &Location::WholeFile(path.into()), message);
+    })
+    .ok()
+}

@@ -85,6 +85,42 @@ impl From<&Node> for serde_json::Value {
 /// Parses the single document in `text`. After a syntax error there is no tree; duplicate keys are reported
 /// and the first one is used.
 pub(super) fn parse(text: &str, origin: &Origin, diagnostics: &mut Diagnostics) -> Option<Node> {
+    parse_as(text, Scalars::Typed, origin, diagnostics)
+}
+
+/// Parses the first document in `text`, as Go's parser does. Plain scalars but null are text as they are written, since
+/// what `no`, `0x1` and `1_0` are depends on the version of YAML and on the type that the reader wants.
+pub(super) fn parse_untyped(text: &str, origin: &Origin, diagnostics: &mut Diagnostics) -> Option<Node> {
+    parse_as(first_document(text), Scalars::AsWritten, origin, diagnostics)
+}
+
+/// What plain scalars are.
+#[derive(Clone, Copy)]
+enum Scalars {
+    Typed,
+    AsWritten,
+}
+
+/// The text before the second document.
+fn first_document(text: &str) -> &str {
+    let is_marker = |line: &str, marker: &str| {
+        line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    };
+    let (mut at, mut has_begun) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let is_start = is_marker(line, "---");
+        if has_begun && (is_start || is_marker(line, "...")) {
+            return &text[..at];
+        }
+        let is_content =
+            !line.trim_start_matches('\u{feff}').trim().is_empty() && !line.starts_with(['#', '%']);
+        has_begun |= is_content && !line.trim_start().starts_with('#');
+        at += line.len();
+    }
+    text
+}
+
+fn parse_as(text: &str, scalars: Scalars, origin: &Origin, diagnostics: &mut Diagnostics) -> Option<Node> {
     let mut options = serde_saphyr::Options::default();
     // Duplicate keys are reported below, all of them.
     options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
@@ -96,7 +132,12 @@ pub(super) fn parse(text: &str, origin: &Origin, diagnostics: &mut Diagnostics) 
     options.reject_unsupported_tags = true;
     options.with_snippet = false;
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Some(origin.node(raw, diagnostics)),
+        Ok(mut raw) => {
+            if matches!(scalars, Scalars::AsWritten) {
+                as_written(&mut raw, text);
+            }
+            Some(origin.node(raw, diagnostics))
+        }
         Err(serde_saphyr::Error::Eof { .. }) => {
             Some(Node { location: origin.location(YamlLocation::UNKNOWN), kind: Kind::Null })
         }
@@ -178,6 +219,23 @@ impl Origin {
             }
         }
         entries
+    }
+}
+
+/// Replaces booleans and numbers by their text.
+fn as_written(raw: &mut Spanned<Raw>, text: &str) {
+    let span = raw.defined.span();
+    match &mut raw.value {
+        Raw::List(items) => items.iter_mut().for_each(|item| as_written(item, text)),
+        Raw::Map(entries) => entries.iter_mut().for_each(|(_, value)| as_written(value, text)),
+        Raw::Scalar(kind @ (Kind::Bool(_) | Kind::Int(_) | Kind::Float(_))) => {
+            let range = span.byte_offset().zip(span.byte_len());
+            let written = range.and_then(|(start, len)| text.get(start as usize..(start + len) as usize));
+            if let Some(written) = written {
+                *kind = Kind::Text(written.trim().to_owned());
+            }
+        }
+        Raw::Scalar(_) => {}
     }
 }
 

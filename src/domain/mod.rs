@@ -23,6 +23,7 @@ pub mod name;
 pub mod notification;
 pub mod phase;
 pub mod rate;
+pub mod re2;
 pub mod retry;
 pub mod rule;
 pub mod size_limit;

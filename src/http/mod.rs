@@ -79,6 +79,7 @@ impl Limits {
 pub(crate) fn server_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
+        .route("/webhook/{source}/", axum::routing::post(ingest::webhook))
         .route("/-/healthy", get(|| async { "scalebridge is alive\n" }))
         .route("/-/ready", get(ready))
         .fallback(not_found)

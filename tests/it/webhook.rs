@@ -173,6 +173,8 @@ async fn other_paths_and_methods_are_rejected() {
     let bridge = Bridge::start().await;
     assert_eq!(bridge.post_to("/webhook/staging", &[], captured("three-firing")).await.status, 404);
     assert_eq!(bridge.post_to("/webhook/prod-eu/more", &[], "").await.status, 404);
+    assert_eq!(bridge.post_to("/webhook/prod-eu/", &[], captured("three-firing")).await.status, 200);
+    assert_eq!(bridge.post_to("/webhook/prod-eu//", &[], "").await.status, 404, "only one slash is accepted");
     assert_eq!(bridge.post_to("/", &[], "").await.status, 404);
     assert_eq!(get(&bridge.url("/webhook/prod-eu")).await.expect("an answer").0, 405);
     assert_eq!(
@@ -186,7 +188,7 @@ async fn other_paths_and_methods_are_rejected() {
     assert_eq!(odd.status, 404, "a name that is not UTF-8 is an unknown source");
     assert!(odd.json()["error"].is_string());
     // The name of an unknown source never becomes a label.
-    assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"\",code=\"404\"}").await, 5.0);
+    assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"\",code=\"404\"}").await, 6.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

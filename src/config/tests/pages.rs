@@ -28,21 +28,25 @@ fn blocks(page: &str) -> Vec<(&str, &str)> {
 
 /// The codes of the diagnostics of an example.
 fn diagnose(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
-    let config_example = if kind == "config" { text } else { "" };
+    let (config_example, alertmanager) = match kind {
+        "config" => (text, ""),
+        "both" => text.split_once("# alertmanager.yml\n").unwrap(),
+        _ => ("", text),
+    };
     let has_key = |key: &str| config_example.lines().any(|line| line.starts_with(&format!("{key}:")));
     let base = BASE.iter().filter(|(key, _)| !has_key(key)).map(|(_, text)| *text);
     let config = base.chain([config_example]).collect::<String>();
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
     write("scalebridge.yaml", &config);
     write("rules.yaml", if kind == "rules" { text } else { RULES });
-    write("alertmanager.yml", text);
+    write("alertmanager.yml", alertmanager);
     let variables = text.lines().filter(|_| kind == "env").map(|line| {
         let (name, value) = line.split_once(": ").unwrap();
         (name.to_owned(), value.trim_matches('"').to_owned())
     });
     let path = directory.join("scalebridge.yaml");
     let loaded = match kind {
-        "alertmanager" => load_with_alertmanager(&path, [], &directory.join("alertmanager.yml")),
+        "alertmanager" | "both" => load_with_alertmanager(&path, [], &directory.join("alertmanager.yml")),
         _ => load(&path, variables),
     };
     let diagnostics: Diagnostics = loaded.map_or_else(|diagnostics| diagnostics, |loaded| loaded.warnings);

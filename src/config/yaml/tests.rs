@@ -38,6 +38,28 @@ fn quoted_scalars_are_text() {
 }
 
 #[test]
+fn the_first_document_can_be_read_as_it_is_written() {
+    let read = |text: &str| {
+        let mut diagnostics = Diagnostics::default();
+        let node = parse_untyped(text, &Origin::File(Path::new("c.yaml").into()), &mut diagnostics);
+        assert_eq!(diagnostics.to_string(), "", "{text}");
+        node.unwrap().get("a").unwrap().kind.clone()
+    };
+    for written in ["no", "true", "0x1", "007", "1_0", "1.50", "1e3", "-3", "&x 12", "3m"] {
+        let scalar = written.trim_start_matches("&x ");
+        assert_eq!(read(&format!("a: {written} # c\n")), Kind::Text(scalar.into()));
+        assert_eq!(read(&format!("b: [{written}]\na: {written}")), Kind::Text(scalar.into()));
+    }
+    let Kind::List(items) = read("b: &b [é, 17]\na: *b\n") else { panic!("a list") };
+    assert_eq!(items[1].kind, Kind::Text("17".into()), "also behind an alias");
+    assert_eq!(read("a: ~\n"), Kind::Null);
+    for text in ["a: x\n---\n", "---\na: x\n---\na: [\n", "# c\n\n---\na: x\n...\nb", "%YAML 1.1\n---\na: x"]
+    {
+        assert_eq!(read(text), Kind::Text("x".into()), "{text}");
+    }
+}
+
+#[test]
 fn everything_has_its_location() {
     let (node, _) = read("server:\n  listen: x\nrules:\n  - a\n  - k.D: [1,\n      2]\n");
     let node = node.unwrap();
