@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use super::routes::{Followed, Tree};
 use super::space::{Region, Space};
 use super::webhooks::Webhooks;
-use crate::config::diagnostic::{Code, Diagnostics};
+use crate::config::diagnostic::{Code, Diagnostics, Location};
 use crate::config::settings::Settings;
 use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::source::{HeartbeatSettings, Source};
+
+/// The maximum number of routes that are reported for the alerts of a rule.
+const MAX_REPORTED: usize = 5;
 
 /// The alerts that a rule or a heartbeat needs.
 pub(super) struct Needed<'s> {
@@ -109,20 +112,29 @@ pub(super) fn check(
         .follow(all.clone())
         .into_iter()
         .partition(|(_, routes)| routes.iter().any(|route| reaches(*route)));
-    let mut reported = BTreeSet::new();
     // A heartbeat is one alert, which hardly has the labels of other alerts.
     let is_likely = |region: &Region| {
         reaching.is_empty() || matches!(needed.by, By::Rule(_)) || !tree.space.requires_label(region, all)
     };
+    let mut lost: Vec<(usize, &Region)> = Vec::new();
     for (region, _) in elsewhere.iter().filter(|(region, _)| is_likely(region)) {
         // A set can contain too much, so its example is tried.
         let routes = tree.routes_of(&tree.space.example(region));
         if let Some(&last) = routes.last().filter(|_| !routes.iter().any(|route| reaches(*route)))
-            && (reported.is_empty() || !reaching.is_empty())
-            && reported.insert(last)
+            && lost.iter().all(|(route, _)| *route != last)
         {
-            let part = if reaching.is_empty() { String::new() } else { tree.space.describe(region, all) };
-            report(needed.by, &part, tree, last, diagnostics);
+            lost.push((last, region));
+        }
+    }
+    if reaching.is_empty() {
+        if let Some((route, _)) = lost.first() {
+            report_all(needed.by, tree.routes[*route].location, diagnostics);
+        }
+    } else {
+        for (at, (route, region)) in lost.iter().take(MAX_REPORTED).enumerate() {
+            let others = if at + 1 == MAX_REPORTED { lost.len() - MAX_REPORTED } else { 0 };
+            let part = tree.space.describe(region, all);
+            report_part(needed.by, &part, others, tree.routes[*route].location, diagnostics);
         }
     }
     let routes =
@@ -130,25 +142,35 @@ pub(super) fn check(
     Covered { reaching: reaching.into_iter().map(|(region, _)| region).collect(), routes }
 }
 
-fn report(by: By<'_>, part: &str, tree: &Tree<'_, '_>, route: usize, diagnostics: &mut Diagnostics) {
-    let location = tree.routes[route].location;
-    if part.is_empty() {
-        let (message, help) = match by {
-            By::Rule(rule) => (
-                format!("no route sends the alerts of rule `{}` to this bridge", rule.name),
-                "add a route for these alerts, or widen an existing one; they take this route, and an earlier route \
-                 without `continue: true` hides alerts from later ones",
-            ),
-            By::Heartbeat(source, _) => (
-                format!("no route sends the heartbeat of source `{}` to this bridge", source.name),
-                "add a route for it, since it takes this one: while the heartbeat is absent, no alert of this source \
-                 can decrease capacity",
-            ),
-        };
-        return diagnostics.add_with_help(Code::Unrouted, location, message, help);
-    }
-    let message =
-        format!("{} with {part} take this route, which does not lead to this bridge", by.describe());
+/// Reports that none of the alerts arrive.
+fn report_all(by: By<'_>, location: &Location, diagnostics: &mut Diagnostics) {
+    let (message, help) = match by {
+        By::Rule(rule) => (
+            format!("no route sends the alerts of rule `{}` to this bridge", rule.name),
+            "add a route for these alerts, or widen an existing one; they take this route, and an earlier route \
+             without `continue: true` hides alerts from later ones",
+        ),
+        By::Heartbeat(source, _) => (
+            format!("no route sends the heartbeat of source `{}` to this bridge", source.name),
+            "add a route for it, since it takes this one: while the heartbeat is absent, no alert of this source can \
+             decrease capacity",
+        ),
+    };
+    diagnostics.add_with_help(Code::Unrouted, location, message, help);
+}
+
+/// Reports that a part of the alerts takes a route, and perhaps others that are not reported.
+fn report_part(by: By<'_>, part: &str, others: usize, location: &Location, diagnostics: &mut Diagnostics) {
+    let alerts = match part {
+        "" => format!("some {}", by.describe()),
+        part => format!("{} with {part}", by.describe()),
+    };
+    let others = match others {
+        0 => String::new(),
+        1 => "; others take 1 more route".to_owned(),
+        others => format!("; others take {others} more routes"),
+    };
+    let message = format!("{alerts} take this route, which does not lead to this bridge{others}");
     let help = match by {
         By::Rule(_) => {
             "if the rule should act on them, send them to this bridge too, by an earlier route with `continue: true`; \
