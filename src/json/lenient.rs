@@ -75,14 +75,14 @@ mod tests {
     use super::*;
 
     #[derive(Deserialize)]
-    struct Document {
+    struct Body {
         #[serde(default, deserialize_with = "informative")]
         text: Option<String>,
     }
 
     #[test]
     fn a_value_of_another_type_is_like_an_absent_one() {
-        let read = |json: &str| serde_json::from_str::<Document>(json).map(|read| read.text);
+        let read = |json: &str| serde_json::from_str::<Body>(json).map(|read| read.text);
         assert_eq!(read(r#"{ "text": "a\nb" }"#).unwrap().as_deref(), Some("a\nb"));
         assert_eq!(read("{}").unwrap(), None);
         for other in ["null", "true", "-1", "1", "1.5", "[[1], {}]", r#"{ "a": { "b": [2] } }"#] {
