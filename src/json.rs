@@ -6,12 +6,14 @@ use serde::ser::Error as _;
 use serde_json::{Error, Result};
 
 #[cfg(feature = "server")]
+mod informative;
 mod lenient;
 #[cfg(feature = "server")]
 mod object;
 
 #[cfg(feature = "server")]
-pub(crate) use lenient::{informative, lenient};
+pub(crate) use informative::informative;
+pub(crate) use lenient::lenient;
 #[cfg(feature = "server")]
 pub(crate) use object::Object;
 

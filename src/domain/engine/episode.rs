@@ -64,8 +64,18 @@ pub(super) fn evaluate_all(
         decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Increases));
     }
     decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Decreases));
+    for name in emitted_increases(step, acting.own) {
+        decisions.extend(unconfirmed::supersede(step, &mut acting, &name));
+    }
     acting.own.rules.retain(|_, rule_state| !rule_state.is_empty());
     decisions
+}
+
+/// The rules whose `set_capacity` was emitted in this step among the decreases, since it may also decrease capacity.
+fn emitted_increases(step: &StepContext<'_>, own: &TargetState) -> Vec<Name> {
+    let emitted = own.emissions.iter().filter(|emission| step.emitted.contains(&emission.id));
+    let both = emitted.filter(|emission| emission.increases && emission.decreases);
+    both.map(|emission| emission.rule.clone()).collect()
 }
 
 /// Whether the open episode of an active rule has increased capacity, or is about to, so that it outranks decreases.

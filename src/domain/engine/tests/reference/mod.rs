@@ -28,9 +28,6 @@
 //!
 //! Of an unanswered event whose episode closes, the age counts from its emission again: one that is too old becomes a dead
 //! letter at once, one that is not is tried for its remaining time, and an answer that says delivered is taken back.
-//!
-//! Open difference (`revert_and_set_capacity` at depth 3): a `set_capacity` with `allow_decrease` that is emitted in the
-//! moment in which a decrease of unknown outcome is resumed. The model supersedes that decrease, the engine calls it again.
 
 mod bridge;
 mod exhaustive;

@@ -109,6 +109,20 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// Found by `make soak` with `revert_and_set_capacity`.
+#[test]
+fn a_decrease_that_is_resumed_in_the_moment_of_an_increase_is_superseded() {
+    let set = OnFiring::SetCapacity { to: 3, allow_decrease: true };
+    let rules = vec![
+        Rule::new("revert", OnFiring::IncreaseBy(2), OnResolved::Revert),
+        Rule::new("set", set, OnResolved::None),
+    ];
+    let outcome_unknown = [(60, Action::Fire(0)), (1200, Action::Resolved(0)), (60, Action::Unknown(false))];
+    let resumed = [(301, Action::Pause), (60, Action::Fire(1)), (1200, Action::Resume)];
+    let history = outcome_unknown.into_iter().chain(resumed).collect();
+    assert_eq!(run(&Config::new(rules), history), "");
+}
+
 proptest! {
     #![proptest_config(config())]
 
