@@ -6,7 +6,7 @@
 //! spells out everything that differs, and refuses what Go refuses, in Go's words.
 //!
 //! The expression is read once, from left to right, without recursion. Groups and repetitions nest at most
-//! [`MAX_NESTING`] deep (Go: 1,000), so the time is linear in the length of the expression.
+//! `MAX_NESTING` deep (Go: 1,000), so the time is linear in the length of the expression.
 
 mod class;
 mod escape;
@@ -68,7 +68,7 @@ pub enum Error {
     /// `\Qa`, which would hide the end of the anchored expression.
     #[error("missing closing \\E of `\\Q`")]
     UnclosedLiteral,
-    /// Nested deeper than [`MAX_NESTING`].
+    /// Nested deeper than `MAX_NESTING`.
     #[error("expression nests too deeply")]
     NestingDepth,
 }
