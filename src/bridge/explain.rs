@@ -187,7 +187,9 @@ fn explain_rule(rule: &str, result: MatchResult<'_>, alert: &Alert, source: &Sou
         MatchResult::Invalid(error) => ("invalid", error.clone()),
         MatchResult::Disabled => ("disabled", "the matchers match, but the rule is disabled".to_owned()),
         MatchResult::Matched(_) => ("matched", "`sources`, matchers and `when` match".to_owned()),
-        MatchResult::Skipped(rule) => ("skipped", format!("rule {rule} matched first")),
+        MatchResult::Skipped(rule) => {
+            ("skipped", format!("the matchers match, but rule {rule} matched first"))
+        }
     };
     let mut explained = ExplainedRule {
         rule: rule.to_owned(),

@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::output::{EXIT_FAILED, EXIT_USAGE};
+use super::output::{EXIT_FAILED, EXIT_USAGE, escape_lines};
 use crate::telemetry;
 
 /// Timeout of a request; a stream has none.
@@ -46,7 +46,7 @@ impl ClientError {
             Self::InvalidArguments(why) => (EXIT_USAGE, why),
             Self::RequestFailed(why) => (EXIT_FAILED, why),
         };
-        telemetry::print_to_stderr(format_args!("scalebridge: {why}"));
+        telemetry::print_to_stderr(format_args!("scalebridge: {}", escape_lines(&why)));
         ExitCode::from(code)
     }
 }

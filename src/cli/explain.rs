@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::check::render_diagnostics;
 use super::client::{Raw, Server};
 use super::output::{
-    ConfigArgs, EXIT_USAGE, OutputArgs, current_thread_runtime, environment, escape_control_chars, print,
-    usage_error,
+    ConfigArgs, EXIT_USAGE, OutputArgs, current_thread_runtime, environment, escape_control_chars,
+    escape_json, print, usage_error,
 };
 use super::{capture, decision};
 use crate::bridge::Simulator;
@@ -159,11 +159,11 @@ fn text(explained: &Explanation) -> String {
             let word = if rule.matched { "yes" } else { "no " };
             text += &format!("  {word} {:width$}  {}\n", rule.rule, escape_control_chars(&rule.reason));
             if let Some(target) = &rule.target {
-                let target = serde_json::to_string(target).unwrap_or_default();
+                let target = escape_json(&serde_json::to_string(target).unwrap_or_default());
                 text += &format!("      {:width$}  target {target}\n", "");
             }
             if !rule.parameters.is_empty() {
-                let parameters = serde_json::to_string(&rule.parameters).unwrap_or_default();
+                let parameters = escape_json(&serde_json::to_string(&rule.parameters).unwrap_or_default());
                 text += &format!("      {:width$}  parameters {parameters}\n", "");
             }
             if let Some(metric) = rule.metric {
@@ -176,7 +176,7 @@ fn text(explained: &Explanation) -> String {
     for decision in &explained.decisions {
         text += &format!("  {}\n", decision::explained_line(decision));
         if let Some(event @ Value::Object(_)) = &decision.event {
-            let event = serde_json::to_string_pretty(event).unwrap_or_default();
+            let event = escape_json(&serde_json::to_string_pretty(event).unwrap_or_default());
             text += &format!("    {}\n", event.replace('\n', "\n    "));
         }
     }

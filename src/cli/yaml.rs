@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::output::escape_json;
+
 /// A YAML document.
 pub(super) fn document(value: &Value) -> String {
     let mut text = String::new();
@@ -59,7 +61,7 @@ fn scalar(string: &str) -> String {
         && !string.ends_with(' ')
         && string.chars().all(is_word)
         && !READ_OTHERWISE.contains(&string.to_ascii_lowercase().as_str());
-    if is_plain { string.to_owned() } else { serde_json::to_string(string).unwrap_or_default() }
+    if is_plain { string.to_owned() } else { escape_json(&serde_json::to_string(string).unwrap_or_default()) }
 }
 
 /// Words that YAML 1.1 or 1.2 reads as something else than a string.

@@ -255,12 +255,17 @@ impl RuleTable {
         let mut ended_by = None;
         let result = |(at, rule): (usize, &Rule)| {
             let is_shadow = rule.mode == Mode::Shadow;
-            if let Some(by) = ended_by.filter(|_| !is_shadow) {
-                return MatchResult::Skipped(by);
-            }
             let result = self.evaluate(at, &self.rules[at], &scope);
             if is_shadow {
                 return result;
+            }
+            if let Some(by) = ended_by {
+                return match result {
+                    MatchResult::OtherSource | MatchResult::NoMatch(_) | MatchResult::ConditionFalse => {
+                        result
+                    }
+                    _ => MatchResult::Skipped(by),
+                };
             }
             let ends = match &result {
                 MatchResult::Invalid(_) => true,

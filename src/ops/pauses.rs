@@ -82,7 +82,7 @@ impl Pauses {
             (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, pause)
         });
         let pause = pause.await?;
-        tracing::info!(pause = pause.id, author = pause.author, reason = pause.reason, "paused");
+        self.log("paused", &pause, &pause.author, &pause.reason);
         Ok(pause)
     }
 
@@ -103,10 +103,20 @@ impl Pauses {
             (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, Some(pause))
         });
         let ended = ended.await?;
-        if ended.is_some() {
-            tracing::info!(pause = id, author, reason, "resumed");
+        if let Some(pause) = &ended {
+            self.log("resumed", pause, &author, &reason);
         }
         Ok(ended)
+    }
+
+    /// Logs what was done to a pause, with what it covers.
+    fn log(&self, done: &str, pause: &Pause, author: &str, reason: &str) {
+        let clock = self.store.clock();
+        let until = pause.until.map(|until| clock.on_wall(until).to_millis_string());
+        let (rule, target) = (pause.rule.as_ref(), pause.target.as_ref());
+        let (rule, target) = (rule.map(Name::as_str), target.map(TargetPattern::as_str));
+        let direction = pause.direction.map(Direction::as_str);
+        tracing::info!(pause = pause.id, rule, target, direction, until, author, reason, "{done}");
     }
 }
 

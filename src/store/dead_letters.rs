@@ -76,11 +76,11 @@ pub enum DeadLetterError {
         at: Time,
     },
     /// The capacity is needed by now.
-    #[error("the event decreases capacity, but {0}; set force to redrive it")]
+    #[error("the event decreases capacity, but {0}; use force (`--force`) to redrive it")]
     Firing(Firing),
     /// The capacity is not needed any more.
     #[error(
-        "the event increases capacity, but the episode of rule `{rule}` that it belongs to is over; set force to redrive it"
+        "the event increases capacity, but the episode of rule `{rule}` that it belongs to is over; use force (`--force`) to redrive it"
     )]
     EpisodeOver {
         /// The event's rule.
@@ -88,7 +88,7 @@ pub enum DeadLetterError {
     },
     /// What fires on the target is not known.
     #[error(
-        "the state of the target cannot be read, so it is not known what fires there; set force to redrive the event"
+        "the state of the target cannot be read, so it is not known what fires there; use force (`--force`) to redrive the event"
     )]
     UnreadableState,
     /// The event is unreadable and would become a dead letter again.

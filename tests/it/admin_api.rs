@@ -302,7 +302,7 @@ async fn many_dead_letters_are_discarded_or_redriven_and_decreases_of_what_fires
 
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", "--all"]);
     let head = "redriven: 0, failed: 5\n";
-    let fires = "rule `unschedulable-pods` fires on its target: KubePodsPending; set force";
+    let fires = "rule `unschedulable-pods` fires on its target: KubePodsPending; use force";
     assert!(code == Some(0) && said.starts_with(head) && said.contains(fires), "{said}");
     let (code, said, _) = bridge.cli(&["dead-letters", "discard", "1-broken"]);
     assert_eq!((code, said.as_str()), (Some(0), "discarded 1-broken\n"));

@@ -233,14 +233,10 @@ fn commands(style: &Style, dead_letter: &DeadLetterView) -> Vec<(String, &'stati
         false => format!("scalebridge dead-letters redrive {id}"),
     };
     let effect = match (is_expired, decreases_capacity) {
-        (false, false) => "sends the event again with the same id",
-        (true, false) => "sends the event again with the same id; it has expired, so it gets a new expiry",
-        (false, true) => {
-            "sends the event again with the same id; if something fires on the target, only with --force"
-        }
-        (true, true) => {
-            "sends the expired event again with a new expiry; if something fires on the target, only with --force"
-        }
+        (false, false) => "sends it again with the same id; with --force if its episode is over",
+        (true, false) => "sends it again with a new expiry; with --force if its episode is over",
+        (false, true) => "sends it again; with --force if something fires on its target",
+        (true, true) => "sends it again with a new expiry; --force if something fires on its target",
     };
     vec![
         (redrive, effect),
@@ -303,7 +299,7 @@ mod tests {
 
         what helps
           scalebridge dead-letters redrive 17-queue --valid-for 15m
-              sends the event again with the same id; it has expired, so it gets a new expiry
+              sends it again with a new expiry; with --force if its episode is over
           scalebridge dead-letters discard 17-queue --reason TEXT
               gives it up for good
           scalebridge event 05527f34f17c7c15de78327fa19e43ef
@@ -323,6 +319,6 @@ mod tests {
             "{expired}"
         );
         let valid = shown("2026-11-29T02:00:00Z", false);
-        assert!(valid.contains("redrive 17-queue\n") && !valid.contains("--force"), "{valid}");
+        assert!(valid.contains("redrive 17-queue\n") && valid.contains("if its episode is over"), "{valid}");
     }
 }

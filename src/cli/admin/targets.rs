@@ -2,15 +2,15 @@
 
 use super::cell;
 use crate::cli::client::{ClientError, Server};
+use crate::cli::output::print_note;
 use crate::ops::api::{CoveredTargets, CoveredTargetsParams};
-use crate::telemetry;
 
 /// Prints to stderr how many targets the pattern of `--target` covers, if it may be another number than one.
 pub(super) fn note_covered(server: &Server, pattern: Option<&String>) -> Result<(), ClientError> {
     let Some(pattern) = pattern else { return Ok(()) };
     let params = CoveredTargetsParams { target: Some(pattern.clone()) };
     let covered: CoveredTargets = server.get("/api/v1/targets/covered", &params)?;
-    telemetry::print_to_stderr(format_args!("{}", note(pattern, &covered)));
+    print_note(note(pattern, &covered));
     Ok(())
 }
 

@@ -112,18 +112,19 @@ impl Replay {
         };
         let decided = decide(&new, scenario)?;
         let decided_before = old.as_ref().map(|old| decide(old, scenario)).transpose()?;
+        let mut passes = true;
         if let Some(path) = &self.write_test {
             let (expected, side) = match (&old, &decided_before) {
                 (Some(old), Some(decided)) => (decided, old),
                 _ => (&decided, &new),
             };
-            TestFile { path, scenario, side, expected }.write()?;
+            passes = TestFile { path, scenario, side, expected }.write()?;
         }
         let differs = match &recorded {
             Some(recorded) => report::of_recorded(recorded, decided, decided_before, self.output.format),
             None => report::of_files(scenario, decided, decided_before, self.output.format),
         };
-        Ok(if differs { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
+        Ok(if differs || !passes { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
     }
 
     fn load<'a>(&self, config: &'a Path) -> Result<Side<'a>, ExitCode> {
@@ -154,6 +155,12 @@ impl Replay {
         let (from, until) = (scenario::floor_millis(from), scenario::floor_millis(until));
         let period = Period { from, until, source: self.source.clone() };
         let mut recorded = Recorded::fetch(&self.server, &period).map_err(ClientError::report)?;
+        if recorded.retention == "off" {
+            let hint = "set it, or replay files with captured notifications";
+            return Err(usage_error(format_args!(
+                "the bridge keeps no notifications (retention.notifications is off): {hint}"
+            )));
+        }
         recorded.scenario.end = until.after(self.advance.unwrap_or_default());
         Ok(recorded)
     }

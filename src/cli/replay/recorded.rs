@@ -39,6 +39,7 @@ impl Recorded {
     pub(super) fn fetch(server: &Server, period: &Period) -> Result<Self, ClientError> {
         let mut notes = Vec::new();
         let (mut steps, retention) = notifications(server, period)?;
+        notes.extend(begins_late(server, period)?);
         steps.extend(pauses(server, period)?);
         steps.extend(outages(server, period, &mut notes)?);
         steps.extend(gaps(server, period, &steps)?);
@@ -75,6 +76,21 @@ fn notifications(server: &Server, period: &Period) -> Result<(Vec<Step>, String)
         }
         cursor = page.next;
     }
+}
+
+/// Says so if the record may not reach back to the beginning of the period.
+fn begins_late(server: &Server, period: &Period) -> Result<Option<String>, ClientError> {
+    let params =
+        ListNotificationsParams { source: period.source.clone(), limit: Some(1), ..Default::default() };
+    let page: NotificationPage = server.get("/api/v1/notifications", &params)?;
+    let Some(NotificationBodyView { received_at, .. }) = page.notifications.first() else { return Ok(None) };
+    let begins = Time::parse(received_at).ok().filter(|at| *at > period.from);
+    Ok(begins.map(|_| {
+        format!(
+            "the record begins at {received_at}: what was received before is not kept (any more) and not replayed; \
+             see retention.notifications and retention.notifications_bytes"
+        )
+    }))
 }
 
 fn notification(kept: NotificationBodyView) -> Result<Step, ClientError> {

@@ -126,13 +126,13 @@ pub(super) fn of_recorded(
     };
     match format {
         Format::Json | Format::Yaml => format.print_data(&report),
-        Format::Text | Format::Wide => print(text(&report, recorded)),
+        Format::Text | Format::Wide => print(text(&report)),
     }
     differing > 0
 }
 
 /// With old rules, only what differs; without them, what is not quiet.
-fn text(report: &Report<'_>, recorded: &Recorded) -> String {
+fn text(report: &Report<'_>) -> String {
     let Report { since, until, notifications, differing, not_comparable, notes, moments } = report;
     let is_shown = |moment: &&Moment| match differing {
         Some(_) => moment.differs,
@@ -156,9 +156,6 @@ fn text(report: &Report<'_>, recorded: &Recorded) -> String {
         text += &format!("not comparable: {} more\n", not_comparable.len() - MAX_NOT_COMPARABLE_LINES);
     }
     notes.iter().for_each(|note| text += &format!("note: {note}\n"));
-    if recorded.retention == "off" {
-        text += "note: the bridge keeps no notifications (retention.notifications is off)\n";
-    }
     let result = match differing {
         Some(1) => "1 decision differs".to_owned(),
         Some(count) => format!("{count} decisions differ"),

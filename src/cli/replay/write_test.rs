@@ -12,7 +12,7 @@ use super::scenario::{Action, ReceivedNotification, Scenario, Step};
 use super::{Decisions, Side};
 use crate::bridge::decision_view::ExplainedDecision;
 use crate::cli::check::render_diagnostics;
-use crate::cli::output::{EXIT_FAILED, EXIT_USAGE, current_thread_runtime, pluralize, usage_error};
+use crate::cli::output::{EXIT_USAGE, current_thread_runtime, escape_json, pluralize, usage_error};
 use crate::cli::test::run::run;
 use crate::domain::control::Pause;
 use crate::domain::duration::format;
@@ -34,8 +34,8 @@ pub(super) struct TestFile<'a> {
 }
 
 impl TestFile<'_> {
-    /// Writes the file and runs it. An existing file is not overwritten.
-    pub(super) fn write(&self) -> Result<(), ExitCode> {
+    /// Writes the file and runs it. Returns whether it passes. An existing file is not overwritten.
+    pub(super) fn write(&self) -> Result<bool, ExitCode> {
         let shown = self.path.display();
         let text = self.text().map_err(usage_error)?;
         let created =
@@ -50,7 +50,7 @@ impl TestFile<'_> {
     }
 
     /// Runs the test that was written.
-    fn check(&self) -> Result<(), ExitCode> {
+    fn check(&self) -> Result<bool, ExitCode> {
         let shown = self.path.display();
         let written = kinds::read_tests(self.path).map_err(|diagnostics| {
             telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
@@ -64,11 +64,11 @@ impl TestFile<'_> {
                     "scalebridge: {shown} was written, but does not pass: {} {}",
                     first.location, first.message
                 ));
-                return Err(ExitCode::from(EXIT_FAILED));
+                return Ok(false);
             }
         }
         telemetry::print_to_stderr(format_args!("wrote {shown}, which passes `scalebridge test`"));
-        Ok(())
+        Ok(true)
     }
 
     fn text(&self) -> std::io::Result<String> {
@@ -135,10 +135,14 @@ impl TestFile<'_> {
         })
     }
 
-    /// The decisions that a test compares.
+    /// The decisions that a test compares. An alert that cannot be read, so that no rule has seen it, is left out.
     fn expectations(&self, decided: &[&ExplainedDecision]) -> String {
-        let acting = decided.iter().filter(|decision| {
-            Verdict::parse(&decision.decision.verdict).is_none_or(|verdict| !verdict.is_quiet())
+        let acting = decided.iter().filter(|explained| {
+            let decision = &explained.decision;
+            match Verdict::parse(&decision.verdict) {
+                Some(Verdict::Invalid) => decision.rule.is_some(),
+                verdict => verdict.is_none_or(|verdict| !verdict.is_quiet()),
+            }
         });
         let lines: String =
             acting.map(|decision| format!("          - {}\n", expectation(decision))).collect();
@@ -244,15 +248,9 @@ fn scalar(text: &str) -> String {
     if is_plain && !is_reserved { text.to_owned() } else { quoted(text) }
 }
 
-/// A text in double quotes. YAML reads every escape of JSON; control characters that JSON may have as they are are
-/// escaped too.
+/// A text in double quotes. YAML reads every escape of JSON.
 fn quoted(text: &str) -> String {
-    let json = Value::from(text).to_string();
-    let escape = |c: char| match c {
-        '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => format!("\\u{:04x}", u32::from(c)),
-        c => c.to_string(),
-    };
-    json.chars().map(escape).collect()
+    escape_json(&Value::from(text).to_string())
 }
 
 /// The path of a file as seen from the directory of another one.
