@@ -147,7 +147,9 @@ fn lint_heartbeat_alerts(
     diagnostics: &mut Diagnostics,
 ) -> bool {
     let is_heartbeat = |source: &&Source| {
-        source.heartbeat.as_ref().is_some_and(|heartbeat| implies(&rule.matchers, &heartbeat.matchers))
+        source.heartbeat.as_ref().is_some_and(|heartbeat| {
+            !heartbeat.matchers.is_empty() && implies(&rule.matchers, &heartbeat.matchers)
+        })
     };
     let Some(first) = listening.first().filter(|_| listening.iter().all(is_heartbeat)) else { return false };
     let message = format!(

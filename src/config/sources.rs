@@ -139,6 +139,19 @@ fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<(Vec<Matcher>
 /// alert.
 fn heartbeat_matchers(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Matcher>> {
     let help = format!("name the alert that always fires: {HEARTBEAT_EXAMPLE}, or remove it");
+    // The name of the alert, where a list of matchers is wanted.
+    if let Kind::Text(name) = &node.kind
+        && Matcher::parse_list(name).is_err()
+    {
+        let help = format!("use a list of matchers: `['alertname = \"{name}\"']`");
+        diagnostics.add_with_help(
+            Code::Type,
+            &node.location,
+            format!("expected a list, found the text `{name}`"),
+            help,
+        );
+        return None;
+    }
     check_not_empty(node, &help, diagnostics);
     let matchers = matchers("Watchdog")(node, diagnostics)?;
     let no_labels = Labels::default();
