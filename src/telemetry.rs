@@ -591,9 +591,10 @@ impl DeliveryMetrics {
 /// # Errors
 /// Logging was started before, or the log level is invalid.
 pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
-    // Lines of the SDK and of hyper below WARN are useful only for debugging these.
+    // Lines of the SDK and of hyper below WARN are useful only for debugging these. Those of aws_config repeat a failure
+    // to load credentials at each call, which the workers log once.
     let filter =
-        EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
+        EnvFilter::try_new(format!("{0},aws_config=error,aws_smithy_runtime=warn,hyper=warn", log.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Stderr)

@@ -23,7 +23,10 @@ pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Serve
         let message = format!("`max_body_bytes` ({body}) exceeds `max_in_flight_bytes` ({all})");
         let help = "a body of that size would never be accepted: raise `max_in_flight_bytes` or lower \
                     `max_body_bytes`";
-        let location = fields.location_of("max_body_bytes");
+        // The other one may be the default.
+        let locations = ["max_body_bytes", "max_in_flight_bytes"].map(|key| fields.location_of(key));
+        let is_written = |location: &&Location| !matches!(location, Location::Default);
+        let location = locations.into_iter().find(is_written).unwrap_or(locations[0]);
         fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
     fields.finish();
