@@ -157,7 +157,7 @@ impl Inner {
     /// Calls to a destination have succeeded.
     pub(super) fn destination_succeeded(&mut self, destination: &Name, successes: Successes) {
         let awaits = |key: &&TargetKey| self.watch(key, Some(destination)).awaits(destination, successes);
-        let keys = self.states.keys().filter(awaits);
+        let keys = self.waiting.iter().filter(awaits);
         let keys: Vec<TargetKey> = keys.cloned().collect();
         self.changed.extend(keys);
     }

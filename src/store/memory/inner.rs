@@ -32,6 +32,10 @@ pub(super) struct Inner {
     pub(super) recheck_queue: BTreeSet<TargetKey>,
     pub(super) target_ids: BTreeMap<TargetKey, i64>,
     pub(super) states: BTreeMap<TargetKey, Arc<TargetState>>,
+    /// When each target is due.
+    pub(super) due: BTreeSet<(Time, TargetKey)>,
+    /// Targets that wait until calls to a destination succeed.
+    pub(super) waiting: BTreeSet<TargetKey>,
     pub(super) alerts: BTreeMap<AlertKey, BTreeSet<TargetKey>>,
     /// With the wall clock.
     pub(super) records: Vec<(Time, Record)>,
@@ -177,6 +181,7 @@ impl Inner {
             }
             let next = self.target_ids.len() as i64 + 1;
             self.target_ids.entry(key.clone()).or_insert(next);
+            self.index(&key, before.as_deref(), &state);
             if state.is_empty() {
                 self.states.remove(&key);
             } else {
@@ -202,6 +207,21 @@ impl Inner {
         });
         for event in changes.events {
             self.put_event(clock, event, lanes);
+        }
+    }
+
+    /// Indexes a state that replaces another one.
+    fn index(&mut self, key: &TargetKey, before: Option<&TargetState>, state: &TargetState) {
+        if let Some(at) = before.and_then(TargetState::due) {
+            self.due.remove(&(at, key.clone()));
+        }
+        if let Some(at) = state.due() {
+            self.due.insert((at, key.clone()));
+        }
+        if state.destination_waits().next().is_some() {
+            self.waiting.insert(key.clone());
+        } else {
+            self.waiting.remove(key);
         }
     }
 

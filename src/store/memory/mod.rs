@@ -65,6 +65,8 @@ impl Memory {
             recheck_queue: BTreeSet::new(),
             target_ids: BTreeMap::new(),
             states: BTreeMap::new(),
+            due: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             alerts: BTreeMap::new(),
             records: Vec::new(),
             events: Vec::new(),
@@ -118,7 +120,7 @@ impl Memory {
         let now = self.now();
         let next = self.with_inner(|inner| {
             let to_recheck = inner.recheck_queue.first().or_else(|| inner.changed.first()).map(|_| now);
-            inner.states.values().filter_map(|state| state.due()).chain(to_recheck).min()
+            inner.due.first().map(|(at, _)| *at).into_iter().chain(to_recheck).min()
         });
         self.due.send_replace(next);
     }
@@ -161,11 +163,11 @@ impl StateStore for Memory {
     async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
         let now = self.now();
         Ok(self.with_inner(|inner| {
-            let scheduled = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
-            let due: BTreeSet<_> = scheduled.filter(|(at, _)| *at <= now).collect();
-            let known: BTreeSet<_> = due.iter().map(|(_, key)| *key).collect();
+            let scheduled = inner.due.iter().take_while(|(at, _)| *at <= now).take(max);
+            let due: Vec<&TargetKey> = scheduled.map(|(_, key)| key).collect();
+            let known: BTreeSet<_> = due.iter().copied().collect();
             let to_recheck = inner.recheck_queue.union(&inner.changed).filter(|key| !known.contains(key));
-            due.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
+            due.into_iter().chain(to_recheck).take(max).cloned().collect()
         }))
     }
 
