@@ -22,6 +22,7 @@
 //! - An unanswered event that was too old while a pause or hold withheld it is renewed when that ends.
 //! - A late firing of an alert that was never open, or whose end is forgotten, was in no episode. Only the last episode of
 //!   a rule goes on, if it has emitted; a late firing that was in an earlier one opens a new one.
+//! - A closed episode is kept for `retention.closed`, and longer while anything is owed.
 //! - Of late firings that open in one instant, one whose episode goes on counts first.
 //! - `while_firing` acts again one cooldown after a late firing has made its episode go on.
 //! - An increase does not wait for a decrease that its own opening has superseded.

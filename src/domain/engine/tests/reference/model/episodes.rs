@@ -38,8 +38,8 @@ impl Model {
 
     /// A late firing continues its episode while that episode's decrease was not delivered,
     /// and where the rule's `on_resolved` does not decrease. A call of unknown outcome is
-    /// superseded by this opening, and so counts as delivered. Of an earlier episode than the rule's last one, or of one
-    /// that has emitted nothing, nothing is known any more.
+    /// superseded by this opening, and so counts as delivered. Of an earlier episode than the rule's last one, of one that
+    /// has emitted nothing, or of one that is kept no longer, nothing is known any more.
     pub(crate) fn goes_on(&self, rule: RuleId, episode: EpisodeId) -> bool {
         let is_last = self.episodes.iter().rposition(|e| e.rule == rule) == Some(episode);
         let has_emitted = self.ledger.iter().any(|e| e.episode == episode && e.phase == Phase::Firing);
@@ -47,6 +47,9 @@ impl Model {
             return false;
         }
         let closed_at = self.episodes[episode].closed_at.unwrap_or(self.now);
+        if self.now >= closed_at + self.config.retention_closed && !self.anything_owed() {
+            return false;
+        }
         !self.ledger.iter().any(|e| {
             e.rule == rule
                 && e.phase == Phase::Resolved
