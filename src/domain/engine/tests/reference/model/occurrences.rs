@@ -206,7 +206,9 @@ impl Model {
     fn remembered_end(&self, fingerprint: Fingerprint) -> Option<Time> {
         let state = self.alerts.get(&fingerprint)?;
         let fresh = self.now < state.end_heard_at + self.config.retention_closed;
-        let is_kept = state.ever_open && self.anything_owed();
+        // That of a hold's alert is kept with the hold, where nothing is owed.
+        let is_on_target = state.episodes.keys().any(|&rule| !self.config.rules[rule].is_hold());
+        let is_kept = state.ever_open && is_on_target && self.anything_owed();
         state.last_end.filter(|_| fresh || is_kept)
     }
 
