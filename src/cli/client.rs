@@ -9,7 +9,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::output::{EXIT_FAILED, EXIT_USAGE, escape_lines};
+use super::escape::escape_lines;
+use super::output::{EXIT_FAILED, EXIT_USAGE};
 use crate::telemetry;
 
 /// Timeout of a request; a stream has none.

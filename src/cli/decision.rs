@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use std::collections::BTreeSet;
 
-use super::output::{escape_control_chars, pluralize};
+use super::escape::escape_control_chars;
+use super::output::pluralize;
 use super::style::{Style, Tone};
 use crate::bridge::decision_view::{AlertView, ExplainedDecision};
 use crate::ops::api::DecisionView;

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::check::render_diagnostics;
 use super::client::{Raw, Server};
+use super::escape::{escape_control_chars, escape_json};
 use super::output::{
-    ConfigArgs, EXIT_USAGE, OutputArgs, current_thread_runtime, environment, escape_control_chars,
-    escape_json, print, usage_error,
+    ConfigArgs, EXIT_USAGE, OutputArgs, current_thread_runtime, environment, print, usage_error,
 };
 use super::{capture, decision};
 use crate::bridge::Simulator;

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod completions;
 mod decision;
+mod escape;
 mod explain;
 mod iam;
 mod output;

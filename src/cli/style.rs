@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 
 use jiff::tz::TimeZone;
 
-use super::output::{ColorChoice, Format, OutputArgs, escape_control_chars, print};
+use super::escape::escape_control_chars;
+use super::output::{ColorChoice, Format, OutputArgs, print};
 use crate::app::wall_clock;
 use crate::domain::time::Time;
 

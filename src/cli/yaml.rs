@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::output::escape_json;
+use super::escape::escape_json;
 
 /// A YAML document.
 pub(super) fn document(value: &Value) -> String {

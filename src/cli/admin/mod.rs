@@ -17,7 +17,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::client::ClientError;
-use super::output::{Format, escape_control_chars, print};
+use super::escape::escape_control_chars;
+use super::output::{Format, print};
 use crate::domain::duration;
 use crate::ops::api::InitiatorParams;
 pub(super) use audit::Audit;

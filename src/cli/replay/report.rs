@@ -8,7 +8,8 @@ use super::recorded::Recorded;
 use super::scenario::{NotComparable, Scenario, Step};
 use super::simulate::by_time;
 use crate::bridge::decision_view::ExplainedDecision;
-use crate::cli::output::{Format, escape_control_chars, pluralize, print};
+use crate::cli::escape::escape_control_chars;
+use crate::cli::output::{Format, pluralize, print};
 use crate::domain::verdict::Verdict;
 
 /// Lines about alerts that are not comparable in text output; JSON has all of them.

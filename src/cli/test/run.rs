@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::matching::{compare, mismatches};
 use crate::bridge::decision_view::ExplainedDecision;
 use crate::bridge::{Simulator, SimulatorError};
-use crate::cli::output::escape_control_chars;
+use crate::cli::escape::escape_control_chars;
 use crate::config::diagnostic::Location;
 use crate::config::test_file::{
     Expected, Test, TestAction, TestAlert, TestFile, TestNotification, TestPause,
