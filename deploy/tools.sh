@@ -204,7 +204,7 @@ have_new_servers() {
   rm -rf "$tools/new"
   ln -s old "$tools/new"
   say "WARNING: Prometheus $new_prometheus and Alertmanager $new_alertmanager or newer cannot be had:" \
-    "what is meant for the newest runs with the oldest"
+    "the tests and the demo of the newest releases run with the oldest"
 }
 
 have_both_servers() {

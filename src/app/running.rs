@@ -207,7 +207,7 @@ impl RunningBridge {
     }
 }
 
-/// What the bridge's pauses and holds withhold, and what it takes back right before a call.
+/// Asks the bridge right before a call whether a pause or hold withholds an increase, or a decision cancels a decrease.
 fn withholding(bridge: Bridge) -> Withholding {
     let rechecking = bridge.clone();
     Withholding::new(move |event, now| bridge.is_withheld(event, now)).with_recheck(move |targets| {

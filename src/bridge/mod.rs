@@ -104,7 +104,7 @@ struct Route {
 
 impl Route {
     /// The destinations of an event, and the acting ones among them. A decrease goes to the acting destinations of the
-    /// events that it takes back, also after `send_to` was changed. `states` are those after the step.
+    /// increases that it names in `reverts`, even if `send_to` has changed since. `states` are those after the step.
     fn of_event(&self, event: &Event, states: &[(TargetKey, TargetState)]) -> (Arc<[Name]>, Arc<[Name]>) {
         let state = states.iter().find(|(key, _)| *key == event.key).map(|(_, state)| state);
         let acting = state.and_then(|state| state.acting_destinations(&event.reverts));
@@ -385,8 +385,8 @@ impl Bridge {
         }
     }
 
-    /// Processes the targets of decreases that are about to be called, if there is a reception gap that their last
-    /// decisions may not have seen, since it is not committed. It takes back those that it blocks.
+    /// Processes the targets of decreases that are about to be called, if a reception gap is not committed yet: their last
+    /// decisions may not have considered it. Decreases that the gap blocks are cancelled.
     ///
     /// # Errors
     /// The store could not read or write.
@@ -477,7 +477,7 @@ impl RuleSnapshot {
 
 /// What a step of the engine processes.
 enum Work {
-    /// A notification, or a part of a large one, and what is kept of it.
+    /// The alerts of a notification, or of a chunk of a large one, and the body to keep.
     Notification(Arc<Input>, Option<KeptNotification>),
     /// Targets that are due, whose deferred actions the step re-evaluates.
     Due(Vec<TargetKey>),

@@ -124,7 +124,7 @@ impl Explain {
     }
 }
 
-/// Prints the page of a diagnostic code, unless a file has this name; `None` if the text is no code.
+/// Prints the page of a diagnostic code. `None` if the text is not a code, or is the name of a file.
 fn code_page(text: &str) -> Option<ExitCode> {
     if Path::new(text).exists() {
         return None;

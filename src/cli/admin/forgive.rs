@@ -16,7 +16,7 @@ use crate::ops::api::{ForgiveRequest, Forgiven};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  Somebody has removed the nodes by hand: nothing is to be taken back
+  The nodes were removed by hand, so no scale-in must follow
     scalebridge forgive eks/nodegroup/-/eu-west-1/prod-eu/-/workers --reason 'removed by hand'
 
 Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input")]

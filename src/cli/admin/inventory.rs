@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 
 use super::{cell, list_cell, optional_cell};
 use crate::cli::client::{ClientError, Raw, Server};
@@ -59,42 +60,34 @@ pub(crate) struct Destinations {
 
 impl Rules {
     pub(crate) fn run(&self) -> ExitCode {
-        let found: Result<Vec<Raw<RuleView>>, ClientError> = self.server.get("/api/v1/rules", &());
-        found.map_or_else(ClientError::report, |rules| {
-            self.output.print(&rules, |style| {
-                let rules: Vec<&RuleView> = rules.iter().map(|raw| &raw.value).collect();
-                rules_table(style, &rules)
-            });
-            ExitCode::SUCCESS
-        })
+        list(&self.server, self.output, "/api/v1/rules", rules_table)
     }
 }
 
 impl Sources {
     pub(crate) fn run(&self) -> ExitCode {
-        let found: Result<Vec<Raw<SourceView>>, ClientError> = self.server.get("/api/v1/sources", &());
-        found.map_or_else(ClientError::report, |sources| {
-            self.output.print(&sources, |style| {
-                let sources: Vec<&SourceView> = sources.iter().map(|raw| &raw.value).collect();
-                sources_table(style, &sources)
-            });
-            ExitCode::SUCCESS
-        })
+        list(&self.server, self.output, "/api/v1/sources", sources_table)
     }
 }
 
 impl Destinations {
     pub(crate) fn run(&self) -> ExitCode {
-        let found: Result<Vec<Raw<DestinationView>>, ClientError> =
-            self.server.get("/api/v1/destinations", &());
-        found.map_or_else(ClientError::report, |destinations| {
-            self.output.print(&destinations, |style| {
-                let destinations: Vec<&DestinationView> = destinations.iter().map(|raw| &raw.value).collect();
-                destinations_table(style, &destinations)
-            });
-            ExitCode::SUCCESS
-        })
+        list(&self.server, self.output, "/api/v1/destinations", destinations_table)
     }
+}
+
+/// Prints a list of the API, as a table in text.
+fn list<T: DeserializeOwned>(
+    server: &Server,
+    output: OutputArgs,
+    path: &str,
+    table: impl Fn(&Style, &[&T]) -> String,
+) -> ExitCode {
+    let found: Result<Vec<Raw<T>>, ClientError> = server.get(path, &());
+    found.map_or_else(ClientError::report, |items| {
+        output.print(&items, |style| table(style, &items.iter().map(|raw| &raw.value).collect::<Vec<_>>()));
+        ExitCode::SUCCESS
+    })
 }
 
 fn rules_table(style: &Style, rules: &[&RuleView]) -> String {
