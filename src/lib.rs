@@ -7,6 +7,7 @@
 //! - [`domain`]: alerts, rules, targets, events, and the engine that decides. Pure: no IO, no clock.
 //! - [`config`], `store`: configuration files to checked settings; the durable state.
 //! - `telemetry`: logs and metrics.
+//! - `credentials`: who may send to a source and use the admin listener; TLS settings and outgoing HTTP clients.
 //! - `sources`, `bridge`, `dispatch`: bodies to notifications; notifications to committed decisions;
 //!   committed events to destinations.
 //! - `kinds`: the configuration with the kinds of sources and destinations that there are.
@@ -52,6 +53,8 @@ mod bridge;
 #[cfg(feature = "server")]
 mod cli;
 pub mod config;
+#[cfg(feature = "server")]
+mod credentials;
 #[cfg(feature = "server")]
 mod dispatch;
 pub mod domain;

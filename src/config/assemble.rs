@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::SourceAuth;
 use super::decode::{Fields, Spanned, entries, list, spanned, wrong_type_with};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
@@ -41,6 +42,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
     let source_kinds = sources.iter().map(|(name, (_, kind))| (name.clone(), *kind)).collect();
+    let source_auth = sources.keys().map(|name| (name.clone(), SourceAuth::default())).collect();
     let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, _))| (name, source)).collect();
     let (destination_names, destinations) =
         section(&mut fields, "destinations", |name, node, diagnostics| {
@@ -83,6 +85,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         store: store?,
         sources,
         source_kinds,
+        source_auth,
         destinations,
         max_backlog: delivery?.1,
         rules: Arc::new(RuleTable::new(rules, templates)),

@@ -9,6 +9,7 @@
 //! The kinds of destinations and sources are type parameters, see `kinds`: their settings, schemas and
 //! checks are in the folder of each kind, in `dispatch` and `sources`.
 
+pub mod access;
 mod alertmanager;
 mod assemble;
 mod check;
@@ -27,6 +28,7 @@ mod names;
 mod rules;
 mod scalar;
 pub mod schema;
+pub mod secret;
 mod semantics;
 mod server;
 pub mod settings;
@@ -46,6 +48,7 @@ pub use check::{Checked, check};
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
 pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
+pub use secret::Secret;
 pub use settings::{
     Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
 };

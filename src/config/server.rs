@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::access::{AdminAuth, ListenerAccess};
 use super::decode::{Fields, Spanned, spanned};
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::scalar::{address, flag, number, positive_duration};
@@ -10,12 +11,14 @@ use super::yaml::Node;
 
 pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Server> {
     let mut fields = Fields::from_node(node, "server", diagnostics)?;
-    let listen = listen(&mut fields);
+    let (listen, access) = listen(&mut fields);
     let max_body_bytes = fields.get("max_body_bytes", number::<usize>(1..=i64::MAX));
     let max_in_flight = fields.get("max_in_flight", number(1..=1_000_000));
     let max_in_flight_bytes = fields.get("max_in_flight_bytes", number(1..=i64::MAX));
+    let max_connections = fields.get("max_connections", number(1..=1_000_000));
     let header_timeout = fields.get("header_timeout", positive_duration);
     let body_timeout = fields.get("body_timeout", positive_duration);
+    let write_timeout = fields.get("write_timeout", positive_duration);
     let drain_timeout = fields.get("drain_timeout", positive_duration);
     if let (Some(body), Some(all)) = (max_body_bytes, max_in_flight_bytes)
         && body > all
@@ -35,17 +38,20 @@ pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Serve
         max_body_bytes: max_body_bytes?,
         max_in_flight: max_in_flight?,
         max_in_flight_bytes: max_in_flight_bytes?,
+        max_connections: max_connections?,
         header_timeout: header_timeout?,
         body_timeout: body_timeout?,
+        write_timeout: write_timeout?,
+        access,
         drain_timeout: drain_timeout?,
     })
 }
 
 pub(super) fn admin(node: &Node, diagnostics: &mut Diagnostics) -> Option<Admin> {
     let mut fields = Fields::from_node(node, "admin", diagnostics)?;
-    let listen = listen(&mut fields);
+    let (listen, access) = listen(&mut fields);
     fields.finish();
-    Some(Admin { listen: listen?.value })
+    Some(Admin { listen: listen?.value, access, auth: AdminAuth::default() })
 }
 
 /// Reports two listeners with the same address. Port 0 selects a free port for each.
@@ -72,9 +78,11 @@ pub(super) fn check_distinct_listeners(
 
 /// Reads a listen address. A non-loopback address requires `allow_unauthenticated: true`, since there is no
 /// authentication.
-fn listen(fields: &mut Fields<'_, '_>) -> Option<Spanned<SocketAddr>> {
+fn listen(fields: &mut Fields<'_, '_>) -> (Option<Spanned<SocketAddr>>, ListenerAccess) {
     let allowed = fields.get("allow_unauthenticated", flag);
-    let listen = fields.get("listen", spanned(address))?;
+    let access =
+        ListenerAccess { allow_unauthenticated: allowed.unwrap_or_default(), ..ListenerAccess::default() };
+    let Some(listen) = fields.get("listen", spanned(address)) else { return (None, access) };
     let loopback = listen.value.ip().to_canonical().is_loopback();
     if !loopback && allowed == Some(false) {
         let message =
@@ -83,5 +91,5 @@ fn listen(fields: &mut Fields<'_, '_>) -> Option<Spanned<SocketAddr>> {
                     network policy restricts access";
         fields.diagnostics.add_with_help(Code::Unauthenticated, &listen.location, message, help);
     }
-    Some(listen)
+    (Some(listen), access)
 }

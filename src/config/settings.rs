@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::{AdminAuth, ListenerAccess, SourceAuth};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
@@ -29,6 +30,8 @@ pub struct Settings<D, S> {
     pub sources: BTreeMap<Name, Source>,
     /// The kind of each source.
     pub source_kinds: BTreeMap<Name, S>,
+    /// The credentials of each source.
+    pub source_auth: BTreeMap<Name, SourceAuth>,
     /// The destinations by name, at least one.
     pub destinations: BTreeMap<Name, Destination<D>>,
     /// Maximum number of unsettled deliveries of all destinations; at this number the webhook responds 503.
@@ -53,12 +56,19 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// Maximum number of concurrent requests, 1 to 1,000,000; further ones get 503.
     pub max_in_flight: usize,
-    /// Maximum number of bytes of concurrent request bodies, reserved before reading.
+    /// Maximum number of bytes of concurrent request bodies, taken as bytes arrive and are decoded. The same number
+    /// holds on the admin listener, on its own.
     pub max_in_flight_bytes: usize,
-    /// Timeout for reading the headers of a request.
+    /// Maximum number of open connections of each listener.
+    pub max_connections: usize,
+    /// Timeout for reading the headers of a request, and for the TLS handshake, on both listeners.
     pub header_timeout: Duration,
-    /// Timeout for reading a request body.
+    /// Timeout for reading a request body, on both listeners.
     pub body_timeout: Duration,
+    /// Timeout for a client to accept bytes of a response, on both listeners.
+    pub write_timeout: Duration,
+    /// Credentials and TLS.
+    pub access: ListenerAccess,
     /// Maximum time from the stop signal to the end of the process.
     pub drain_timeout: Duration,
 }
@@ -68,6 +78,10 @@ pub struct Server {
 pub struct Admin {
     /// The IP address and port.
     pub listen: SocketAddr,
+    /// TLS and the `web_config_file`.
+    pub access: ListenerAccess,
+    /// Tokens, users, certificates and their scopes.
+    pub auth: AdminAuth,
 }
 
 /// The kind of the store.

@@ -7,12 +7,13 @@ use proc_macro2::TokenTree;
 use crate::support::sources::{self, ModulePath};
 
 /// Each layer with its level. A layer may use itself and layers of a lower level.
-const LAYERS: [(&str, u8); 13] = [
+const LAYERS: [(&str, u8); 14] = [
     ("json", 0),
     ("domain", 1),
     ("config", 2),
     ("store", 2),
     ("telemetry", 3),
+    ("credentials", 3),
     ("bridge", 4),
     ("dispatch", 4),
     ("sources", 4),

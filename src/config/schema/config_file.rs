@@ -49,10 +49,14 @@ struct Server {
     max_in_flight: Option<u32>,
     /// Maximum number of bytes of concurrent request bodies. Default 134217728 (128 MiB).
     max_in_flight_bytes: Option<u64>,
-    /// Timeout for reading the headers of a request. Default 5s.
+    /// Maximum number of open connections of each listener. Default 10000.
+    max_connections: Option<u32>,
+    /// Timeout for reading the headers of a request, and for the TLS handshake. Default 5s.
     header_timeout: Option<Duration>,
     /// Timeout for reading a request body. Default 30s.
     body_timeout: Option<Duration>,
+    /// Timeout for a client to accept bytes of a response. Default 30s.
+    write_timeout: Option<Duration>,
     /// Maximum time from SIGTERM to the end of the process. Default 25s.
     drain_timeout: Option<Duration>,
 }

@@ -1,0 +1,112 @@
+//! Credentials: who may send to a source, and who may use the admin listener.
+//!
+//! The settings name files; what they contain is read here, again when a file changes. A comparison takes the same time
+//! whatever is presented and whatever is configured. A secret of the bridge itself that cannot be read makes a request
+//! [`Denied::Unavailable`], never a failure of the sender: Alertmanager retries a 503 and gives up on a 401.
+
+use axum::http::HeaderMap;
+
+use crate::config::access::Scope;
+
+/// What a request presents.
+pub(crate) struct Presented<'r> {
+    /// The headers of the request.
+    pub headers: &'r HeaderMap,
+    /// The client certificate of its connection, if it was verified.
+    pub client_certificate: Option<&'r ClientCertificate>,
+}
+
+/// A verified client certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ClientCertificate {
+    /// The common name of the subject, if it has exactly one.
+    pub common_name: Option<String>,
+    /// Subject alternative names: DNS names in lower case, URIs, email addresses, IP addresses as text.
+    pub sans: Vec<String>,
+}
+
+/// Who uses the admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Principal {
+    /// The name of the credential, the actor in the audit trail.
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+}
+
+/// Why a request is denied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// 401: no credential, or a wrong one.
+    Unauthenticated {
+        /// Why, for the metric.
+        failure: AuthFailure,
+        /// `WWW-Authenticate` of the response.
+        challenge: &'static str,
+    },
+    /// 403: a valid credential, of another source, or without the scope that is needed.
+    Forbidden(AuthFailure),
+    /// 503: a secret or key set of the bridge itself cannot be read. The text names the file or URL and the cause, for
+    /// the log; it is not for the sender.
+    Unavailable(String),
+}
+
+/// Why a credential does not count: the label `reason` of `scalebridge_auth_failures_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthFailure {
+    /// No credential was presented.
+    Missing,
+    /// Not a header that can be read: two of them, an unknown scheme, too long.
+    Malformed,
+    /// An unknown token, user or password.
+    Wrong,
+    /// A token that is not a valid JWT of a configured issuer and audience, or is signed with another key or algorithm.
+    InvalidToken,
+    /// A token that has expired, or is not valid yet.
+    Expired,
+    /// A certificate that no credential names.
+    UnknownCertificate,
+    /// A credential of another source.
+    OtherSource,
+    /// A credential without the scope that is needed.
+    Scope,
+    /// Too many comparisons of passwords wait.
+    Busy,
+    /// A secret of the bridge itself cannot be read.
+    OwnSecret,
+    /// A request from a page of another site.
+    CrossSite,
+}
+
+impl AuthFailure {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Missing,
+        Self::Malformed,
+        Self::Wrong,
+        Self::InvalidToken,
+        Self::Expired,
+        Self::UnknownCertificate,
+        Self::OtherSource,
+        Self::Scope,
+        Self::Busy,
+        Self::OwnSecret,
+        Self::CrossSite,
+    ];
+
+    /// The label of the metric.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Wrong => "wrong",
+            Self::InvalidToken => "invalid_token",
+            Self::Expired => "expired",
+            Self::UnknownCertificate => "unknown_certificate",
+            Self::OtherSource => "other_source",
+            Self::Scope => "scope",
+            Self::Busy => "busy",
+            Self::OwnSecret => "own_secret",
+            Self::CrossSite => "cross_site",
+        }
+    }
+}
