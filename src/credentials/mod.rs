@@ -4,9 +4,14 @@
 //! whatever is presented and whatever is configured. A secret of the bridge itself that cannot be read makes a request
 //! [`Denied::Unavailable`], never a failure of the sender: Alertmanager retries a 503 and gives up on a 401.
 
+mod admin;
+mod source;
+
 use axum::http::HeaderMap;
 
 use crate::config::access::Scope;
+pub(crate) use admin::AdminCredentials;
+pub(crate) use source::SourceCredentials;
 
 /// What a request presents.
 pub(crate) struct Presented<'r> {
@@ -49,6 +54,8 @@ pub(crate) enum Denied {
     /// 503: a secret or key set of the bridge itself cannot be read. The text names the file or URL and the cause, for
     /// the log; it is not for the sender.
     Unavailable(String),
+    /// 503: too many comparisons of passwords, or requests for new keys, wait. Counted as [`AuthFailure::Busy`].
+    Busy,
 }
 
 /// Why a credential does not count: the label `reason` of `scalebridge_auth_failures_total`.
