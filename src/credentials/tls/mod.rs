@@ -5,6 +5,8 @@ mod error;
 mod identity;
 mod pem;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -164,13 +166,12 @@ async fn answer_plain_http(mut stream: TcpStream) -> io::Error {
 /// Replaces what rustls cannot explain.
 fn describe(error: io::Error) -> io::Error {
     let cause = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    match cause {
+    let explanation = match cause {
         Some(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
-            io::Error::new(
-                error.kind(),
-                "the client certificate has none of the names of client_allowed_sans",
-            )
+            "the client certificate has none of the names of client_allowed_sans"
         }
-        _ => error,
-    }
+        Some(rustls::Error::NoApplicationProtocol) => "the client does not speak HTTP/1.1",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), explanation)
 }

@@ -96,6 +96,8 @@ fn certified_key(
     let (cert_setting, key_setting) = (format!("{key}.cert_file"), format!("{key}.key_file"));
     let cert_file = PemFile::read(&cert_setting, &settings.cert_file)?;
     let chain = cert_file.certificates()?;
+    // All of them can be parsed; rustls itself looks at the first.
+    authorities(&cert_file, &chain)?;
     let key_file = PemFile::read(&key_setting, &settings.key_file)?;
     let private_key = key_file.private_key()?;
     let signing_key = provider.key_provider.load_private_key(private_key);
@@ -142,15 +144,14 @@ fn client_verifier(
 }
 
 /// The certificates of a file as trust anchors.
-pub(super) fn authorities(
+fn authorities(
     file: &PemFile<'_>,
     certificates: &[CertificateDer<'static>],
 ) -> Result<RootCertStore, TlsError> {
     let mut authorities = RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
-        authorities
-            .add(certificate.clone())
-            .map_err(|error| file.error(Problem::InvalidAuthority(index + 1, error.to_string())))?;
+        let added = authorities.add(certificate.clone());
+        added.map_err(|_| file.error(Problem::InvalidCertificate(index + 1)))?;
     }
     Ok(authorities)
 }
