@@ -83,6 +83,20 @@ impl<'a> PemFile<'a> {
         }
     }
 
+    /// The text, for a library that reads PEM itself.
+    pub(crate) fn pem(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The error of a file that such a library cannot read.
+    pub(crate) fn damaged(&self) -> TlsError {
+        self.error(Problem::Damaged)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.path
+    }
+
     pub(super) fn error(&self, problem: Problem) -> TlsError {
         TlsError::new(self.setting, self.path, problem)
     }
