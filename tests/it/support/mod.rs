@@ -2,6 +2,8 @@
 
 pub(crate) mod aws_stub;
 pub(crate) mod bridge;
+#[allow(dead_code, reason = "shared with the unit tests of `credentials::tls`")]
+pub(crate) mod certificates;
 pub(crate) mod disk;
 pub(crate) mod ledger;
 pub(crate) mod load;
