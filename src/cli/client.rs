@@ -251,8 +251,9 @@ impl Server {
         }
         let why = error_text(&text);
         let advice = failure::advice_of_status(status.as_u16(), &why, &self.credentials);
-        let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
-        let why = format!("{url} returned {}: {why}{advice}", status.as_u16());
+        let parts: Vec<String> =
+            [why, advice.unwrap_or_default()].into_iter().filter(|part| !part.is_empty()).collect();
+        let why = format!("{url} returned {}: {}", status.as_u16(), parts.join("; "));
         match status.as_u16() {
             // What the request says is wrong, or names what does not exist. 422 rejects the bridge's own configuration.
             400 | 404 | 413 | 415 => Err(ClientError::InvalidArguments(why)),

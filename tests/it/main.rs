@@ -18,6 +18,7 @@ mod full_disk;
 mod gaps;
 mod guards;
 mod holds;
+mod https;
 mod kept_notifications;
 mod layers;
 mod migration;

@@ -67,7 +67,7 @@ impl Credentials {
         let cert_file = self.cert_file.as_deref()?;
         Some(match &self.key_file {
             Some(key_file) => client_certificate(cert_file, "--key-file", key_file),
-            None => client_certificate(cert_file, "--cert-file", cert_file),
+            None => client_certificate(cert_file, "--cert-file (no --key-file)", cert_file),
         })
     }
 }

@@ -52,7 +52,7 @@ pub(super) enum Problem {
     )]
     UnsupportedKey,
     #[error(
-        "the private key does not belong to the first certificate of {}: the server's certificate comes first, its \
+        "the private key does not belong to the first certificate of {}: its certificate comes first, the \
          issuers follow, and both files are replaced together", .0.display()
     )]
     KeyMismatch(PathBuf),

@@ -26,7 +26,7 @@ const ALL: [Presents; 7] = [
 
 const SAN: &str = "alertmanager.example";
 
-fn certificate(files: &Files, presents: Presents) -> Option<Issued> {
+fn certificate(files: &ListenerFiles, presents: Presents) -> Option<Issued> {
     match presents {
         Presents::Nothing => None,
         Presents::SelfSigned => Some(Issued::self_signed("client", &[SAN])),
@@ -39,8 +39,8 @@ fn certificate(files: &Files, presents: Presents) -> Option<Issued> {
 }
 
 /// For each thing that a client presents: `-` if it is refused, `anonymous`, or `identity`.
-async fn outcomes(client_auth: impl Fn(&Files) -> ClientAuth, allowed_sans: &[&str]) -> String {
-    let files = Files::new();
+async fn outcomes(client_auth: impl Fn(&ListenerFiles) -> ClientAuth, allowed_sans: &[&str]) -> String {
+    let files = ListenerFiles::new();
     let client_allowed_sans = allowed_sans.iter().map(|san| (*san).to_owned()).collect();
     let tls = load(&Tls { client_allowed_sans, ..files.settings(client_auth(&files)) });
     let mut outcomes = Vec::new();
@@ -51,8 +51,8 @@ async fn outcomes(client_auth: impl Fn(&Files) -> ClientAuth, allowed_sans: &[&s
             let client = files.client_of_versions(certificate.as_ref(), &[version]);
             of_versions.push(match connect(&tls, &Arc::new(client)).await {
                 Err(_) => "-",
-                Ok(Connected { certificate: None, .. }) => "anonymous",
-                Ok(Connected { certificate: Some(_), .. }) => "identity",
+                Ok(Established { certificate: None, .. }) => "anonymous",
+                Ok(Established { certificate: Some(_), .. }) => "identity",
             });
         }
         assert_eq!(of_versions[0], of_versions[1], "{presents:?} with TLS 1.3 and 1.2");
@@ -78,21 +78,22 @@ async fn require_any_client_cert_refuses_clients_without_one_and_makes_no_identi
 
 #[tokio::test]
 async fn verify_client_cert_if_given_admits_clients_without_one_as_anonymous() {
-    let client_auth = |files: &Files| ClientAuth::VerifyClientCertIfGiven(files.path("clients.pem"));
+    let client_auth = |files: &ListenerFiles| ClientAuth::VerifyClientCertIfGiven(files.path("clients.pem"));
     insta::assert_snapshot!(outcomes(client_auth, &[]).await, @"Nothing anonymous, SelfSigned -, IssuedByCa identity, WithoutAllowedSan identity, OfAnotherCa -, Expired -, OfAServer -");
     insta::assert_snapshot!(outcomes(client_auth, &[SAN]).await, @"Nothing anonymous, SelfSigned -, IssuedByCa identity, WithoutAllowedSan -, OfAnotherCa -, Expired -, OfAServer -");
 }
 
 #[tokio::test]
 async fn require_and_verify_client_cert_admits_verified_certificates_only() {
-    let client_auth = |files: &Files| ClientAuth::RequireAndVerifyClientCert(files.path("clients.pem"));
+    let client_auth =
+        |files: &ListenerFiles| ClientAuth::RequireAndVerifyClientCert(files.path("clients.pem"));
     insta::assert_snapshot!(outcomes(client_auth, &[]).await, @"Nothing -, SelfSigned -, IssuedByCa identity, WithoutAllowedSan identity, OfAnotherCa -, Expired -, OfAServer -");
     insta::assert_snapshot!(outcomes(client_auth, &["first.example", SAN]).await, @"Nothing -, SelfSigned -, IssuedByCa identity, WithoutAllowedSan -, OfAnotherCa -, Expired -, OfAServer -");
 }
 
 #[tokio::test]
 async fn allowed_sans_are_compared_exactly_and_dns_names_in_any_case() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let sans = ["Alertmanager.Example", "10.1.2.3", "spiffe://example/Alertmanager", "Ops@example"];
     let client = files.client(Some(&files.clients.client("alertmanager", &sans)));
     let client = Arc::new(client);
@@ -119,7 +120,7 @@ async fn allowed_sans_are_compared_exactly_and_dns_names_in_any_case() {
 
 #[tokio::test]
 async fn a_client_must_have_the_key_of_its_certificate() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let stolen =
         Issued { key: Issued::self_signed("thief", &[]).key, ..files.clients.client("alertmanager", &[SAN]) };
     let chain = CertificateDer::pem_slice_iter(stolen.certificate.as_bytes()).map(Result::unwrap).collect();

@@ -8,13 +8,13 @@ fn der(issued: &Issued) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()
 }
 
-async fn served(files: &Files, tls: &ServerTls) -> CertificateDer<'static> {
+async fn served(files: &ListenerFiles, tls: &ServerTls) -> CertificateDer<'static> {
     connect(tls, &Arc::new(files.client(None))).await.unwrap().server_certificate()
 }
 
 #[tokio::test]
 async fn a_new_certificate_is_used_for_new_connections_and_established_ones_go_on() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let tls = files.load(ClientAuth::NoClientCert);
     let mut established = connect(&tls, &Arc::new(files.client(None))).await.unwrap();
     assert_eq!(tls.refresh(), Ok(false));
@@ -29,7 +29,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_established_ones_go_o
 
 #[tokio::test]
 async fn a_certificate_without_its_key_yet_changes_nothing_until_the_key_follows() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let tls = files.load(ClientAuth::NoClientCert);
     let (old, renewed) = (served(&files, &tls).await, files.servers.server());
     // The certificate first, in two parts.
@@ -49,7 +49,7 @@ async fn a_certificate_without_its_key_yet_changes_nothing_until_the_key_follows
 
 #[tokio::test]
 async fn files_that_vanish_and_come_back_change_nothing() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let tls = files.load(ClientAuth::NoClientCert);
     let (before, key_file) = (served(&files, &tls).await, files.path("server.key"));
     std::fs::rename(&key_file, files.path("away")).unwrap();
@@ -65,7 +65,7 @@ async fn files_that_vanish_and_come_back_change_nothing() {
 #[tokio::test]
 async fn a_symbolic_link_that_kubernetes_exchanges_is_followed() {
     use std::os::unix::fs::symlink;
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let first = files.servers.server();
     let second = files.servers.server();
     for (folder, issued) in [("v1", &first), ("v2", &second)] {
@@ -87,7 +87,7 @@ async fn a_symbolic_link_that_kubernetes_exchanges_is_followed() {
 
 #[tokio::test]
 async fn a_client_of_an_authority_that_was_removed_is_refused_and_a_new_one_is_admitted() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let (old, successor) = (files.clients.client("client", &[]), Authority::new("next client CA"));
     let new = successor.client("client", &[]);
     let ca_file = files.path("clients.pem");
@@ -113,8 +113,8 @@ async fn a_client_of_an_authority_that_was_removed_is_refused_and_a_new_one_is_a
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_fails_while_certificates_are_exchanged() {
-    const EXCHANGES: usize = 30;
-    let files = Files::new();
+    const EXCHANGES: usize = 15;
+    let files = ListenerFiles::new();
     let tls = Arc::new(files.load(ClientAuth::NoClientCert));
     let (stop, connections) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let client = Arc::new(files.client(None));

@@ -1,4 +1,4 @@
-//! Files that cannot be used: the setting, the file and the fix, never the contents.
+//! ListenerFiles that cannot be used: the setting, the file and the fix, never the contents.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +12,8 @@ fn section(label: &str, headers: &str) -> String {
 }
 
 /// The error of each text in place of a file of the listener.
-fn errors(name: &str, client_auth: impl Fn(&Files) -> ClientAuth, texts: &[&[u8]]) -> String {
-    let files = Files::new();
+fn errors(name: &str, client_auth: impl Fn(&ListenerFiles) -> ClientAuth, texts: &[&[u8]]) -> String {
+    let files = ListenerFiles::new();
     let mut lines = Vec::new();
     for text in texts {
         std::fs::write(files.path(name), text).unwrap();
@@ -82,7 +82,7 @@ fn a_key_file_that_cannot_be_used_is_explained() {
     server.tls.key_file: /tls/server.key: the private key is not supported: use RSA with 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519
     server.tls.key_file: /tls/server.key: no private key in the file, only an OpenSSH private key, which TLS does not use: expected `-----BEGIN PRIVATE KEY-----`, `-----BEGIN RSA PRIVATE KEY-----` or `-----BEGIN EC PRIVATE KEY-----`
     server.tls.key_file: /tls/server.key: not valid PEM: a section has no end or is not base64; the file is damaged, or is being written
-    server.tls.key_file: /tls/server.key: the private key does not belong to the first certificate of /tls/server.pem: the server's certificate comes first, its issuers follow, and both files are replaced together
+    server.tls.key_file: /tls/server.key: the private key does not belong to the first certificate of /tls/server.pem: its certificate comes first, the issuers follow, and both files are replaced together
     server.tls.key_file: /tls/server.key: the file is DER, not PEM: convert it with `openssl pkey -inform der -in FILE -out FILE.pem`
     ");
 }
@@ -92,7 +92,7 @@ fn a_client_ca_file_that_cannot_be_used_is_explained() {
     let (key, ca) = (Issued::self_signed("x", &[]).key, Authority::new("client CA").pem());
     let second = ca.clone() + &section("CERTIFICATE", "");
     let texts: [&[u8]; 3] = [b"", key.as_bytes(), second.as_bytes()];
-    let client_auth = |files: &Files| ClientAuth::VerifyClientCertIfGiven(files.path("clients.pem"));
+    let client_auth = |files: &ListenerFiles| ClientAuth::VerifyClientCertIfGiven(files.path("clients.pem"));
     insta::assert_snapshot!(errors("clients.pem", client_auth, &texts), @r"
     server.tls.client_ca_file: /tls/clients.pem: the file is empty: expected a certificate in PEM format
     server.tls.client_ca_file: /tls/clients.pem: no certificate in the file, only a private key: expected `-----BEGIN CERTIFICATE-----`
@@ -102,7 +102,7 @@ fn a_client_ca_file_that_cannot_be_used_is_explained() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_explained() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let of_cert_file = |cert_file| {
         let error = error_of(&Tls { cert_file, ..files.settings(ClientAuth::NoClientCert) }).to_string();
         error.replace(files.folder.path().to_str().unwrap(), "/tls")
@@ -118,7 +118,7 @@ fn a_file_that_cannot_be_read_is_explained() {
 
 #[tokio::test]
 async fn certificate_chain_and_key_may_be_one_file() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let Issued { certificate, key } = files.servers.server();
     write(&files.path("all.pem"), &format!("{key}{certificate}{}", files.servers.pem()));
     let (cert_file, key_file) = (files.path("all.pem"), files.path("all.pem"));
@@ -129,7 +129,7 @@ async fn certificate_chain_and_key_may_be_one_file() {
 
 #[test]
 fn an_expired_certificate_is_a_warning() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     files.servers.expired_client("server", &["localhost"]).write(files.folder.path(), "server");
     let tls = files.load(ClientAuth::VerifyClientCertIfGiven(files.path("clients.pem")));
     let warnings = |year: u64| {

@@ -5,7 +5,7 @@ use rustls::HandshakeKind;
 use super::*;
 
 async fn alpn_of(offered: &[&str]) -> Result<Option<Vec<u8>>, String> {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let mut client = files.client(None);
     client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
     let connected = connect(&files.load(ClientAuth::NoClientCert), &Arc::new(client)).await?;
@@ -26,7 +26,7 @@ async fn a_client_that_speaks_http_2_only_is_refused() {
 
 #[tokio::test]
 async fn only_the_configured_versions_are_spoken() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let (only_12, only_13) = ([&rustls::version::TLS12], [&rustls::version::TLS13]);
     for (min_version, max_version, speaks_12, speaks_13) in [
         (TlsVersion::Tls12, TlsVersion::Tls13, true, true),
@@ -72,7 +72,7 @@ async fn answer_to(tls: &ServerTls, bytes: &[u8]) -> (Vec<u8>, String) {
 
 #[tokio::test]
 async fn tls_1_1_is_refused() {
-    let tls = Files::new().load(ClientAuth::NoClientCert);
+    let tls = ListenerFiles::new().load(ClientAuth::NoClientCert);
     let (answer, error) = answer_to(&tls, &hello_of_tls_1_1()).await;
     const FATAL_PROTOCOL_VERSION: [u8; 2] = [2, 70];
     assert_eq!(answer[5..], FATAL_PROTOCOL_VERSION, "{error}");
@@ -80,7 +80,7 @@ async fn tls_1_1_is_refused() {
 
 #[tokio::test]
 async fn a_client_that_speaks_plain_http_is_told_to_use_https() {
-    let tls = Files::new().load(ClientAuth::NoClientCert);
+    let tls = ListenerFiles::new().load(ClientAuth::NoClientCert);
     let (answer, error) = answer_to(&tls, b"POST /webhook/local HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("an HTTPS server"), "{answer}");
@@ -89,14 +89,14 @@ async fn a_client_that_speaks_plain_http_is_told_to_use_https() {
 
 #[tokio::test]
 async fn bytes_that_are_not_tls_are_an_error() {
-    let tls = Files::new().load(ClientAuth::NoClientCert);
+    let tls = ListenerFiles::new().load(ClientAuth::NoClientCert);
     let (_, error) = answer_to(&tls, &[0; 64]).await;
     assert!(!error.is_empty());
 }
 
 #[tokio::test]
 async fn sessions_are_not_resumed() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let certificate = files.clients.client("alertmanager", &["alertmanager.example"]);
     let tls = files.load(ClientAuth::RequireAndVerifyClientCert(files.path("clients.pem")));
     for version in rustls::ALL_VERSIONS {

@@ -13,7 +13,7 @@ fn der(issued: &Issued) -> CertificateDer<'static> {
 
 #[tokio::test]
 async fn a_verified_certificate_has_its_common_name_and_all_its_sans() {
-    let files = Files::new();
+    let files = ListenerFiles::new();
     let sans = [
         "Alertmanager.Monitoring.SVC",
         "10.1.2.3",

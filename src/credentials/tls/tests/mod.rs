@@ -27,7 +27,7 @@ use certificates::{Authority, Issued, replace};
 mod certificates;
 
 /// A listener's files in a folder, and the authorities.
-struct Files {
+struct ListenerFiles {
     folder: tempfile::TempDir,
     /// Issues the server's certificates.
     servers: Authority,
@@ -35,7 +35,7 @@ struct Files {
     clients: Authority,
 }
 
-impl Files {
+impl ListenerFiles {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (servers, clients) = (Authority::new("server CA"), Authority::new("client CA"));
@@ -97,13 +97,13 @@ fn error_of(settings: &Tls) -> TlsError {
 }
 
 /// The two ends of a connection after the handshake.
-struct Connected {
+struct Established {
     server: server::TlsStream<TcpStream>,
     client: client::TlsStream<TcpStream>,
     certificate: Option<ClientCertificate>,
 }
 
-impl Connected {
+impl Established {
     /// Sends a byte in each direction.
     async fn ping(&mut self) -> std::io::Result<()> {
         self.client.write_all(b"?").await?;
@@ -126,7 +126,7 @@ async fn listen() -> (TcpListener, SocketAddr) {
 
 /// Connects, and sends a byte in each direction. What the server says of a failure counts, since a client of TLS 1.3
 /// knows only later that its certificate is refused.
-async fn connect(tls: &ServerTls, client: &Arc<ClientConfig>) -> Result<Connected, String> {
+async fn connect(tls: &ServerTls, client: &Arc<ClientConfig>) -> Result<Established, String> {
     let (listener, address) = listen().await;
     let accept = async { tls.accept(listener.accept().await.unwrap().0).await };
     let name = ServerName::try_from("localhost").unwrap();
@@ -137,7 +137,7 @@ async fn connect(tls: &ServerTls, client: &Arc<ClientConfig>) -> Result<Connecte
     let (accepted, connected) = tokio::join!(accept, connect);
     let (server, certificate) = accepted.map_err(|error| error.to_string())?;
     let client = connected.map_err(|error| error.to_string())?;
-    let mut connected = Connected { server, client, certificate };
+    let mut connected = Established { server, client, certificate };
     connected.ping().await.map_err(|error| error.to_string())?;
     Ok(connected)
 }
