@@ -3,6 +3,7 @@
 //! Signals are handled in `cli/serve.rs`; a token requests the stop here. Both listeners are bound first, so
 //! that a port in use is an error at once. They reply 503 until the store is open.
 
+mod credential_changes;
 mod listener;
 mod reload;
 mod running;
@@ -17,9 +18,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::Time;
-use crate::http::{self, HttpState, Limits, MAX_STREAMS};
+use crate::http::{self, Access, HttpState, Limits, MAX_STREAMS};
 use crate::kinds::Loaded;
-use crate::ops::{Lifecycle, LifecyclePhase, ReloadHandle, ReloadRequests};
+use crate::ops::{ActiveCredentials, Lifecycle, LifecyclePhase, ReloadHandle, ReloadRequests};
 use crate::telemetry::Metrics;
 use listener::Listener;
 use running::RunningBridge;
@@ -86,12 +87,14 @@ impl App {
         let (server, admin) = (settings.server.clone(), settings.admin.clone());
         let lifecycle = Arc::new(Lifecycle::default());
         let services = Arc::new(OnceLock::new());
+        let credentials = Arc::new(ActiveCredentials::new(&settings));
+        let access = Arc::new(Access::new(&settings, credentials.clone(), metrics.clone()));
         let state = HttpState {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             services: services.clone(),
             limits: Limits::new(&server),
-            admin_on_loopback: admin.listen.ip().to_canonical().is_loopback(),
+            access: access.clone(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
         let webhook = Listener::start(
@@ -103,11 +106,11 @@ impl App {
         let admin_api =
             Listener::start("admin.listen", admin.listen, http::admin_routes(state), server.header_timeout)?;
 
-        let Some(mut running) = RunningBridge::start(settings, origin, metrics, &stop).await? else {
+        let Some(mut running) = RunningBridge::start(settings, origin, metrics, access, &stop).await? else {
             return Ok(());
         };
         running.watch_files(reloads.clone());
-        let set = services.set(running.services(lifecycle.clone(), reloads));
+        let set = services.set(running.services(lifecycle.clone(), credentials, reloads));
         debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
         running.begin_reception().await;

@@ -259,7 +259,7 @@ pub(crate) struct Reload {
 impl Reload {
     pub(crate) fn run(&self) -> ExitCode {
         let report: Result<Raw<ReloadReport>, ClientError> =
-            self.server.post("/-/reload", &self.initiator.params(), b"");
+            self.server.post("/-/reload", &self.initiator.params(&self.server), b"");
         let report = match report {
             Ok(report) => report,
             Err(error) => return error.report(),
