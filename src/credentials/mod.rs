@@ -5,12 +5,25 @@
 //! [`Denied::Unavailable`], never a failure of the sender: Alertmanager retries a 503 and gives up on a 401.
 
 mod admin;
+mod certificate;
+mod file;
+mod header;
+mod jwt;
+mod outgoing;
+mod password;
+mod registry;
 mod source;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
 
 use crate::config::access::Scope;
 pub(crate) use admin::AdminCredentials;
+pub(crate) use outgoing::{OutgoingClient, OutgoingError};
 pub(crate) use source::SourceCredentials;
 
 /// What a request presents.
@@ -116,4 +129,20 @@ impl AuthFailure {
             Self::CrossSite => "cross_site",
         }
     }
+}
+
+/// `WWW-Authenticate` for the kinds of credentials that are configured. A client certificate has no scheme, and a 401
+/// must have one.
+const fn challenge(has_bearer: bool, has_basic: bool) -> &'static str {
+    match (has_bearer, has_basic) {
+        (true, true) => r#"Bearer realm="scalebridge", Basic realm="scalebridge", charset="UTF-8""#,
+        (false, true) => r#"Basic realm="scalebridge", charset="UTF-8""#,
+        (_, false) => r#"Bearer realm="scalebridge""#,
+    }
+}
+
+/// The time that tokens are checked against, in seconds since 1970.
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
