@@ -4,11 +4,23 @@
 //! Secrets are only ever named by file here; `credentials` reads the files, again when they change. The one exception
 //! are the bcrypt hashes of a `web_config_file`, which Prometheus' format has inline.
 
+mod admin_auth;
+mod client_cert;
+mod http_client;
+mod jwt;
+mod local_file;
+mod secret_maps;
+mod source_auth;
+mod url;
+pub(crate) mod users_file;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+pub(super) use admin_auth::admin_auth;
+pub(super) use source_auth::{SourceAuthDraft, source_auth};
 
 /// How a listener is protected: its own `tls`, or a `web_config_file`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

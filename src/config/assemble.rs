@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access::SourceAuth;
 use super::decode::{Fields, Spanned, entries, list, spanned, wrong_type_with};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
@@ -41,9 +40,10 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let delivery = fields.get("delivery", delivery);
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
-    let source_kinds = sources.iter().map(|(name, (_, kind))| (name.clone(), *kind)).collect();
-    let source_auth = sources.keys().map(|name| (name.clone(), SourceAuth::default())).collect();
-    let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, _))| (name, source)).collect();
+    let source_kinds = sources.iter().map(|(name, (_, kind, _))| (name.clone(), *kind)).collect();
+    let source_auth: BTreeMap<_, _> =
+        sources.iter().map(|(name, (_, _, auth))| (name.clone(), auth.clone())).collect();
+    let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, ..))| (name, source)).collect();
     let (destination_names, destinations) =
         section(&mut fields, "destinations", |name, node, diagnostics| {
             destinations::destination::<D>(name, node, common, diagnostics)
@@ -85,7 +85,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         store: store?,
         sources,
         source_kinds,
-        source_auth,
+        source_auth: source_auth.into_iter().map(|(name, draft)| (name, draft.auth)).collect(),
         destinations,
         max_backlog: delivery?.1,
         rules: Arc::new(RuleTable::new(rules, templates)),

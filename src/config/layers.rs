@@ -15,6 +15,9 @@ use super::yaml::{self, Key, Kind, Node, Origin};
 const PREFIX: &str = "SCALEBRIDGE";
 const SEPARATOR: &str = "__";
 
+/// Scalars without a default that the environment reaches too.
+const WITHOUT_DEFAULT: [&str; 1] = ["admin.external_url"];
+
 /// Merges the three layers. Without a `file` only the environment is checked.
 pub(super) fn merge(
     file: Option<&Node>,
@@ -119,6 +122,7 @@ impl Variables {
     ) -> Self {
         let mut reachable = Vec::new();
         collect_scalar_paths("", defaults, &mut reachable);
+        reachable.extend(WITHOUT_DEFAULT.map(str::to_owned));
         let mut variables = BTreeMap::new();
         for (name, value) in environment {
             let uppercase = name.to_uppercase();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::access::{AdminAuth, ListenerAccess};
+use super::access::{ListenerAccess, admin_auth};
 use super::decode::{Fields, Spanned, spanned};
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::scalar::{address, flag, number, positive_duration};
@@ -50,8 +50,9 @@ pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Serve
 pub(super) fn admin(node: &Node, diagnostics: &mut Diagnostics) -> Option<Admin> {
     let mut fields = Fields::from_node(node, "admin", diagnostics)?;
     let (listen, access) = listen(&mut fields);
+    let draft = admin_auth(&mut fields);
     fields.finish();
-    Some(Admin { listen: listen?.value, access, auth: AdminAuth::default() })
+    Some(Admin { listen: listen?.value, access, auth: draft.auth })
 }
 
 /// Reports two listeners with the same address. Port 0 selects a free port for each.

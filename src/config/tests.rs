@@ -1,5 +1,6 @@
 //! Configuration files in `tests/config`, with the expected diagnostics of each.
 
+mod access;
 mod broken_lines;
 mod defaults;
 mod pages;

@@ -19,9 +19,8 @@ pub(super) struct Unsupported {
 const UNSUPPORTED_KEYS: &[Unsupported] = &[
     unsupported("server", "tls", "remove it, and terminate TLS in front of the bridge"),
     unsupported("admin", "tls", "remove it, and terminate TLS in front of the bridge"),
-    unsupported("admin", "tokens", "remove it, and keep the listener on loopback"),
     unsupported("store", "postgres", "use `sqlite: { path: … }`"),
-    unsupported("sources.*", "auth", "remove it, and allow only Alertmanager to reach the listener"),
+    unsupported("sources.*.auth", "hmac", "use `bearer_token_files`, or remove it"),
     unsupported("sources.*", "rules", "remove it, and name the sources in each rule: `sources: […]`"),
     unsupported("sources.*", "targets", "remove it, and name the sources in each rule: `sources: […]`"),
     removed("engine", "max_deferral", "was removed: deferred decreases are now kept until they can be emitted, or until \

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::name;
+use crate::config::access::{HttpAuthorization, JwksLocation};
 use crate::config::diagnostic::{Code, Diagnostics};
 use crate::config::{SourceKind as _, layers, schema};
 use crate::dispatch::DestinationSettings;
@@ -18,6 +19,13 @@ use crate::sources::SourceKind;
 type Values = BTreeMap<(String, String), String>;
 
 const CONFIG: &str = "sources: { local: { heartbeat: [alertname = Watchdog] } }
+admin:
+  jwt:
+    - issuer: a
+      audience: b
+      scope: read
+      jwks_url: https://idp.example/keys
+      http: { authorization: { credentials_file: rules.yaml } }
 destinations:
   queue: { sqs: { queue_url: \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }
   function: { lambda: { function: scaler } }
@@ -56,7 +64,8 @@ fn effective() -> Values {
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(tests.policy, loaded.settings.policy(), "rules are tested with the default policy");
     let start = tests.tests[0].start.to_string();
-    let items = items(&loaded).into_iter().chain(rules(&loaded)).chain([("Test", "start", start)]);
+    let items = items(&loaded).into_iter().chain(rules(&loaded)).chain(access(&loaded));
+    let items = items.chain([("Test", "start", start)]);
     let items = items.map(|(definition, key, value)| ((definition.to_owned(), key.to_owned()), value));
     sections().into_iter().chain(items).collect()
 }
@@ -102,6 +111,18 @@ fn items(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
         ("Lambda", "invocation_type", format!("{:?}", lambda.invocation_type).to_lowercase()),
         ("Lambda", "per_target_order", ordered.to_string()),
         ("Lambda", "max_events", lambda.max_events.to_string()),
+    ]
+}
+
+/// The defaults of credentials.
+fn access(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
+    let [jwt] = &loaded.settings.admin.auth.jwt[..] else { panic!("{loaded:?}") };
+    let JwksLocation::Url { http, .. } = &jwt.token.keys else { panic!("{jwt:?}") };
+    let Some(HttpAuthorization::Credentials { kind, .. }) = &http.authorization else { panic!("{http:?}") };
+    vec![
+        ("AdminJwt", "name_claim", jwt.name_claim.clone()),
+        ("AdminJwt", "header", jwt.header.clone()),
+        ("HttpAuthorization", "type", kind.clone()),
     ]
 }
 
