@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
-use super::HttpState;
 use super::api::{self, problem};
+use super::{HttpState, response_budget};
 use crate::telemetry;
 
 /// The routes of `admin.listen`.
@@ -29,6 +29,7 @@ pub(crate) fn admin_routes(shared: HttpState) -> Router {
                 "method not allowed; see /openapi.json for the allowed methods",
             )
         })
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), response_budget::limit))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), require_loopback_host))
         .with_state(shared)
 }

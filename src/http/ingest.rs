@@ -62,7 +62,6 @@ pub(super) async fn webhook(
                 reason = rejection.message(),
                 "notification rejected"
             );
-            body::discard(&shared.limits, &mut body).await;
             rejection.into_response()
         }
     }
