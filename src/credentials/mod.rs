@@ -4,6 +4,8 @@
 //! whatever is presented and whatever is configured. A secret of the bridge itself that cannot be read makes a request
 //! [`Denied::Unavailable`], never a failure of the sender: Alertmanager retries a 503 and gives up on a 401.
 
+pub(crate) mod tls;
+
 use axum::http::HeaderMap;
 
 use crate::config::access::Scope;
