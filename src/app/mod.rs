@@ -4,6 +4,7 @@
 //! that a port in use is an error at once. They reply 503 until the store is open.
 
 mod credential_changes;
+mod file_limit;
 mod listener;
 mod reload;
 mod running;
@@ -17,8 +18,10 @@ use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Server;
 use crate::domain::time::Time;
-use crate::http::{self, Access, HttpState, Limits, MAX_STREAMS};
+use crate::http::transport::{Options, Refuse};
+use crate::http::{self, Access, AdminLimits, HttpState, Limits, MAX_STREAMS};
 use crate::kinds::Loaded;
 use crate::ops::{ActiveCredentials, Lifecycle, LifecyclePhase, ReloadHandle, ReloadRequests};
 use crate::telemetry::Metrics;
@@ -95,16 +98,15 @@ impl App {
             services: services.clone(),
             limits: Limits::new(&server),
             access: access.clone(),
+            admin_limits: AdminLimits::new(&server),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
-        let webhook = Listener::start(
-            "server.listen",
-            server.listen,
-            http::server_routes(state.clone()),
-            server.header_timeout,
-        )?;
-        let admin_api =
-            Listener::start("admin.listen", admin.listen, http::admin_routes(state), server.header_timeout)?;
+        file_limit::raise();
+        let refuse = http::refuse_on_server(metrics.clone());
+        let options = listener_options("server.listen", &server, refuse);
+        let webhook = Listener::start(server.listen, http::server_routes(state.clone()), options)?;
+        let options = listener_options("admin.listen", &server, http::refuse_on_admin());
+        let admin_api = Listener::start(admin.listen, http::admin_routes(state), options)?;
 
         let Some(mut running) = RunningBridge::start(settings, origin, metrics, access, &stop).await? else {
             return Ok(());
@@ -126,7 +128,7 @@ impl App {
                     break Err(anyhow::anyhow!("the store's writer has stopped; see the previous log lines"));
                 }
                 Some(request) = reload_requests.next() => {
-                    let result = running.reloader.reload(&request.by, &mut running.workers).await;
+                    let result = running.reloader.reload(&request.by, &mut running.workers, &stop).await;
                     request.reply(result);
                 }
             }
@@ -138,5 +140,17 @@ impl App {
         running.drain(&webhook, &admin_api, server.drain_timeout).await;
         tracing::info!("stopped");
         ended
+    }
+}
+
+/// The limits of a listener; those of both are set in `server`.
+fn listener_options(key: &'static str, server: &Server, refuse: Refuse) -> Options {
+    Options {
+        key,
+        max_connections: server.max_connections,
+        header_timeout: server.header_timeout,
+        body_timeout: server.body_timeout,
+        write_timeout: server.write_timeout,
+        refuse,
     }
 }

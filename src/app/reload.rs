@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 use super::{Origin, credential_changes, wall_clock};
 use crate::bridge::Bridge;
@@ -38,15 +39,21 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Reads and applies the configuration, or changes nothing and returns the errors. Both are logged and recorded in
-    /// the audit trail.
+    /// the audit trail. If `stop` is cancelled before the first change, the reload is abandoned: a file or a destination
+    /// that hangs does not hold up the stop.
     pub(super) async fn reload(
         &mut self,
         by: &Initiator,
         workers: &mut Workers,
+        stop: &CancellationToken,
     ) -> Result<ReloadReport, ReloadError> {
-        let reloaded = self.try_reload(workers).await;
-        self.trail.record(by, &reloaded).await;
         let (author, given_reason) = (by.actor.as_str(), by.reason_text());
+        let reloaded = self.try_reload(workers, stop).await;
+        if reloaded == Err(ReloadError::Unavailable) {
+            tracing::info!(author, reason = given_reason, "reload abandoned, stopping");
+            return reloaded;
+        }
+        self.trail.record(by, &reloaded).await;
         match &reloaded {
             Ok(reloaded) => {
                 let loaded_at = wall_clock().to_millis_string();
@@ -88,19 +95,26 @@ impl Reloader {
         reloaded
     }
 
-    async fn try_reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
+    async fn try_reload(
+        &mut self,
+        workers: &mut Workers,
+        stop: &CancellationToken,
+    ) -> Result<ReloadReport, ReloadError> {
         let failed = |reason: String| ReloadError::Failed(reason);
         let origin = self.origin.clone();
         let loading = tokio::task::spawn_blocking(move || kinds::load(&origin.path, origin.environment));
-        let loaded = loading.await.map_err(|error| failed(error.to_string()))?;
+        let loaded = stop.run_until_cancelled(loading).await.ok_or(ReloadError::Unavailable)?;
+        let loaded = loaded.map_err(|error| failed(error.to_string()))?;
         let loaded = loaded
             .map_err(|faults| ReloadError::Invalid(faults.iter().map(ToString::to_string).collect()))?;
         let before = self.settings.load_full();
         let (settings, needs_restart) = merge_settings(&before, loaded.settings);
-        let retired = workers.wait_retired(settings.destinations.keys()).await;
+        let retired = stop.run_until_cancelled(workers.wait_retired(settings.destinations.keys())).await;
+        let retired = retired.ok_or(ReloadError::Unavailable)?;
         retired.map_err(|still_retiring| failed(still_retiring.to_string()))?;
-        let prepared =
-            workers.prepare(&settings.destinations).await.map_err(|error| failed(format!("{error:#}")))?;
+        let prepared = stop.run_until_cancelled(workers.prepare(&settings.destinations)).await;
+        let prepared = prepared.ok_or(ReloadError::Unavailable)?;
+        let prepared = prepared.map_err(|error| failed(format!("{error:#}")))?;
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         // All of them or none. A failure leaves nothing behind that the running bridge uses.
         self.store.add_destinations(&names).await.map_err(|error| failed(error.to_string()))?;

@@ -196,8 +196,11 @@ impl RunningBridge {
             deadline.checked_sub(STORE_CLOSE_RESERVE.min(timeout / 4)).unwrap_or(deadline);
         background.cancel();
         // Concurrently: events of the last requests stay in the store.
-        tokio::join!(webhook.stop(listeners_deadline), workers.stop(listeners_deadline));
-        admin_api.stop(listeners_deadline).await;
+        tokio::join!(
+            webhook.stop(listeners_deadline),
+            admin_api.stop(listeners_deadline),
+            workers.stop(listeners_deadline)
+        );
         let background_tasks = async {
             if !due_task.is_finished() {
                 drop(due_task.await);

@@ -15,6 +15,7 @@ mod registry;
 mod source;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 mod token;
 
 use std::time::{SystemTime, UNIX_EPOCH};

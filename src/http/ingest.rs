@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::auth::RefusedSender;
 use super::error::Rejection;
 use super::{HttpState, Services, body};
 use crate::bridge::SourceHandle;
@@ -68,7 +69,6 @@ pub(super) async fn webhook(
                     "notification rejected"
                 );
             }
-            body::discard(&shared.limits, &mut body).await;
             rejection.into_response()
         }
     }
@@ -91,10 +91,9 @@ async fn accept(
         let text = "unknown source; the last part of the path must be the name of a configured source";
         return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
-    if let Err(rejection) = shared.access.check_source(&handle.source().name, headers, certificate).await {
-        // A stranger must not make gaps, which stop decreases. But while the bridge cannot tell who is one, it refuses
-        // the notifications of the source too.
-        if rejection.status() == StatusCode::SERVICE_UNAVAILABLE {
+    let checked = shared.access.check_source(&handle.source().name, headers, certificate).await;
+    if let Err(RefusedSender { rejection, leaves_gap }) = checked {
+        if leaves_gap {
             services.bridge.receive(&handle.source().name).refuse(rejection.cause());
         }
         return Err(rejection);

@@ -14,7 +14,7 @@ use futures_core::Stream;
 use schemars::JsonSchema;
 use tokio::sync::mpsc;
 
-use super::extract::{Query, json_bytes, ops, services};
+use super::extract::{Query, json_body, ops, services};
 use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem;
 use crate::http::HttpState;
@@ -126,6 +126,6 @@ async fn explain(
 ) -> Result<Json<Explanation>, Problem> {
     let services = services(&shared)?;
     let max_bytes = services.settings.load().server.max_body_bytes;
-    let bytes = json_bytes(&headers, body, max_bytes).await?;
-    Ok(Json(services.ops.explain(params.source.as_deref(), &bytes).await?))
+    let received = json_body(&shared, &headers, body, max_bytes).await?;
+    Ok(Json(services.ops.explain(params.source.as_deref(), &received.bytes).await?))
 }

@@ -16,8 +16,8 @@ use super::refusals::ListenerName;
 use super::{Access, admin_headers};
 use crate::config::access::Scope;
 use crate::credentials::{AuthFailure, ClientCertificate, Denied, Presented};
-use crate::http::HttpState;
 use crate::http::api::problem;
+use crate::http::{HttpState, response_budget};
 use crate::ops::api::Problem;
 use crate::ops::{Initiator, Requester};
 
@@ -74,6 +74,7 @@ impl Routes {
         let mut guarded = router
             .fallback(async move || unknown_path)
             .method_not_allowed_fallback(async move || unknown_method)
+            .layer(middleware::from_fn_with_state(shared.clone(), response_budget::limit))
             .layer(middleware::from_fn_with_state(access.clone(), authenticate))
             .with_state(shared);
         let prefix_of = access.clone();

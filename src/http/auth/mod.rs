@@ -20,6 +20,7 @@ use crate::telemetry::Metrics;
 pub(super) use admin::{Caller, Routes};
 use origin::{BrowserAccess, ExternalUrl};
 use refusals::Refusals;
+pub(super) use source::RefusedSender;
 
 /// What decides who may use the listeners. A reload replaces the parts that do not need a restart.
 pub(crate) struct Access {

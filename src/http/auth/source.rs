@@ -12,23 +12,34 @@ use crate::credentials::{AuthFailure, ClientCertificate, Denied, Presented};
 use crate::domain::name::Name;
 use crate::http::error::Rejection;
 
+/// A request whose sender may not send to the source.
+pub(in crate::http) struct RefusedSender {
+    /// 401, 403 or 503.
+    pub rejection: Rejection,
+    /// Whether it is a reception gap of the source. A stranger must not make gaps, which stop decreases; but while the
+    /// bridge cannot read what tells strangers apart, it refuses the notifications of the source too.
+    pub leaves_gap: bool,
+}
+
 impl Access {
     /// Whether a request may send to `source`. A refused one is counted and logged here.
     ///
     /// # Errors
-    /// 401, 403 or 503.
+    /// Why not.
     pub(in crate::http) async fn check_source(
         &self,
         source: &Name,
         headers: &HeaderMap,
         client_certificate: Option<&Arc<ClientCertificate>>,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), RefusedSender> {
         let client_certificate = client_certificate.map(|certificate| &**certificate);
         let checked = self.credentials.check_source(source, Presented { headers, client_certificate }).await;
         let Err(denied) = checked else { return Ok(()) };
         let (failure, error, rejection) = rejection(source, &denied);
         self.refusals.record(ListenerName::Server, Some(source), failure, error, Instant::now());
-        Err(rejection.without_log_line())
+        // Not if it is busy: a stranger does that with wrong passwords, and one that was right once does not wait.
+        let leaves_gap = matches!(denied, Denied::Unavailable(_));
+        Err(RefusedSender { rejection: rejection.without_log_line(), leaves_gap })
     }
 
     /// Whether a request may be meant for the webhook: none of a browser is.
