@@ -87,7 +87,8 @@ pub(super) async fn receive(
         Encoding::Gzip => read_gzip(body, max_bytes, taken).await,
     };
     read.map_err(|error| {
-        let key = if error.status() == StatusCode::PAYLOAD_TOO_LARGE { " (server.max_body_bytes)" } else { "" };
+        let key =
+            if error.status() == StatusCode::PAYLOAD_TOO_LARGE { " (server.max_body_bytes)" } else { "" };
         Rejection::new(error.status(), format!("{error}{key}"))
     })
 }
@@ -157,7 +158,9 @@ async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, ReadError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             let error = error.into_inner().downcast::<BodyError>();
-            ReadError::Transport(error.map_or_else(|error| BodyError::Interrupted(error.to_string()), |error| *error))
+            ReadError::Transport(
+                error.map_or_else(|error| BodyError::Interrupted(error.to_string()), |error| *error),
+            )
         })?;
         // Trailers are ignored.
         if let Ok(piece) = frame.into_data()
@@ -295,7 +298,10 @@ mod tests {
             assert_eq!(read.bytes, &text[..], "{at}");
             for (body, is_gzip) in forms(text) {
                 let (status, error) = received(&limits, body, is_gzip).await.err().unwrap();
-                assert!(status == 503 && error.contains("server.max_in_flight_bytes"), "{at}: {status} {error}");
+                assert!(
+                    status == 503 && error.contains("server.max_in_flight_bytes"),
+                    "{at}: {status} {error}"
+                );
             }
         }
     }
@@ -304,7 +310,8 @@ mod tests {
     async fn a_body_over_the_limit_is_refused_whatever_its_length_says() {
         let text = vec![b' '; 100_000];
         for (body, is_gzip) in forms(&text) {
-            let (status, error) = received(&limits(text.len() - 1, text.len()), body, is_gzip).await.err().unwrap();
+            let (status, error) =
+                received(&limits(text.len() - 1, text.len()), body, is_gzip).await.err().unwrap();
             assert!(status == 413 && error.contains("server.max_body_bytes"), "{status} {error}");
         }
         let mut announced = Body::from(text.clone());

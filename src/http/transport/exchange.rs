@@ -96,6 +96,9 @@ impl Exchange {
     pub(super) fn progress(&self) -> Progress {
         let state = self.0.lock();
         let within_head = !state.is_handled && state.inspector.is_within_head();
-        Progress { moved: state.moved, awaits_client: state.awaits_body || state.awaits_reader || within_head }
+        Progress {
+            moved: state.moved,
+            awaits_client: state.awaits_body || state.awaits_reader || within_head,
+        }
     }
 }

@@ -100,13 +100,7 @@ impl Inspector {
         self.state == State::Head && (self.head.has_request_line || !self.line.is_empty())
     }
 
-    fn skip<'b>(
-        &mut self,
-        rest: u64,
-        bytes: &'b [u8],
-        more: fn(u64) -> State,
-        then: State,
-    ) -> &'b [u8] {
+    fn skip<'b>(&mut self, rest: u64, bytes: &'b [u8], more: fn(u64) -> State, then: State) -> &'b [u8] {
         let skipped = usize::try_from(rest).unwrap_or(usize::MAX).min(bytes.len());
         let rest = rest - skipped as u64;
         self.state = if rest == 0 { then } else { more(rest) };

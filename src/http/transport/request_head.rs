@@ -30,7 +30,10 @@ pub(super) fn check(request: &Parts) -> Result<(), (StatusCode, &'static str)> {
     }
     let is_continue = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if request.headers.get_all(header::EXPECT).iter().any(|value| !is_continue(value)) {
-        return Err((StatusCode::EXPECTATION_FAILED, "the only expectation that is supported is 100-continue"));
+        return Err((
+            StatusCode::EXPECTATION_FAILED,
+            "the only expectation that is supported is 100-continue",
+        ));
     }
     Ok(())
 }

@@ -30,7 +30,9 @@ pub(super) struct Stream<S> {
 enum Closing {
     Open,
     /// The sending half is closed; so many bytes are still discarded.
-    Lingers { remaining: usize },
+    Lingers {
+        remaining: usize,
+    },
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
