@@ -7,11 +7,14 @@ use anyhow::Context as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::certificates;
+use crate::config::access::ListenerAccess;
 use crate::http::transport::{self, Options};
 
 /// A running HTTP listener.
 pub(super) struct Listener {
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
+    scheme: &'static str,
     stop: CancellationToken,
     task: parking_lot::Mutex<Option<JoinHandle<()>>>,
     /// Cancelled when the task has ended, even by a panic.
@@ -19,23 +22,42 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds `address`, and serves `routes`.
-    pub(super) fn start(address: SocketAddr, routes: axum::Router, options: Options) -> anyhow::Result<Self> {
-        let key = options.key;
-        let listener = TcpListener::bind(address)
-            .with_context(|| format!("cannot listen on {address} ({key}); is another process using it?"))?;
-        let address = listener.local_addr().with_context(|| key)?;
-        listener.set_nonblocking(true).with_context(|| key)?;
-        let listener = tokio::net::TcpListener::from_std(listener).with_context(|| key)?;
+    /// Binds `address` and serves `routes`, with the TLS of `access`.
+    ///
+    /// # Errors
+    /// A file of TLS cannot be used, or another process uses the address.
+    pub(super) fn start(
+        address: SocketAddr,
+        access: &ListenerAccess,
+        options: Options,
+        routes: axum::Router,
+    ) -> anyhow::Result<Self> {
+        let section = options.listener;
+        let tls = certificates::load(section, access)?;
+        let context =
+            || format!("cannot listen on {address} ({section}.listen); is another process using it?");
+        let listener = TcpListener::bind(address).with_context(context)?;
+        let address = listener.local_addr().with_context(context)?;
+        listener.set_nonblocking(true).with_context(context)?;
+        let listener = tokio::net::TcpListener::from_std(listener).with_context(context)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (stop, done) = (CancellationToken::new(), CancellationToken::new());
+        if let Some(tls) = &tls {
+            tokio::spawn(certificates::watch(section, tls.clone(), stop.clone()));
+        }
         let task = tokio::spawn({
             let (stop, done) = (stop.clone(), done.clone().drop_guard());
             async move {
-                transport::serve(listener, routes, options, stop).await;
+                transport::serve(listener, tls, routes, options, stop).await;
                 drop(done);
             }
         });
-        Ok(Self { address, stop, task: parking_lot::Mutex::new(Some(task)), done })
+        Ok(Self { address, scheme, stop, task: parking_lot::Mutex::new(Some(task)), done })
+    }
+
+    /// The URL of the listener.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Completes when the listener has ended. Before [`Self::stop`], that is a failure.

@@ -3,6 +3,7 @@
 //! Signals are handled in `cli/serve.rs`; a token requests the stop here. Both listeners are bound first, so
 //! that a port in use is an error at once. They reply 503 until the store is open.
 
+mod certificates;
 mod credential_changes;
 mod file_limit;
 mod listener;
@@ -18,9 +19,8 @@ use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Server;
 use crate::domain::time::Time;
-use crate::http::transport::{Options, Refuse};
+use crate::http::transport::Options;
 use crate::http::{self, Access, AdminLimits, HttpState, Limits, MAX_STREAMS};
 use crate::kinds::Loaded;
 use crate::ops::{ActiveCredentials, Lifecycle, LifecyclePhase, ReloadHandle, ReloadRequests};
@@ -102,11 +102,11 @@ impl App {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
         file_limit::raise();
-        let refuse = http::refuse_on_server(metrics.clone());
-        let options = listener_options("server.listen", &server, refuse);
-        let webhook = Listener::start(server.listen, http::server_routes(state.clone()), options)?;
-        let options = listener_options("admin.listen", &server, http::refuse_on_admin());
-        let admin_api = Listener::start(admin.listen, http::admin_routes(state), options)?;
+        let options = Options::new("server", &server, http::refuse_on_server(metrics.clone()));
+        let routes = http::server_routes(state.clone());
+        let webhook = Listener::start(server.listen, &server.access, options, routes)?;
+        let options = Options::new("admin", &server, http::refuse_on_admin());
+        let admin_api = Listener::start(admin.listen, &admin.access, options, http::admin_routes(state))?;
 
         let Some(mut running) = RunningBridge::start(settings, origin, metrics, access, &stop).await? else {
             return Ok(());
@@ -116,7 +116,7 @@ impl App {
         debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
         running.begin_reception().await;
-        tracing::info!(webhook = %webhook.address, admin = %admin_api.address, "scalebridge is ready");
+        tracing::info!(webhook = webhook.url(), admin = admin_api.url(), "scalebridge is ready");
 
         let ended = loop {
             tokio::select! {
@@ -140,17 +140,5 @@ impl App {
         running.drain(&webhook, &admin_api, server.drain_timeout).await;
         tracing::info!("stopped");
         ended
-    }
-}
-
-/// The limits of a listener; those of both are set in `server`.
-fn listener_options(key: &'static str, server: &Server, refuse: Refuse) -> Options {
-    Options {
-        key,
-        max_connections: server.max_connections,
-        header_timeout: server.header_timeout,
-        body_timeout: server.body_timeout,
-        write_timeout: server.write_timeout,
-        refuse,
     }
 }

@@ -74,21 +74,21 @@ impl Accepting {
 }
 
 impl Change {
-    /// Logs the change of a listener that the configuration sets by `key`.
-    pub(super) fn log(&self, key: &str) {
+    /// Logs the change.
+    pub(super) fn log(&self, listener: &str) {
         match self {
             Self::Failing(error) => {
-                tracing::error!(listener = key, error, "connections cannot be accepted, retrying");
+                tracing::error!(listener, error, "connections cannot be accepted, retrying");
             }
-            Self::Accepting => tracing::info!(listener = key, "connections are accepted again"),
+            Self::Accepting => tracing::info!(listener, "connections are accepted again"),
             Self::Full => {
                 tracing::warn!(
-                    listener = key,
+                    listener,
                     "too many connections (server.max_connections), new ones are closed"
                 );
             }
             Self::NotFull(closed) => {
-                tracing::info!(listener = key, closed, "new connections are accepted again");
+                tracing::info!(listener, closed, "new connections are accepted again");
             }
         }
     }

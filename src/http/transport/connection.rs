@@ -22,6 +22,7 @@ use super::exchange::{Exchange, Progress};
 use super::request_body::RequestBody;
 use super::stream::Stream;
 use super::{Options, request_head};
+use crate::credentials::ClientCertificate;
 
 /// The longest head of a request. A JSON Web Token with many claims has some kilobytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -54,19 +55,32 @@ impl Connections {
         Self { http, routes, options, is_crowded: AtomicBool::new(false) }
     }
 
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
     pub(super) fn set_crowded(&self, is_crowded: bool) {
         self.is_crowded.store(is_crowded, Ordering::Relaxed);
     }
 
     /// Serves one connection until it ends. Once `stop` is cancelled, it ends after the request in flight, or when its
-    /// client stalls.
-    pub(super) async fn serve<S>(&self, stream: S, stop: &CancellationToken)
-    where
+    /// client stalls. `certificate` is the client's, if it has a verified one.
+    pub(super) async fn serve<S>(
+        &self,
+        stream: S,
+        certificate: Option<Arc<ClientCertificate>>,
+        stop: &CancellationToken,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let exchange = Arc::new(Exchange::default());
         let stream = Stream::new(stream, exchange.clone(), self.options.write_timeout);
-        let service = service_fn(|request| self.answer(request, exchange.clone()));
+        let service = service_fn(|mut request: Request<Incoming>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
+            self.answer(request, exchange.clone())
+        });
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             biased;

@@ -25,6 +25,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Server;
+use crate::credentials::tls::ServerTls;
 use accept::Accepting;
 pub(crate) use budget::{Budget, Taken};
 use connection::Connections;
@@ -34,21 +36,41 @@ pub(crate) use request_body::BodyError;
 pub(crate) type Refuse = Arc<dyn Fn(StatusCode, &'static str) -> Response + Send + Sync>;
 
 /// The limits of a listener.
-#[derive(Clone)]
 pub(crate) struct Options {
-    /// The key of the listener in the configuration.
-    pub key: &'static str,
-    pub max_connections: usize,
+    /// `server` or `admin`.
+    pub listener: &'static str,
+    max_connections: usize,
     /// For the TLS handshake, and for the head of each request, its first byte included.
-    pub header_timeout: Duration,
-    pub body_timeout: Duration,
-    pub write_timeout: Duration,
-    pub refuse: Refuse,
+    header_timeout: Duration,
+    body_timeout: Duration,
+    write_timeout: Duration,
+    refuse: Refuse,
 }
 
-/// Accepts and serves connections until `stop` is cancelled and the requests in flight are answered.
-pub(crate) async fn serve(listener: TcpListener, routes: Router, options: Options, stop: CancellationToken) {
-    let key = options.key;
+impl Options {
+    /// The limits of both listeners are set in `server`.
+    pub(crate) fn new(listener: &'static str, server: &Server, refuse: Refuse) -> Self {
+        Self {
+            listener,
+            max_connections: server.max_connections,
+            header_timeout: server.header_timeout,
+            body_timeout: server.body_timeout,
+            write_timeout: server.write_timeout,
+            refuse,
+        }
+    }
+}
+
+/// Accepts and serves connections until `stop` is cancelled and the requests in flight are answered. Without `tls`, they
+/// are plain HTTP.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    routes: Router,
+    options: Options,
+    stop: CancellationToken,
+) {
+    let name = options.listener;
     let mut accepting = Accepting::new(options.max_connections);
     let served = Arc::new(Connections::new(routes, options));
     let mut open = JoinSet::new();
@@ -72,7 +94,8 @@ pub(crate) async fn serve(listener: TcpListener, routes: Router, options: Option
                 Ok((stream, _)) => {
                     let (is_served, change) = accepting.accepted(open.len());
                     if is_served {
-                        open.spawn(serve_connection(stream, served.clone(), stop.child_token()));
+                        let connection = serve_connection(stream, tls.clone(), served.clone(), stop.child_token());
+                        open.spawn(connection);
                     }
                     change
                 }
@@ -85,15 +108,27 @@ pub(crate) async fn serve(listener: TcpListener, routes: Router, options: Option
         };
         served.set_crowded(accepting.is_crowded(open.len()));
         if let Some(change) = change {
-            change.log(key);
+            change.log(name);
         }
     }
     drop(listener);
     while open.join_next().await.is_some() {}
 }
 
-async fn serve_connection(stream: TcpStream, served: Arc<Connections>, stop: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    served: Arc<Connections>,
+    stop: CancellationToken,
+) {
     // A response is written at once, so that waiting for more only delays it. If it fails, it is just slower.
     let _ignored = stream.set_nodelay(true);
-    served.serve(stream, &stop).await;
+    let Some(tls) = tls else { return served.serve(stream, None, &stop).await };
+    let Options { listener, header_timeout, .. } = *served.options();
+    match stop.run_until_cancelled(tokio::time::timeout(header_timeout, tls.accept(stream))).await {
+        Some(Ok(Ok((stream, certificate)))) => served.serve(stream, certificate.map(Arc::new), &stop).await,
+        Some(Ok(Err(error))) => tracing::debug!(listener, %error, "TLS handshake failed"),
+        Some(Err(_)) => tracing::debug!(listener, "TLS handshake timed out"),
+        None => {}
+    }
 }
