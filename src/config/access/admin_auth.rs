@@ -24,10 +24,13 @@ pub(in crate::config) struct AdminAuthDraft {
     pub users_file: Option<Location>,
     /// The location of `client_certs`.
     pub client_certs: Option<Location>,
+    /// Whether a key is invalid.
+    pub is_faulty: bool,
 }
 
 /// Reads the keys of `admin` that are about credentials.
 pub(in crate::config) fn admin_auth(fields: &mut Fields<'_, '_>) -> AdminAuthDraft {
+    let before = fields.diagnostics.errors();
     let tokens = named_list(fields, "tokens", token);
     let users_file = fields.get("users_file", users_file);
     let users = named_list(fields, "users", user);
@@ -51,6 +54,7 @@ pub(in crate::config) fn admin_auth(fields: &mut Fields<'_, '_>) -> AdminAuthDra
         users: users.iter().map(|(name, _)| name.clone()).collect(),
         users_file: location_of("users_file"),
         client_certs: location_of("client_certs"),
+        is_faulty: fields.diagnostics.errors() > before,
         auth: AdminAuth {
             tokens: values(tokens),
             users_file,

@@ -6,7 +6,7 @@ use super::super::scalar::{owned_text, text};
 use super::super::yaml::Node;
 use super::client_cert::{text_or_texts, texts};
 use super::http_client::http_client;
-use super::local_file::public_file;
+use super::local_file::jwks_file;
 use super::secret_maps::fields;
 use super::url::jwks_url;
 use super::{AdminJwt, JwksLocation, JwtAuth, Scope};
@@ -65,7 +65,7 @@ fn jwt(fields: &mut Fields<'_, '_>) -> Option<JwtAuth> {
     let keys = match keys {
         Some(("jwks_url", node)) => jwks_url(node, fields.diagnostics)
             .map(|url| JwksLocation::Url { url, http: http.unwrap_or_default() }),
-        Some((_, node)) => public_file(node, fields.diagnostics).map(JwksLocation::File),
+        Some((_, node)) => jwks_file(node, fields.diagnostics).map(JwksLocation::File),
         None => None,
     };
     let subjects = fields.get("subjects", texts).unwrap_or_default();

@@ -40,6 +40,6 @@ fn report(node: &Node, expected: &str, kind: &Kind, diagnostics: &mut Diagnostic
         _ => "a single value",
     };
     let message = format!("expected {expected}, found {found}");
-    let help = "secrets are only ever named by file: keep them out of this file";
+    let help = format!("use {expected}; secrets are only ever named by file, and not written here");
     diagnostics.add_with_help(Code::Type, &node.location, message, help);
 }

@@ -19,10 +19,19 @@ pub(in crate::config) struct SourceAuthDraft {
     pub bearer_token_files: Vec<Spanned<PathBuf>>,
     /// The location of `client_cert`.
     pub client_cert: Option<Location>,
+    /// Whether `auth` is invalid.
+    pub is_faulty: bool,
 }
 
 /// Reads the credentials of a source.
 pub(in crate::config) fn source_auth(node: &Node, diagnostics: &mut Diagnostics) -> Option<SourceAuthDraft> {
+    let before = diagnostics.errors();
+    let draft = read(node, diagnostics);
+    let is_faulty = diagnostics.errors() > before;
+    Some(SourceAuthDraft { is_faulty, ..draft.unwrap_or_default() })
+}
+
+fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<SourceAuthDraft> {
     let mut fields = fields(node, "sources.*.auth", diagnostics)?;
     let bearer_token_files = fields.get("bearer_token_files", |node, diagnostics| {
         let help = "add a file with a token, for example `[/run/secrets/prod-eu]`, or remove the key";
@@ -45,7 +54,7 @@ pub(in crate::config) fn source_auth(node: &Node, diagnostics: &mut Diagnostics)
     let (client_cert, certificates_at) = client_cert.unzip();
     let files = bearer_token_files.iter().map(|file| file.value.clone()).collect();
     let auth = SourceAuth { bearer_token_files: files, basic_auth_users_file, client_cert, jwt };
-    Some(SourceAuthDraft { auth, bearer_token_files, client_cert: certificates_at })
+    Some(SourceAuthDraft { auth, bearer_token_files, client_cert: certificates_at, is_faulty: false })
 }
 
 fn distinct_files(

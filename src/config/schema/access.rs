@@ -2,6 +2,47 @@
 
 use schemars::JsonSchema;
 
+/// TLS of a listener, with the names and meanings of Prometheus' web configuration. Files are read again when they
+/// change.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// The PEM file with the certificate and its chain, relative to this file. Required.
+    cert_file: String,
+    /// The PEM file with the private key, relative to this file. Required.
+    key_file: String,
+    /// Whether client certificates are requested, and verified. Default NoClientCert.
+    client_auth_type: Option<ClientAuthType>,
+    /// The PEM file with the CAs of client certificates, relative to this file. Required if `client_auth_type` verifies.
+    client_ca_file: Option<String>,
+    /// Subject alternative names, of which a verified client certificate must have one.
+    client_allowed_sans: Option<Vec<String>>,
+    /// The lowest version of TLS. Default TLS12.
+    min_version: Option<TlsVersion>,
+    /// The highest version of TLS. Default TLS13.
+    max_version: Option<TlsVersion>,
+}
+
+/// Whether client certificates are requested, and verified. Only the last two verify.
+#[derive(JsonSchema)]
+enum ClientAuthType {
+    NoClientCert,
+    RequestClientCert,
+    RequireAnyClientCert,
+    RequireClientCert,
+    VerifyClientCertIfGiven,
+    RequireAndVerifyClientCert,
+}
+
+/// A version of TLS.
+#[derive(JsonSchema)]
+enum TlsVersion {
+    #[schemars(rename = "TLS12")]
+    Tls12,
+    #[schemars(rename = "TLS13")]
+    Tls13,
+}
+
 /// The credentials of a source; a request must present one of them. At least one.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use super::access::{AdminClientCert, AdminJwt, AdminToken, AdminUser, SourceAuth};
+use super::access::{AdminClientCert, AdminJwt, AdminToken, AdminUser, SourceAuth, Tls};
 use super::kinds::{Destination, KindName};
 use super::{Duration, DurationOrOff, Matcher};
 use crate::config::kinds::{DestinationSettings, SourceKind};
@@ -42,7 +42,11 @@ pub(super) struct ConfigFile<D, S> {
 struct Server {
     /// IP address and port. Default 127.0.0.1:9096.
     listen: Option<String>,
-    /// Allow a non-loopback address although the listener has no authentication. Default false.
+    /// TLS; or `web_config_file`. By default plain HTTP.
+    tls: Option<Tls>,
+    /// Prometheus' web configuration file with TLS, users and headers; or `tls`. Relative to this file.
+    web_config_file: Option<String>,
+    /// Allow a non-loopback address although the listener does not ask for credentials. Default false.
     allow_unauthenticated: Option<bool>,
     /// Maximum size of a request body in bytes; a larger one gets 413. Default 33554432 (32 MiB).
     max_body_bytes: Option<u64>,
@@ -68,7 +72,11 @@ struct Server {
 struct Admin {
     /// IP address and port. Default 127.0.0.1:9097.
     listen: Option<String>,
-    /// Allow a non-loopback address although the listener has no authentication. Default false.
+    /// TLS; or `web_config_file`. By default plain HTTP.
+    tls: Option<Tls>,
+    /// Prometheus' web configuration file with TLS, users and headers; or `tls`. Relative to this file.
+    web_config_file: Option<String>,
+    /// Allow a non-loopback address although the listener does not ask for credentials. Default false.
     allow_unauthenticated: Option<bool>,
     /// Bearer tokens.
     tokens: Option<Vec<AdminToken>>,

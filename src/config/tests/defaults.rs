@@ -18,7 +18,8 @@ use crate::sources::SourceKind;
 /// Definition of the schema and key, with the default as text.
 type Values = BTreeMap<(String, String), String>;
 
-const CONFIG: &str = "sources: { local: { heartbeat: [alertname = Watchdog] } }
+const CONFIG: &str = "server: { tls: { cert_file: server.crt, key_file: server.key } }
+sources: { local: { heartbeat: [alertname = Watchdog] } }
 admin:
   jwt:
     - issuer: a
@@ -119,7 +120,12 @@ fn access(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
     let [jwt] = &loaded.settings.admin.auth.jwt[..] else { panic!("{loaded:?}") };
     let JwksLocation::Url { http, .. } = &jwt.token.keys else { panic!("{jwt:?}") };
     let Some(HttpAuthorization::Credentials { kind, .. }) = &http.authorization else { panic!("{http:?}") };
+    let tls = loaded.settings.server.access.tls.as_ref().unwrap();
+    let version = |version| format!("{version:?}").to_uppercase();
     vec![
+        ("Tls", "client_auth_type", format!("{:?}", tls.client_auth)),
+        ("Tls", "min_version", version(tls.min_version)),
+        ("Tls", "max_version", version(tls.max_version)),
         ("AdminJwt", "name_claim", jwt.name_claim.clone()),
         ("AdminJwt", "header", jwt.header.clone()),
         ("HttpAuthorization", "type", kind.clone()),
