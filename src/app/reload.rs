@@ -10,11 +10,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
-use super::{Origin, wall_clock};
+use super::{Origin, credential_changes, wall_clock};
 use crate::bridge::Bridge;
+use crate::config::access::ListenerAccess;
+use crate::config::{Admin, Server};
 use crate::dispatch::Workers;
 use crate::domain::name::Name;
+use crate::http::Access;
 use crate::kinds::{self, Settings};
 use crate::ops::api::{ConfigurationStatus, ReloadReport};
 use crate::ops::{Initiator, ReloadError, ReloadTrail};
@@ -30,19 +34,26 @@ pub(super) struct Reloader {
     pub store: Store,
     pub trail: ReloadTrail,
     pub metrics: Metrics,
+    pub access: Arc<Access>,
 }
 
 impl Reloader {
     /// Reads and applies the configuration, or changes nothing and returns the errors. Both are logged and recorded in
-    /// the audit trail.
+    /// the audit trail. If `stop` is cancelled before the first change, the reload is abandoned: a file or a destination
+    /// that hangs does not hold up the stop.
     pub(super) async fn reload(
         &mut self,
         by: &Initiator,
         workers: &mut Workers,
+        stop: &CancellationToken,
     ) -> Result<ReloadReport, ReloadError> {
-        let reloaded = self.try_reload(workers).await;
-        self.trail.record(by, &reloaded).await;
         let (author, given_reason) = (by.actor.as_str(), by.reason_text());
+        let reloaded = self.try_reload(workers, stop).await;
+        if reloaded == Err(ReloadError::Unavailable) {
+            tracing::info!(author, reason = given_reason, "reload abandoned, stopping");
+            return reloaded;
+        }
+        self.trail.record(by, &reloaded).await;
         match &reloaded {
             Ok(reloaded) => {
                 let loaded_at = wall_clock().to_millis_string();
@@ -84,19 +95,26 @@ impl Reloader {
         reloaded
     }
 
-    async fn try_reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
+    async fn try_reload(
+        &mut self,
+        workers: &mut Workers,
+        stop: &CancellationToken,
+    ) -> Result<ReloadReport, ReloadError> {
         let failed = |reason: String| ReloadError::Failed(reason);
         let origin = self.origin.clone();
         let loading = tokio::task::spawn_blocking(move || kinds::load(&origin.path, origin.environment));
-        let loaded = loading.await.map_err(|error| failed(error.to_string()))?;
+        let loaded = stop.run_until_cancelled(loading).await.ok_or(ReloadError::Unavailable)?;
+        let loaded = loaded.map_err(|error| failed(error.to_string()))?;
         let loaded = loaded
             .map_err(|faults| ReloadError::Invalid(faults.iter().map(ToString::to_string).collect()))?;
         let before = self.settings.load_full();
         let (settings, needs_restart) = merge_settings(&before, loaded.settings);
-        let retired = workers.wait_retired(settings.destinations.keys()).await;
+        let retired = stop.run_until_cancelled(workers.wait_retired(settings.destinations.keys())).await;
+        let retired = retired.ok_or(ReloadError::Unavailable)?;
         retired.map_err(|still_retiring| failed(still_retiring.to_string()))?;
-        let prepared =
-            workers.prepare(&settings.destinations).await.map_err(|error| failed(format!("{error:#}")))?;
+        let prepared = stop.run_until_cancelled(workers.prepare(&settings.destinations)).await;
+        let prepared = prepared.ok_or(ReloadError::Unavailable)?;
+        let prepared = prepared.map_err(|error| failed(format!("{error:#}")))?;
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         // All of them or none. A failure leaves nothing behind that the running bridge uses.
         self.store.add_destinations(&names).await.map_err(|error| failed(error.to_string()))?;
@@ -110,6 +128,8 @@ impl Reloader {
         let settings = Arc::new(settings);
         // From here on, no step makes the reload fail.
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
+        // First, so that no source is known whose credentials are not.
+        self.access.reload(&settings);
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let (retired_rules, rechecks) = self.bridge.reload(rules, sources, settings.policy()).await;
         if let Err(error) = rechecks {
@@ -133,11 +153,25 @@ fn merge_settings(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
             needs_restart.push(key.to_owned());
         }
     };
-    compare("server", new.server != before.server);
-    compare("admin", new.admin != before.admin);
+    // Users and headers of a `web_config_file` are replaced with the other credentials.
+    let with_web_config = |access: &ListenerAccess, new: &ListenerAccess| ListenerAccess {
+        web_config: new.web_config.clone(),
+        ..access.clone()
+    };
+    let server = Server {
+        access: with_web_config(&before.server.access, &new.server.access),
+        ..before.server.clone()
+    };
+    let admin = Admin {
+        access: with_web_config(&before.admin.access, &new.admin.access),
+        auth: new.admin.auth.clone(),
+        ..before.admin.clone()
+    };
+    compare("server", new.server != server);
+    compare("admin", new.admin != admin);
     compare("store", new.store != before.store);
     compare("log", new.log != before.log);
-    let (server, admin, store) = (before.server.clone(), before.admin.clone(), before.store.clone());
+    let store = before.store.clone();
     (Settings { server, admin, store, log: before.log, ..new }, needs_restart)
 }
 
@@ -174,6 +208,7 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
             lines.push(format!("{key} changed"));
         }
     }
+    lines.extend(credential_changes::describe(before, new));
     lines
 }
 

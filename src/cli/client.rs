@@ -223,6 +223,11 @@ impl Server {
         Ok(self.client.get_or_init(|| client))
     }
 
+    /// Whether requests present a credential, whose name is the actor of what they do.
+    pub(super) fn presents_credentials(&self) -> bool {
+        self.credentials.are_presented()
+    }
+
     fn request_url(&self, path: &str) -> String {
         format!("{}{path}", self.url.trim_end_matches('/'))
     }

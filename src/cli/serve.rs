@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::check::render_diagnostics;
 use super::output::{ConfigArgs, EXIT_USAGE, environment};
 use crate::app::{App, Origin};
+use crate::credentials::tls::TlsError;
 use crate::kinds;
 use crate::ops::{Actor, ReloadError, ReloadHandle};
 use crate::store;
@@ -58,7 +59,8 @@ impl Serve {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 telemetry::print_to_stderr(format_args!("scalebridge: {error:#}"));
-                let unusable = matches!(error.downcast_ref(), Some(store::Error::Unusable(_)));
+                let unusable =
+                    matches!(error.downcast_ref(), Some(store::Error::Unusable(_))) || error.is::<TlsError>();
                 if unusable { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
             }
         }

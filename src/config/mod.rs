@@ -25,6 +25,7 @@ mod layers;
 mod lints;
 mod matchers;
 mod names;
+mod redact;
 mod rules;
 mod scalar;
 pub mod schema;
@@ -69,7 +70,8 @@ pub struct Loaded<D, S> {
     pub settings: Settings<D, S>,
     /// Diagnostics that are not errors.
     pub warnings: Diagnostics,
-    /// The configuration file and the rules files, each with its stamp from before it was read.
+    /// The configuration file, the rules files and the web configuration files, each with its stamp from before it was
+    /// read.
     pub files: Vec<FileStamp>,
 }
 

@@ -1,27 +1,67 @@
-//! Reads request bodies within limits: the bytes in flight are reserved before the first one is read.
+//! Reads request bodies within limits. Bytes are taken from a budget as they arrive and are decoded, so that a sender
+//! which announces a large body, and sends none of it, takes nothing from the others.
 
-use std::io::Read;
-use std::time::Duration;
+use std::fmt;
+use std::io::Write;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::OwnedSemaphorePermit;
+use flate2::write::MultiGzDecoder;
+use http_body_util::BodyExt as _;
 
 use super::Limits;
 use super::error::Rejection;
+use super::transport::{BodyError, Taken};
 
-/// The rest of a rejected body is read up to this multiple of `max_body_bytes` ...
-const MAX_DISCARDED_BODIES: usize = 4;
-/// ... and for at most this time.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// A larger piece of a gzip body is decoded on a blocking thread.
+const MAX_INLINE_DECODE_BYTES: usize = 4 * 1024;
 
-/// A body; the bytes in flight that are reserved for it are released on drop.
+/// A body; the bytes in flight that it takes are released on drop.
 pub(super) struct ReceivedBody {
     /// The decoded body.
     pub bytes: Bytes,
-    _reserved: OwnedSemaphorePermit,
+    _taken: Taken,
+}
+
+/// Why a body cannot be read.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// More than so many bytes.
+    TooLarge(usize),
+    /// More than so many bytes when decoded.
+    DecodesTooLarge(usize),
+    /// Too many bytes of all requests are in flight.
+    NoBudget,
+    /// Not gzip.
+    Gzip(String),
+    /// The sender, or the connection.
+    Transport(BodyError),
+    /// The process ends.
+    Stopping,
+}
+
+impl ReadError {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge(_) | Self::DecodesTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Gzip(_) | Self::Transport(BodyError::Malformed(_)) => StatusCode::BAD_REQUEST,
+            Self::NoBudget | Self::Transport(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(max) => write!(f, "the body has more than {max} bytes"),
+            Self::DecodesTooLarge(max) => write!(f, "the body has more than {max} bytes when decoded"),
+            Self::NoBudget => f.write_str("too many bytes in flight (server.max_in_flight_bytes)"),
+            Self::Gzip(error) => write!(f, "invalid gzip body: {error}"),
+            Self::Transport(error) => error.fmt(f),
+            Self::Stopping => f.write_str("decoding the body was interrupted"),
+        }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -30,7 +70,7 @@ enum Encoding {
     Gzip,
 }
 
-/// Reads and decodes a body.
+/// Reads and decodes the body of a notification.
 ///
 /// # Errors
 /// 413 if the body is too large, 415 for an encoding other than gzip, 400 for invalid gzip, 503 if too many bytes are in
@@ -40,58 +80,96 @@ pub(super) async fn receive(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<ReceivedBody, Rejection> {
-    let encoding = encoding(headers)?;
     let max_bytes = limits.server.max_body_bytes;
-    let too_large = || {
-        let text = format!("the body has more than {max_bytes} bytes (server.max_body_bytes)");
-        Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    let taken = limits.bytes.take_nothing();
+    let read = match encoding(headers)? {
+        Encoding::Identity => read(body, max_bytes, taken).await,
+        Encoding::Gzip => read_gzip(body, max_bytes, taken).await,
     };
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > max_bytes) {
-        return Err(too_large());
-    }
-    // The decoded size is known in advance only for an unencoded body with a Content-Length.
-    let reserve = length.filter(|_| encoding == Encoding::Identity).unwrap_or(max_bytes);
-    let reserve = u32::try_from(reserve).unwrap_or(u32::MAX);
-    let reserved = limits.bytes.clone().try_acquire_many_owned(reserve);
-    let reserved = reserved
-        .map_err(|_| Rejection::unavailable("too many bytes in flight (server.max_in_flight_bytes)"))?;
-    let read =
-        tokio::time::timeout(limits.server.body_timeout, Limited::new(&mut *body, max_bytes).collect());
-    let bytes = match read.await {
-        Ok(Ok(read)) => read.to_bytes(),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => return Err(too_large()),
-        Ok(Err(error)) => return Err(Rejection::unavailable(format!("reading the body failed: {error}"))),
-        Err(_) => {
-            // Timed out: the rest is not read, not even to discard it.
-            *body = Body::empty();
-            return Err(Rejection::unavailable("the body took longer than server.body_timeout"));
-        }
-    };
-    let bytes = match encoding {
-        Encoding::Identity => bytes,
-        Encoding::Gzip => {
-            let decoded = tokio::task::spawn_blocking(move || gunzip(&bytes, max_bytes)).await;
-            decoded.map_err(|_| Rejection::unavailable("decoding the body was interrupted"))??
-        }
-    };
-    Ok(ReceivedBody { bytes, _reserved: reserved })
+    read.map_err(|error| {
+        let key =
+            if error.status() == StatusCode::PAYLOAD_TOO_LARGE { " (server.max_body_bytes)" } else { "" };
+        Rejection::new(error.status(), format!("{error}{key}"))
+    })
 }
 
-/// Reads and discards the rest of a rejected body, within bounds. Closing the connection while the sender is still
-/// sending would make it see a connection error instead of the response.
-pub(super) async fn discard(limits: &Limits, body: &mut Body) {
-    let mut remaining_bytes = limits.server.max_body_bytes.saturating_mul(MAX_DISCARDED_BODIES);
-    let read = async {
-        while let Some(Ok(frame)) = body.frame().await
-            && remaining_bytes > 0
-        {
-            remaining_bytes = remaining_bytes.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+/// Reads a body that is not encoded, with bytes from the budget of `taken`.
+///
+/// # Errors
+/// The body is too large, cannot be read, or no bytes are left.
+pub(super) async fn read(
+    body: &mut Body,
+    max_bytes: usize,
+    mut taken: Taken,
+) -> Result<ReceivedBody, ReadError> {
+    check_length(body, max_bytes)?;
+    // Nearly every body is one piece, which is not copied.
+    let (mut first, mut all) = (Bytes::new(), Vec::new());
+    let mut length = 0;
+    while let Some(piece) = next_piece(body).await? {
+        length += piece.len();
+        if length > max_bytes {
+            return Err(ReadError::TooLarge(max_bytes));
         }
-    };
-    // After the timeout the connection is closed anyway.
-    drop(tokio::time::timeout(limits.server.body_timeout.min(DISCARD_TIMEOUT), read).await);
+        if !taken.take_more(piece.len()) {
+            return Err(ReadError::NoBudget);
+        }
+        if length == piece.len() {
+            first = piece;
+        } else {
+            if all.is_empty() {
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&piece);
+        }
+    }
+    let bytes = if all.is_empty() { first } else { all.into() };
+    Ok(ReceivedBody { bytes, _taken: taken })
+}
+
+async fn read_gzip(body: &mut Body, max_bytes: usize, taken: Taken) -> Result<ReceivedBody, ReadError> {
+    check_length(body, max_bytes)?;
+    let mut decoder = MultiGzDecoder::new(Decoded { bytes: Vec::new(), max_bytes, taken, refused: None });
+    let mut length = 0;
+    while let Some(piece) = next_piece(body).await? {
+        length += piece.len();
+        if length > max_bytes {
+            return Err(ReadError::TooLarge(max_bytes));
+        }
+        decoder = if piece.len() <= MAX_INLINE_DECODE_BYTES {
+            decode(decoder, &piece)?
+        } else {
+            let decoding = tokio::task::spawn_blocking(move || decode(decoder, &piece));
+            decoding.await.map_err(|_| ReadError::Stopping)??
+        };
+    }
+    let decoded = decoder.finish().map_err(|error| ReadError::Gzip(error.to_string()))?;
+    Ok(ReceivedBody { bytes: decoded.bytes.into(), _taken: decoded.taken })
+}
+
+fn check_length(body: &Body, max_bytes: usize) -> Result<(), ReadError> {
+    // Without a Content-Length, the lower bound is 0.
+    let length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if length > max_bytes { Err(ReadError::TooLarge(max_bytes)) } else { Ok(()) }
+}
+
+/// The next bytes of the body that are not empty.
+async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, ReadError> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let error = error.into_inner().downcast::<BodyError>();
+            ReadError::Transport(
+                error.map_or_else(|error| BodyError::Interrupted(error.to_string()), |error| *error),
+            )
+        })?;
+        // Trailers are ignored.
+        if let Ok(piece) = frame.into_data()
+            && !piece.is_empty()
+        {
+            return Ok(Some(piece));
+        }
+    }
+    Ok(None)
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Rejection> {
@@ -111,15 +189,146 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Rejection> {
     }
 }
 
-fn gunzip(bytes: &[u8], max_bytes: usize) -> Result<Bytes, Rejection> {
-    let mut decoded = Vec::new();
-    let mut decoder = flate2::read::MultiGzDecoder::new(bytes).take(max_bytes as u64 + 1);
-    if let Err(error) = decoder.read_to_end(&mut decoded) {
-        return Err(Rejection::new(StatusCode::BAD_REQUEST, format!("invalid gzip body: {error}")));
+/// What is decoded, within the limit and the budget.
+struct Decoded {
+    bytes: Vec<u8>,
+    max_bytes: usize,
+    taken: Taken,
+    refused: Option<ReadError>,
+}
+
+impl Write for Decoded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let refused = if self.bytes.len() + bytes.len() > self.max_bytes {
+            ReadError::DecodesTooLarge(self.max_bytes)
+        } else if !self.taken.take_more(bytes.len()) {
+            ReadError::NoBudget
+        } else {
+            self.bytes.extend_from_slice(bytes);
+            return Ok(bytes.len());
+        };
+        self.refused = Some(refused);
+        Err(std::io::ErrorKind::QuotaExceeded.into())
     }
-    if decoded.len() > max_bytes {
-        let text = format!("the body has more than {max_bytes} bytes when decoded (server.max_body_bytes)");
-        return Err(Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
-    Ok(decoded.into())
+}
+
+fn decode(mut decoder: MultiGzDecoder<Decoded>, piece: &[u8]) -> Result<MultiGzDecoder<Decoded>, ReadError> {
+    match decoder.write_all(piece) {
+        Ok(()) => Ok(decoder),
+        Err(error) => {
+            let refused = decoder.get_mut().refused.take();
+            Err(refused.unwrap_or_else(|| ReadError::Gzip(error.to_string())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use hyper::body::Frame;
+
+    use super::super::transport::Budget;
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// A body that arrives in these pieces.
+    fn body(pieces: impl IntoIterator<Item = Vec<u8>, IntoIter: Send + 'static>) -> Body {
+        struct Pieces<I>(I);
+        impl<I: Iterator<Item = Vec<u8>> + Unpin> hyper::body::Body for Pieces<I> {
+            type Data = Bytes;
+            type Error = BodyError;
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+                let next = self.get_mut().0.next();
+                std::task::Poll::Ready(next.map(|piece| Ok(Frame::data(piece.into()))))
+            }
+        }
+        Body::new(Pieces(pieces.into_iter().collect::<Vec<_>>().into_iter()))
+    }
+
+    fn limits(max_body_bytes: usize, max_in_flight_bytes: usize) -> Limits {
+        let loaded = crate::kinds::load(
+            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/scalebridge.yaml"),
+            [],
+        );
+        let server = loaded.unwrap().settings.server;
+        Limits::new(&crate::config::Server { max_body_bytes, max_in_flight_bytes, ..server })
+    }
+
+    async fn received(limits: &Limits, mut body: Body, is_gzip: bool) -> Result<ReceivedBody, (u16, String)> {
+        let mut headers = HeaderMap::new();
+        if is_gzip {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let received = receive(limits, &headers, &mut body).await;
+        received.map_err(|rejection| (rejection.status().as_u16(), rejection.message().to_owned()))
+    }
+
+    /// Compressed or not, in one piece or many.
+    fn forms(text: &[u8]) -> Vec<(Body, bool)> {
+        let bytewise = |bytes: Vec<u8>| body(bytes.into_iter().map(|byte| vec![byte]).collect::<Vec<_>>());
+        vec![
+            (body([text.to_vec()]), false),
+            (bytewise(text.to_vec()), false),
+            (body([gzip(text)]), true),
+            (bytewise(gzip(text)), true),
+            (body([[gzip(&text[..1]), gzip(&text[1..])].concat()]), true),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_its_decoded_bytes_until_it_is_dropped() {
+        let text = b"twelve bytes";
+        let limits = limits(text.len(), text.len());
+        for (at, (body, is_gzip)) in forms(text).into_iter().enumerate() {
+            let read = received(&limits, body, is_gzip).await.unwrap();
+            assert_eq!(read.bytes, &text[..], "{at}");
+            for (body, is_gzip) in forms(text) {
+                let (status, error) = received(&limits, body, is_gzip).await.err().unwrap();
+                assert!(
+                    status == 503 && error.contains("server.max_in_flight_bytes"),
+                    "{at}: {status} {error}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_whatever_its_length_says() {
+        let text = vec![b' '; 100_000];
+        for (body, is_gzip) in forms(&text) {
+            let (status, error) =
+                received(&limits(text.len() - 1, text.len()), body, is_gzip).await.err().unwrap();
+            assert!(status == 413 && error.contains("server.max_body_bytes"), "{status} {error}");
+        }
+        let mut announced = Body::from(text.clone());
+        let refused = receive(&limits(10, 10), &HeaderMap::new(), &mut announced).await;
+        assert_eq!(refused.err().unwrap().status().as_u16(), 413);
+        assert_eq!(announced.size_hint().exact(), Some(text.len() as u64), "nothing of it was read");
+    }
+
+    #[tokio::test]
+    async fn invalid_gzip_is_refused() {
+        let whole = gzip(b"a body");
+        let mut damaged = whole.clone();
+        let last = damaged.len() - 6;
+        damaged[last] ^= 1;
+        for bytes in [b"plain".to_vec(), whole[..whole.len() - 1].to_vec(), damaged, vec![]] {
+            let refused = received(&limits(1000, 1000), body([bytes.clone()]), true).await;
+            assert_eq!(refused.err().unwrap().0, 400, "{bytes:?}");
+        }
+    }
 }

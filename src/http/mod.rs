@@ -2,11 +2,13 @@
 
 mod admin;
 pub(crate) mod api;
+mod auth;
 mod body;
 mod error;
 mod ingest;
+mod response_budget;
+pub(crate) mod transport;
 
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -15,7 +17,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum_server::Handle;
 use tokio::sync::Semaphore;
 
 use crate::bridge::Bridge;
@@ -27,7 +28,9 @@ use crate::store::DeliveryQueue as _;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub(crate) use admin::admin_routes;
+pub(crate) use auth::Access;
 use error::Rejection;
+use transport::{Budget, Refuse};
 
 /// State shared by the handlers of both listeners.
 #[derive(Clone)]
@@ -38,8 +41,10 @@ pub(crate) struct HttpState {
     pub services: Arc<std::sync::OnceLock<Services>>,
     /// Limits of the webhook.
     pub limits: Limits,
-    /// Whether `admin.listen` is a loopback address.
-    pub admin_on_loopback: bool,
+    /// Limits of the admin listener.
+    pub admin_limits: AdminLimits,
+    /// Who may use the listeners.
+    pub access: Arc<Access>,
     /// Permits for concurrent decision streams.
     pub streams: Arc<Semaphore>,
 }
@@ -62,7 +67,23 @@ pub(crate) struct Services {
 pub(crate) struct Limits {
     server: Server,
     requests: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    bytes: Arc<Budget>,
+}
+
+/// Limits on the bytes of requests and responses of the admin listener.
+#[derive(Clone)]
+pub(crate) struct AdminLimits {
+    /// Of request bodies.
+    bodies: Arc<Budget>,
+    /// Of responses that are not sent yet.
+    responses: Arc<Budget>,
+}
+
+impl AdminLimits {
+    pub(crate) fn new(server: &Server) -> Self {
+        let new = || Budget::new(server.max_in_flight_bytes);
+        Self { bodies: new(), responses: new() }
+    }
 }
 
 impl Limits {
@@ -70,7 +91,7 @@ impl Limits {
         Self {
             server: server.clone(),
             requests: Arc::new(Semaphore::new(server.max_in_flight.min(Semaphore::MAX_PERMITS))),
-            bytes: Arc::new(Semaphore::new(server.max_in_flight_bytes.min(Semaphore::MAX_PERMITS))),
+            bytes: Budget::new(server.max_in_flight_bytes),
         }
     }
 }
@@ -80,10 +101,16 @@ pub(crate) fn server_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
         .route("/webhook/{source}/", axum::routing::post(ingest::webhook))
-        .route("/-/healthy", get(|| async { "scalebridge is alive\n" }))
+        .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .fallback(not_found)
+        .layer(axum::middleware::from_fn_with_state(shared.access.clone(), auth::server_headers))
         .with_state(shared)
+}
+
+/// Whether the process answers.
+async fn healthy() -> &'static str {
+    "scalebridge is alive\n"
 }
 
 /// Answers 404 to an unknown path, counted and logged like an unknown source: usually the webhook's URL in
@@ -117,23 +144,15 @@ async fn ready(State(shared): State<HttpState>) -> Response {
     }
 }
 
-/// Serves `routes` until `handle` is shut down. `header_timeout` limits the time to receive a request's headers, so a
-/// slow client cannot hold a connection open.
-///
-/// # Errors
-/// The listening socket cannot be used.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    routes: Router,
-    handle: Handle<std::net::SocketAddr>,
-    header_timeout: std::time::Duration,
-) -> std::io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).http1_only();
-    server
-        .http_builder()
-        .http1()
-        .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(header_timeout);
-    server.serve(routes.into_make_service()).await
+/// The response of the webhook's listener to a request that is refused before it is routed.
+pub(crate) fn refuse_on_server(metrics: Metrics) -> Refuse {
+    Arc::new(move |status, text| {
+        metrics.record_notification("", 1, status.as_u16());
+        Rejection::new(status, text).into_response()
+    })
+}
+
+/// The same, of the admin listener.
+pub(crate) fn refuse_on_admin() -> Refuse {
+    Arc::new(|status, text| api::problem::new(status, text).into_response())
 }

@@ -10,6 +10,7 @@ mod backlog;
 mod characters;
 mod cli;
 mod clocks;
+mod credentials;
 mod delivery;
 mod docs;
 mod end_to_end;

@@ -29,6 +29,11 @@ pub(in crate::cli) struct Credentials {
 }
 
 impl Credentials {
+    /// Whether requests present a credential.
+    pub(super) fn are_presented(&self) -> bool {
+        self.token_file.is_some() || self.cert_file.is_some()
+    }
+
     /// The value of the header `Authorization`, unless it would travel in clear text.
     pub(super) fn authorization(&self, url: &CheckedUrl<'_>) -> Result<Option<Secret>, ClientError> {
         let Some(path) = &self.token_file else { return Ok(None) };

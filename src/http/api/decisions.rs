@@ -14,7 +14,7 @@ use futures_core::Stream;
 use schemars::JsonSchema;
 use tokio::sync::mpsc;
 
-use super::extract::{Query, json_bytes, ops, services};
+use super::extract::{Query, json_body, ops, services};
 use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem;
 use crate::http::HttpState;
@@ -25,7 +25,7 @@ const STREAM_BUFFER_EVENTS: usize = 64;
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/decisions",
             "listDecisions",
@@ -34,7 +34,7 @@ pub(super) fn operations() -> Vec<Operation> {
             get(list),
         )
         .query::<ListDecisionsParams>(),
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/decisions/stream",
             "streamDecisions",
@@ -43,7 +43,7 @@ pub(super) fn operations() -> Vec<Operation> {
             get(stream),
         )
         .query::<ListDecisionsParams>(),
-        Operation::new(
+        Operation::read(
             Method::POST,
             "/explain",
             "explain",
@@ -126,6 +126,6 @@ async fn explain(
 ) -> Result<Json<Explanation>, Problem> {
     let services = services(&shared)?;
     let max_bytes = services.settings.load().server.max_body_bytes;
-    let bytes = json_bytes(&headers, body, max_bytes).await?;
-    Ok(Json(services.ops.explain(params.source.as_deref(), &bytes).await?))
+    let received = json_body(&shared, &headers, body, max_bytes).await?;
+    Ok(Json(services.ops.explain(params.source.as_deref(), &received.bytes).await?))
 }

@@ -1,12 +1,14 @@
 //! Extractors: query strings, path parameters and bodies; unknown keys are errors.
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::problem;
+use crate::http::auth::Caller;
+use crate::http::body::{self, ReceivedBody};
 use crate::http::{HttpState, Services};
 use crate::json::Object;
 use crate::ops::api::{InitiatorParams, Problem};
@@ -50,21 +52,24 @@ pub(super) struct Json<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<HttpState> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &HttpState) -> Result<Self, Problem> {
+    async fn from_request(request: Request, shared: &HttpState) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = json_bytes(&parts.headers, body, MAX_BODY_BYTES).await?;
-        let read = serde_json::from_slice(&bytes);
+        let received = json_body(shared, &parts.headers, body, MAX_BODY_BYTES).await?;
+        let text = std::str::from_utf8(&received.bytes);
+        let text = text.map_err(|error| problem::bad_request(format!("the body is not UTF-8: {error}")))?;
+        let read = serde_json::from_str(text);
         read.map(|Object(read)| Self(read))
             .map_err(|error| problem::bad_request(format!("invalid body: {error}")))
     }
 }
 
-/// Reads a body whose content type is JSON.
-pub(super) async fn json_bytes(
+/// Reads a body whose content type is JSON, with bytes from the budget of the listener.
+pub(super) async fn json_body(
+    shared: &HttpState,
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     max_bytes: usize,
-) -> Result<Vec<u8>, Problem> {
+) -> Result<ReceivedBody, Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -73,10 +78,8 @@ pub(super) async fn json_bytes(
             "unsupported content type; send JSON with `content-type: application/json`",
         ));
     }
-    let read = to_bytes(body, max_bytes).await;
-    let too_large =
-        || problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_bytes} bytes"));
-    read.map(Vec::from).map_err(|_| too_large())
+    let read = body::read(&mut body, max_bytes, shared.admin_limits.bodies.take_nothing()).await;
+    read.map_err(|error| problem::new(error.status(), error.to_string()))
 }
 
 pub(super) fn services(shared: &HttpState) -> Result<&Services, Problem> {
@@ -87,6 +90,6 @@ pub(super) fn ops(shared: &HttpState) -> Result<&Ops, Problem> {
     Ok(&services(shared)?.ops)
 }
 
-pub(super) fn initiator(params: &InitiatorParams) -> Result<Initiator, Problem> {
-    Ok(Initiator::from_request(params.author.as_deref(), params.reason.as_deref())?)
+pub(super) fn initiator(caller: &Caller, params: &InitiatorParams) -> Result<Initiator, Problem> {
+    caller.initiator(params.author.as_deref(), params.reason.as_deref())
 }

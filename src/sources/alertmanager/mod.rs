@@ -58,14 +58,17 @@ struct RawAlert<'a> {
 /// # Errors
 /// The message contains the position: line and column from serde_json, or the field.
 pub(super) fn parse(body: &[u8]) -> Result<Notification, ParseError> {
+    // JSON is UTF-8, in the fields that are ignored too.
+    let body = std::str::from_utf8(body).map_err(|error| {
+        ParseError::Format(format!("the body is not UTF-8 after its first {} bytes", error.valid_up_to()))
+    })?;
     // Fast path: nearly every body is valid, and so small that no alert can exceed the limit.
     if body.len() <= MAX_ALERT_BYTES
-        && let Ok(body) = std::str::from_utf8(body)
         && let Ok(Object(read)) = serde_json::from_str::<Object<Body<Object<RawAlert<'_>>>>>(body)
     {
         return from_body(read, |Object(read)| alert_from_raw(read));
     }
-    let read = serde_json::from_slice::<Object<Body<&RawValue>>>(body);
+    let read = serde_json::from_str::<Object<Body<&RawValue>>>(body);
     let Object(read) = read.map_err(|error| shape_error(body, &error))?;
     from_body(read, |raw| parse_alert(raw.get()))
 }
@@ -99,12 +102,12 @@ fn version_error(version: &str) -> ParseError {
 
 /// Reports an unsupported version as such, and all other errors with serde_json's message, which contains
 /// field, line and column.
-fn shape_error(body: &[u8], error: &serde_json::Error) -> ParseError {
+fn shape_error(body: &str, error: &serde_json::Error) -> ParseError {
     #[derive(Deserialize)]
     struct OnlyVersion {
         version: serde_json::Value,
     }
-    match serde_json::from_slice::<Object<OnlyVersion>>(body) {
+    match serde_json::from_str::<Object<OnlyVersion>>(body) {
         Ok(Object(OnlyVersion { version: serde_json::Value::String(version) })) if version != "4" => {
             version_error(&version)
         }

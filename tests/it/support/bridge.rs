@@ -194,7 +194,9 @@ impl Bridge {
             let log = self.log();
             let line = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let ready = line.into_iter().find(|line| line["message"] == "scalebridge is ready")?;
-            Some((ready["webhook"].as_str()?.to_owned(), ready["admin"].as_str()?.to_owned()))
+            // `http://127.0.0.1:9096`; without the scheme in the first version, for the tests of an upgrade.
+            let address = |listener: &str| Some(ready[listener].as_str()?.rsplit('/').next()?.to_owned());
+            Some((address("webhook")?, address("admin")?))
         })
         .await;
         let running = self.running.as_mut().expect("the bridge was started");

@@ -1,0 +1,192 @@
+//! One connection: hyper between the stream and the routes.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::response::Response;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+use super::exchange::{Exchange, Progress};
+use super::request_body::RequestBody;
+use super::stream::Stream;
+use super::{Options, request_head};
+use crate::credentials::ClientCertificate;
+
+/// The longest head of a request. A JSON Web Token with many claims has some kilobytes.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// The buffer of a connection for what it reads.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How often a client is looked at while the bridge stops.
+const STALL_INTERVAL: Duration = Duration::from_millis(250);
+/// A client that is waited for so many times in a row ...
+const MAX_STALLED_INTERVALS: u32 = 6;
+/// ... and moves fewer bytes meanwhile does not hold up the stop.
+const MIN_MOVED_BYTES: u64 = 1536;
+
+/// Serves the connections of a listener.
+pub(super) struct Connections {
+    http: http1::Builder,
+    routes: Router,
+    options: Options,
+    /// Nearly as many connections are open as are allowed: each ends after its next response.
+    is_crowded: AtomicBool,
+}
+
+impl Connections {
+    pub(super) fn new(routes: Router, options: Options) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(options.header_timeout)
+            .max_header_size(MAX_HEAD_BYTES)
+            .max_buf_size(MAX_BUFFER_BYTES);
+        Self { http, routes, options, is_crowded: AtomicBool::new(false) }
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn set_crowded(&self, is_crowded: bool) {
+        self.is_crowded.store(is_crowded, Ordering::Relaxed);
+    }
+
+    /// Serves one connection until it ends. Once `stop` is cancelled, it ends after the request in flight, or when its
+    /// client stalls. `certificate` is the client's, if it has a verified one.
+    pub(super) async fn serve<S>(
+        &self,
+        stream: S,
+        certificate: Option<Arc<ClientCertificate>>,
+        stop: &CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let exchange = Arc::new(Exchange::default());
+        let stream = Stream::new(stream, exchange.clone(), self.options.write_timeout);
+        let service = service_fn(|mut request: Request<Incoming>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
+            self.answer(request, exchange.clone())
+        });
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return log_end(ended),
+            () = stop.cancelled() => {}
+        }
+        exchange.stop();
+        connection.as_mut().graceful_shutdown();
+        let mut stall = Stall::default();
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return log_end(ended),
+                () = tokio::time::sleep(STALL_INTERVAL) => {}
+            }
+            if stall.is_over(exchange.progress()) {
+                return tracing::debug!("connection of a stalled client closed");
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        exchange: Arc<Exchange>,
+    ) -> Result<Response, Infallible> {
+        let broken = exchange.begin();
+        let (parts, body) = request.into_parts();
+        let checked = match broken {
+            Some(broken) => Err((StatusCode::BAD_REQUEST, broken.as_str())),
+            None => request_head::check(&parts),
+        };
+        let mut response = match checked {
+            Ok(()) => {
+                let body = match body.is_end_stream() {
+                    true => Body::empty(),
+                    false => Body::new(RequestBody::new(body, exchange.clone(), self.options.body_timeout)),
+                };
+                let Ok(response) = self.routes.clone().call(Request::from_parts(parts, body)).await;
+                response
+            }
+            Err((status, text)) => {
+                tracing::debug!(code = status.as_u16(), reason = text, "request refused");
+                let mut response = (self.options.refuse)(status, text);
+                close(&mut response);
+                response
+            }
+        };
+        if exchange.answer() || self.is_crowded.load(Ordering::Relaxed) {
+            close(&mut response);
+        }
+        Ok(response)
+    }
+}
+
+fn close(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Clients end connections as they like, so that is of interest to developers only.
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(error = ?error, "connection ended with an error");
+    }
+}
+
+/// Notices a client that holds up the stop.
+#[derive(Debug, Default)]
+struct Stall {
+    intervals: u32,
+    moved: Option<u64>,
+}
+
+impl Stall {
+    /// Called after each interval: whether the client has stalled.
+    fn is_over(&mut self, progress: Progress) -> bool {
+        let since = *self.moved.get_or_insert(progress.moved);
+        let moved = progress.moved.wrapping_sub(since);
+        if !progress.awaits_client || moved >= MIN_MOVED_BYTES {
+            *self = Self { intervals: 0, moved: Some(progress.moved) };
+            return false;
+        }
+        self.intervals += 1;
+        self.intervals >= MAX_STALLED_INTERVALS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of intervals after which a client with these steps has stalled.
+    fn stalls_after(steps: impl IntoIterator<Item = Progress>) -> Option<usize> {
+        let mut stall = Stall::default();
+        steps.into_iter().position(|step| stall.is_over(step)).map(|before| before + 1)
+    }
+
+    #[test]
+    fn a_client_that_moves_little_while_it_is_waited_for_stalls_within_two_seconds() {
+        let waiting = |moved| Progress { moved, awaits_client: true };
+        for moved_per_interval in [0, 1, 100] {
+            let after = stalls_after((0..100).map(|step| waiting(step * moved_per_interval))).unwrap();
+            assert!(STALL_INTERVAL * u32::try_from(after).unwrap() < Duration::from_secs(2));
+        }
+        assert_eq!(stalls_after((0..100).map(|step| waiting(step * 400))), None);
+        let working = (0..100).map(|_| Progress { moved: 7, awaits_client: false });
+        assert_eq!(stalls_after(working), None, "the bridge is working, and the client waits");
+    }
+}
