@@ -4,6 +4,7 @@
 //! that a port in use is an error at once. They reply 503 until the store is open.
 
 mod listener;
+mod readiness;
 mod reload;
 mod running;
 mod watch;

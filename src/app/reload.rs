@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::{Origin, wall_clock};
 use crate::bridge::Bridge;
+use crate::config::OwnFiles;
 use crate::dispatch::Workers;
 use crate::domain::name::Name;
 use crate::kinds::{self, Settings};
@@ -109,6 +110,7 @@ impl Reloader {
         let changed = describe_changes(&before, &settings);
         let settings = Arc::new(settings);
         // From here on, no step makes the reload fail.
+        workers.protect(OwnFiles::new(&settings, &loaded.files));
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let (retired_rules, rechecks) = self.bridge.reload(rules, sources, settings.policy()).await;

@@ -25,6 +25,7 @@ mod layers;
 mod lints;
 mod matchers;
 mod names;
+mod own_files;
 mod rules;
 mod scalar;
 pub mod schema;
@@ -48,6 +49,7 @@ pub use check::{Checked, check};
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
 pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
+pub use own_files::OwnFiles;
 pub use secret::Secret;
 pub use settings::{
     Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
@@ -96,10 +98,14 @@ fn load_tree<D: DestinationSettings, S: SourceKind>(
     mut diagnostics: Diagnostics,
 ) -> Result<Loaded<D, S>, Diagnostics> {
     let root = layers::merge(file.as_ref(), environment, &mut diagnostics);
-    let settings = root.and_then(|root| assemble::settings(&root, directory, &mut diagnostics));
+    let settings = root.as_ref().and_then(|root| {
+        let (settings, rules) = assemble::settings(root, directory, &mut diagnostics)?;
+        let files: Vec<FileStamp> = stamp.into_iter().chain(rules).collect();
+        own_files::check(&settings, &files, root, &mut diagnostics);
+        Some((settings, files))
+    });
     match settings {
-        Some((settings, rules)) if !diagnostics.has_errors() => {
-            let files = stamp.into_iter().chain(rules).collect();
+        Some((settings, files)) if !diagnostics.has_errors() => {
             Ok(Loaded { settings, warnings: diagnostics, files })
         }
         _ => Err(diagnostics),

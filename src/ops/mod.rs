@@ -22,6 +22,7 @@ mod lifecycle;
 mod notifications;
 mod parse;
 mod pauses;
+mod readiness;
 mod reload;
 mod status;
 mod targets;
@@ -43,6 +44,7 @@ use api::ConfigurationStatus;
 pub use error::Error;
 pub(crate) use lifecycle::{Lifecycle, LifecyclePhase};
 pub use pauses::{PauseRequest, Pauses};
+pub(crate) use readiness::Refusal;
 pub(crate) use reload::{ReloadError, ReloadHandle, ReloadRequests, ReloadTrail};
 
 /// The operations of the admin API. Cheap to clone.

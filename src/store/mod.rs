@@ -26,6 +26,7 @@ mod audit;
 mod clock;
 mod dead_letters;
 mod fast_map;
+mod health;
 mod history;
 mod lane;
 mod lanes;
@@ -57,6 +58,7 @@ use crate::domain::time::{ClockReading, Time};
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use clock::{ClockChange, ClockComparison};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+pub(crate) use health::Outage;
 use history::History;
 pub use lane::MAX_WINDOW_BYTES;
 pub(crate) use lanes::MAX_SLEEP;
@@ -188,6 +190,11 @@ impl Store {
     /// The counts of open episodes and deferred actions of the [snapshot](Store::snapshot).
     pub fn tally(&self) -> Tally {
         self.snapshot().tally
+    }
+
+    /// Why the store refuses changes; `None` if it accepts them. Cheap: nothing is read.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        delegate!(self, store => store.outage())
     }
 
     /// Sets the maximum number of undelivered events of a destination; further events become dead letters at once.

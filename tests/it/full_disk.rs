@@ -78,6 +78,9 @@ impl Harness {
         }
         assert!(matches!(get(&self.bridge.url("/-/healthy")).await, Ok((200, _))));
         assert!(self.bridge.metric(REJECTED_SERIES).await >= 1.0);
+        let (code, says) = get(&self.bridge.url("/-/ready")).await.expect("an answer");
+        assert!(code == 503 && says.contains("the store cannot commit"), "{code}: {says}");
+        assert_eq!(self.bridge.metric("scalebridge_store_up").await, 0.0);
         let status = self.bridge.get_json("/api/v1/status").await;
         assert_eq!(
             status["reception_gaps"]["prod-eu"]["cause"], "store",
@@ -217,8 +220,6 @@ async fn a_disk_that_is_full_at_times_loses_nothing_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_size_limit_is_handled_like_a_full_disk() {
     let mut harness = Harness::new();
-    // By default SIGXFSZ kills the process before the write returns its error.
-    harness.bridge.wrap_with(&["env", "--ignore-signal=XFSZ"]);
     harness.bridge.run().await;
     let limit = |harness: &Harness, bytes: &str| {
         let (pid, size) = (harness.bridge.pid().to_string(), format!("--fsize={bytes}:"));
