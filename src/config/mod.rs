@@ -45,6 +45,8 @@ mod yaml;
 
 use std::path::Path;
 
+#[cfg(feature = "server")]
+pub(crate) use alertmanager::lint_text as lint_alertmanager;
 pub use check::{Checked, check};
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;

@@ -77,6 +77,15 @@ use states::StateStore;
 pub use states::{Changes, Keys, NewEvent, Record};
 pub(crate) use states::{DropError, EpisodePhase, Snapshot, Tally, UnreadableRow, UnreadableStates, View};
 
+/// Reads a column of the store, whose form the first byte selects: for the fuzzer.
+pub(crate) fn read_stored_form(bytes: &[u8]) {
+    let Some((form, bytes)) = bytes.split_first() else { return };
+    match form.checked_sub(sqlite::STORED_FORMS) {
+        None => sqlite::read_stored_form(*form, bytes),
+        Some(_) => notifications::read_stored_form(bytes),
+    }
+}
+
 /// Reads the wall clock. An argument, so that the store reads no clock of its own.
 pub(crate) type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
 

@@ -60,6 +60,7 @@ use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
+pub(super) use codec::any::{STORED_FORMS, read_stored_form};
 use committed::clock::SharedClock;
 use committed::controls::CommittedView;
 use committed::index::Fingerprints;
