@@ -57,13 +57,13 @@ pub use settings::{
     Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
 };
 
-/// What a kind needs to read its settings.
+/// What a kind needs to read its settings, and `credentials` to read files.
 #[cfg(feature = "server")]
 pub(crate) mod read {
     pub(crate) use crate::config::decode::Fields;
     pub(crate) use crate::config::diagnostic::{Code, Diagnostics};
     pub(crate) use crate::config::scalar::{flag, keyword, number, owned_text, text};
-    pub(crate) use crate::config::yaml::Node;
+    pub(crate) use crate::config::yaml::{Key, Kind, Node, parse_private};
 }
 
 /// A valid configuration.
