@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Checked, Diagnostics, lint_alertmanager};
+use crate::credentials;
 use crate::domain::event::EventDocument;
 use crate::domain::header::EncodedEvent;
 use crate::domain::labels::Labels;
@@ -23,7 +24,7 @@ use crate::store;
 pub type Target = (&'static str, fn(&Fuzzing, &[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("notification", Fuzzing::notification),
     ("matcher", Fuzzing::matcher),
     ("template", Fuzzing::template),
@@ -33,6 +34,7 @@ pub const TARGETS: [Target; 9] = [
     ("re2", Fuzzing::regular_expression),
     ("event", Fuzzing::event),
     ("store", Fuzzing::stored),
+    ("credentials", |_, bytes| credentials::fuzzing::read_headers(bytes)),
 ];
 
 /// What the targets need besides the input.
