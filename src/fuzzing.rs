@@ -186,3 +186,34 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().for_each(|(name, value)| labels.set(name, value));
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+
+    /// The names of the files in a directory of the repository.
+    fn names(directory: &str) -> BTreeSet<String> {
+        let entries = fs::read_dir(Path::new(REPOSITORY).join(directory)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_target_accepts_its_corpus() {
+        let targets = TARGETS.map(|(name, _)| name.to_owned());
+        assert_eq!(names("fuzz/corpus"), BTreeSet::from(targets), "a directory for each target");
+        let configuration = Path::new(REPOSITORY).join("tests/config/alertmanager/bridge.yaml");
+        let fuzzing = Fuzzing::new(&configuration).unwrap();
+        for (target, run) in TARGETS {
+            let corpus = format!("fuzz/corpus/{target}");
+            for name in names(&corpus) {
+                println!("{corpus}/{name}");
+                run(&fuzzing, &fs::read(Path::new(REPOSITORY).join(&corpus).join(name)).unwrap());
+            }
+        }
+    }
+}

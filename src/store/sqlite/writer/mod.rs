@@ -188,6 +188,7 @@ impl Writer {
     /// Executes the commands of one batch in one SQLite transaction. False when one of them was
     /// [`Command::Close`].
     pub(crate) fn process_batch(&mut self, commands: Vec<Command>) -> bool {
+        let changes_before = self.connection.total_changes();
         let mut run = BatchRun::new(self.next, commands.len(), self.supervision.refusal());
         for command in commands {
             self.execute(&mut run, command);
@@ -208,7 +209,8 @@ impl Writer {
             None if has_begun => self.commit(batch, commands, &mut failure),
             None => Ok(Vec::new()),
         };
-        self.supervision.record(failure.as_deref(), has_begun);
+        // A commit without a change succeeds on a full disk too.
+        self.supervision.record(failure.as_deref(), self.connection.total_changes() > changes_before);
         let (committed, mut states) = match committed {
             Ok(states) => (Ok(()), states),
             Err(error) => (Err(error), Vec::new()),
