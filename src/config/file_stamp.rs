@@ -1,7 +1,7 @@
 //! File stamps: metadata of a file at one point in time, to detect changes.
 
 use std::fs::Metadata;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The path and version of a file when the stamp was read.
@@ -31,6 +31,11 @@ impl FileStamp {
         Self { path, version }
     }
 
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads the stamp of the same path again.
     pub fn refresh(&self) -> Self {
         Self::read(self.path.clone())
@@ -38,19 +43,19 @@ impl FileStamp {
 }
 
 #[cfg(unix)]
-fn inode(file: &Metadata) -> (u64, u64) {
+pub(super) fn inode(file: &Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt as _;
     (file.dev(), file.ino())
 }
 
 #[cfg(not(unix))]
-const fn inode(_: &Metadata) -> (u64, u64) {
+pub(super) const fn inode(_: &Metadata) -> (u64, u64) {
     (0, 0)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use super::*;
 
     #[test]
     fn stamps_detect_changed_and_removed_files() {

@@ -26,6 +26,7 @@ mod lints;
 mod matchers;
 mod names;
 mod redact;
+mod own_files;
 mod rules;
 mod scalar;
 pub mod schema;
@@ -45,10 +46,13 @@ mod yaml;
 
 use std::path::Path;
 
+#[cfg(feature = "server")]
+pub(crate) use alertmanager::lint_text as lint_alertmanager;
 pub use check::{Checked, check};
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
 pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
+pub use own_files::OwnFiles;
 pub use secret::Secret;
 pub use settings::{
     Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
@@ -98,10 +102,14 @@ fn load_tree<D: DestinationSettings, S: SourceKind>(
     mut diagnostics: Diagnostics,
 ) -> Result<Loaded<D, S>, Diagnostics> {
     let root = layers::merge(file.as_ref(), environment, &mut diagnostics);
-    let settings = root.and_then(|root| assemble::settings(&root, directory, &mut diagnostics));
+    let settings = root.as_ref().and_then(|root| {
+        let (settings, rules) = assemble::settings(root, directory, &mut diagnostics)?;
+        let files: Vec<FileStamp> = stamp.into_iter().chain(rules).collect();
+        own_files::check(&settings, &files, root, &mut diagnostics);
+        Some((settings, files))
+    });
     match settings {
-        Some((settings, rules)) if !diagnostics.has_errors() => {
-            let files = stamp.into_iter().chain(rules).collect();
+        Some((settings, files)) if !diagnostics.has_errors() => {
             Ok(Loaded { settings, warnings: diagnostics, files })
         }
         _ => Err(diagnostics),

@@ -1,11 +1,11 @@
 //! Semantic checks: whether the parts of a configuration are consistent with each other.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
 
 use super::decode::Spanned;
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::kinds::DestinationSettings;
+use super::own_files::{file_location, resolve, store_files};
 use super::rules::{Draft, RuleSpans, SendTo};
 use super::settings::{Destination, Retention, Store};
 use super::suggest::did_you_mean;
@@ -78,33 +78,15 @@ pub(super) fn check_files<D: DestinationSettings>(
     root: &Node,
     diagnostics: &mut Diagnostics,
 ) {
-    // Compared as written, without `./`; links are not followed.
-    let normalized =
-        |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
     let mut owners = HashMap::new();
-    if let Some(Store::Sqlite { path }) = store {
-        for suffix in ["", "-wal", "-shm", ".lock"] {
-            let mut path = path.clone().into_os_string();
-            path.push(suffix);
-            owners.insert(normalized(Path::new(&path)), "the store".to_owned());
-        }
-    }
+    let store_files = store.into_iter().flat_map(store_files);
+    owners.extend(store_files.map(|path| (resolve(&path), "the store".to_owned())));
     for (name, destination) in destinations {
         let Some((key, path)) = destination.settings.exclusive_file() else { continue };
-        if let Some(owner) = owners.insert(normalized(path), format!("destination `{name}`")) {
-            let destination = root.get("destinations").and_then(|node| node.get(name.as_str()));
-            let kinds = D::KINDS.iter();
-            let path_node = destination.and_then(|node| {
-                kinds.filter_map(|kind| node.get(kind.key)).find_map(|settings| settings.get(key))
-            });
-            let location = path_node.unwrap_or(root);
+        if let Some(owner) = owners.insert(resolve(path), format!("destination `{name}`")) {
             let message = format!("`{}` is already written by {owner}", path.display());
-            diagnostics.add_with_help(
-                Code::Contradiction,
-                &location.location,
-                message,
-                "use a different file",
-            );
+            let location = file_location::<D>(root, name, key);
+            diagnostics.add_with_help(Code::Contradiction, location, message, "use a different file");
         }
     }
 }
