@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::SourceAuth;
-use super::decode::{Fields, Spanned, entries, list, spanned, wrong_type_with};
+use super::decode::{Fields, entries, wrong_type_with};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
+use super::file_list::{FileList, ListedTrees};
 use super::file_stamp::FileStamp;
 use super::kinds::{DestinationSettings, SourceKind};
 use super::names::named_entries;
-use super::scalar::text;
 use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Destination, Settings};
 use super::yaml::{Kind, Node};
-use super::{destinations, file, layers, lints, rules, server, sources, store};
+use super::{destinations, layers, lints, rules, server, source_map, sources, store};
 use crate::domain::duration::MAX_DURATION;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
@@ -24,13 +24,15 @@ use crate::domain::table::RuleTable;
 use crate::domain::template::Templates;
 
 /// Reads all sections, also after errors, and then checks them against each other. Returns the settings and
-/// the stamps of the rules files.
+/// the stamps of the rules files and source files.
 pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     root: &Node,
     directory: &Path,
     diagnostics: &mut Diagnostics,
 ) -> Option<(Settings<D, S>, Vec<FileStamp>)> {
     let mut templates = Templates::new();
+    let expanded = source_map::expand(root, directory, diagnostics);
+    let root = &expanded.root;
     let mut fields = Fields::from_node(root, "", diagnostics)?;
     let server = fields.get("server", server::server);
     let admin = fields.get("admin", server::admin);
@@ -41,6 +43,10 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let delivery = fields.get("delivery", delivery);
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
+    // They have been read.
+    for key in ["source_defaults", "source_files"] {
+        fields.lookup(key);
+    }
     let source_kinds = sources.iter().map(|(name, (_, kind))| (name.clone(), *kind)).collect();
     let source_auth = sources.keys().map(|name| (name.clone(), SourceAuth::default())).collect();
     let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, _))| (name, source)).collect();
@@ -48,12 +54,13 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         section(&mut fields, "destinations", |name, node, diagnostics| {
             destinations::destination::<D>(name, node, common, diagnostics)
         });
-    let before = fields.diagnostics.len();
-    let drafts = fields
+    let before = fields.diagnostics.errors();
+    let rules_files = fields
         .get("rules", |node, diagnostics| read_rules_files(node, directory, &mut templates, diagnostics));
-    let (drafts, files) = drafts.unwrap_or_default();
+    let RulesFiles { drafts, stamps, is_complete } = rules_files.unwrap_or_default();
+    let rule_names = rule_names(&drafts).filter(|_| is_complete);
 
-    let has_rules = !drafts.is_empty() || fields.diagnostics.len() > before;
+    let has_rules = !drafts.is_empty() || fields.diagnostics.errors() > before;
     let rules_location = fields.location_of("rules");
     let fixes = fields.finish_with_fixes();
     if !has_rules && !fixes.suggest("rules") {
@@ -73,12 +80,15 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         semantics::check_retention(retention, sources.values(), root, diagnostics);
     }
     semantics::check_files(store.as_ref(), &destinations, root, diagnostics);
+    semantics::check_source_rules(root.get("sources"), rule_names.as_deref(), diagnostics);
+    // Without a file, any name may be known.
+    let source_names = source_names.filter(|_| expanded.is_complete);
     let names = KnownNames { sources: source_names, destinations: destination_names };
     let rules = semantics::check_rules(drafts, &names, &destinations, diagnostics);
     lints::lint_rules(&rules, &sources, diagnostics);
     lints::lint_unused_destinations(&rules, root, diagnostics);
     let rules = rules.into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
-    semantics::check_heartbeats(&rules, root, diagnostics);
+    semantics::check_heartbeats(&rules, &sources, root, diagnostics);
     let settings = Settings {
         server: server?,
         admin: admin?,
@@ -93,21 +103,26 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         retention: retention?,
         log: log?,
     };
-    Some((settings, files))
+    Some((settings, [stamps, expanded.stamps].concat()))
 }
 
-/// Reads the rules files in `node` without a configuration: any source or destination name is accepted.
+/// Reads the rules files in `node` without a configuration: any source or destination name is accepted. The rules that
+/// `sources` list must exist.
 pub(super) fn standalone_rules<D: DestinationSettings>(
     node: &Node,
+    sources: Option<&Node>,
     directory: &Path,
     diagnostics: &mut Diagnostics,
 ) -> Arc<RuleTable> {
     let mut templates = Templates::new();
-    let before = diagnostics.len();
-    let (drafts, _) = read_rules_files(node, directory, &mut templates, diagnostics).unwrap_or_default();
-    if drafts.is_empty() && diagnostics.len() == before {
+    let before = diagnostics.errors();
+    let rules_files = read_rules_files(node, directory, &mut templates, diagnostics);
+    let RulesFiles { drafts, is_complete, .. } = rules_files.unwrap_or_default();
+    if drafts.is_empty() && diagnostics.errors() == before {
         rules::report_no_rules(&node.location, diagnostics);
     }
+    let rule_names = rule_names(&drafts).filter(|_| is_complete);
+    semantics::check_source_rules(sources, rule_names.as_deref(), diagnostics);
     let names = KnownNames { sources: None, destinations: None };
     let rules = semantics::check_rules(drafts, &names, &BTreeMap::<Name, Destination<D>>::new(), diagnostics);
     Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
@@ -162,36 +177,34 @@ fn section<T>(
     (named.map(|named| named.into_iter().map(|(name, _)| name.value).collect()), things)
 }
 
-/// Reads the rules of all readable files.
+/// The rules of all readable files.
+#[derive(Default)]
+struct RulesFiles {
+    drafts: Vec<rules::Draft>,
+    stamps: Vec<FileStamp>,
+    /// Whether all files could be parsed.
+    is_complete: bool,
+}
+
 fn read_rules_files(
     node: &Node,
     directory: &Path,
     templates: &mut Templates,
     diagnostics: &mut Diagnostics,
-) -> Option<(Vec<rules::Draft>, Vec<FileStamp>)> {
-    let (mut drafts, mut files) = (Vec::new(), Vec::new());
-    let mut known: Vec<Spanned<&str>> = Vec::new();
+) -> Option<RulesFiles> {
     if let Kind::List(items) = &node.kind
         && let Some(rule) = items.iter().find(|item| matches!(item.kind, Kind::Map(_)))
     {
         let help = "put the rules into a file, and name it: `rules: [rules.yaml]`".to_owned();
         return wrong_type_with(rule, "the name of a rules file", Some(help), diagnostics);
     }
-    for path in list(spanned(text))(node, diagnostics)? {
-        if known.iter().any(|known| known.value == path.value) {
-            diagnostics.add(
-                Code::DuplicateName,
-                &path.location,
-                format!("`{}` is listed more than once", path.value),
-            );
-        } else {
-            let file = directory.join(path.value);
-            if let Some((tree, stamp)) = file::read(&file, Some(&path.location), diagnostics) {
-                drafts.extend(rules::file(&tree, templates, diagnostics));
-                files.push(stamp);
-            }
-        }
-        known.push(path);
-    }
-    Some((drafts, files))
+    let ListedTrees { trees, stamps, is_complete } =
+        FileList::from_node(node, directory, diagnostics)?.read(diagnostics);
+    let drafts = trees.iter().flat_map(|tree| rules::file(tree, templates, diagnostics)).collect();
+    Some(RulesFiles { drafts, stamps, is_complete })
+}
+
+/// The names of all rules; `None` if one is not known.
+fn rule_names(drafts: &[rules::Draft]) -> Option<Vec<Name>> {
+    drafts.iter().map(|draft| Some(draft.name.as_ref()?.value.clone())).collect()
 }

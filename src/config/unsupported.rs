@@ -22,8 +22,6 @@ const UNSUPPORTED_KEYS: &[Unsupported] = &[
     unsupported("admin", "tokens", "remove it, and keep the listener on loopback"),
     unsupported("store", "postgres", "use `sqlite: { path: … }`"),
     unsupported("sources.*", "auth", "remove it, and allow only Alertmanager to reach the listener"),
-    unsupported("sources.*", "rules", "remove it, and name the sources in each rule: `sources: […]`"),
-    unsupported("sources.*", "targets", "remove it, and name the sources in each rule: `sources: […]`"),
     removed("engine", "max_deferral", "was removed: deferred decreases are now kept until they can be emitted, or until \
         `retention.owed` is over", "remove the key"),
 ];
