@@ -208,7 +208,7 @@ fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) 
     if names.is_empty() {
         names.extend(&request.rule.acting);
     }
-    let works = names.into_iter().filter_map(last_success).any(|at| at > wait.since);
+    let works = names.into_iter().filter_map(last_success).any(|at| at >= wait.since);
     (!works).then(|| Blocked::by(Verdict::CoolingDown, Blocker::Destination))
 }
 

@@ -116,7 +116,7 @@ impl Delivery<'_> {
             (DeliveryChangeKind::Resume, Status::Pending { .. }) => self.resume(batch),
             (
                 DeliveryChangeKind::Renew { expires_after },
-                Status::Dead { cause: GiveUp::Expired, is_uncertain },
+                Status::Dead { cause: GiveUp::Expired, is_uncertain, .. },
             ) => self.renew(batch, self.clock.wall.after(expires_after), is_uncertain),
             (DeliveryChangeKind::EndRenewal, Status::Pending { .. }) => self.end_renewal(batch),
             (DeliveryChangeKind::Replace, Status::Dead { .. }) => self.replace(batch),
