@@ -110,6 +110,7 @@ impl Inner {
             seq,
             group: self.group(&event.target, seq),
             emitted_at: *emitted_at,
+            age_from: *emitted_at,
             compensates: super::inner::compensates(event),
             attempts: 0,
             marks: Marks { is_suspended: true, is_uncertain: false },

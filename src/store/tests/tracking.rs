@@ -560,6 +560,31 @@ async fn the_age_of_a_renewed_delivery_counts_from_its_emission_when_the_renewal
 }
 
 #[tokio::test]
+async fn the_age_that_is_shown_of_a_renewed_or_resumed_event_counts_from_its_emission() {
+    let moment = std::sync::atomic::AtomicI64::new(now().as_nanos());
+    let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let memory = Store::Memory(Memory::new(&destinations(), Arc::new(clock)));
+    let memory = StoreHarness { store: memory, ..StoreHarness::memory() };
+    for mut harness in [StoreHarness::sqlite(), memory] {
+        let shown = |harness: &StoreHarness| harness.store.stats(&name("queue")).oldest_unsettled;
+        harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
+        let first = harness.claim_one("queue", "out").await;
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+        harness.settle("queue", first.lease, dead_because(GiveUp::Expired, false)).await;
+        assert_eq!(shown(&harness), None);
+        harness.change("a", "out", DeliveryChangeKind::Renew { expires_after: 5 * HOUR }).await;
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+        harness.change("a", "out", DeliveryChangeKind::Suspend).await;
+        harness.change("a", "out", DeliveryChangeKind::Resume).await;
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+        harness.restart().await;
+        let renewed = harness.claim_one("queue", "out").await;
+        assert!(renewed.emitted_at > first.emitted_at, "its limits count from then");
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+    }
+}
+
+#[tokio::test]
 async fn a_delivery_without_a_renewal_has_none_to_end() {
     for harness in StoreHarness::both() {
         harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
