@@ -176,6 +176,9 @@ pub struct Hold {
     /// Whether it blocks decreases only, whatever its rule says: the alert that it belongs to cannot be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_unreadable: bool,
+    /// When its `max_duration` is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 /// A hold whose alerts expired, so that its actual end is unknown.

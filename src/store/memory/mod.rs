@@ -176,6 +176,11 @@ impl StateStore for Memory {
         None
     }
 
+    /// None: an in-memory store is always new.
+    fn last_kept(&self) -> BTreeMap<Name, Time> {
+        BTreeMap::new()
+    }
+
     fn snapshot(&self) -> Snapshot {
         let (controls, tally) = self.with_inner(|inner| (inner.controls.clone(), inner.tally()));
         Snapshot { controls, tally, unreadable_rows: Vec::new() }

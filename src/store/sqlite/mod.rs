@@ -67,10 +67,10 @@ use file::{checkpoint, schema};
 use reader::{claims, query};
 use retention::{PruneCursor, Retention};
 use tables::compensation::Compensation;
-use tables::dead_letters;
 use tables::deliveries::OutboxTable;
 use tables::routes::Routes;
 use tables::states::StateTable;
+use tables::{dead_letters, notifications};
 use writer::command::Command;
 use writer::{Publisher, Writer};
 
@@ -86,6 +86,7 @@ pub struct Sqlite {
     quarantine: Arc<Quarantine>,
     due: watch::Receiver<Option<Time>>,
     last_stored: Option<Time>,
+    last_kept: BTreeMap<Name, Time>,
     /// Closed after the connections: see [`schema::Database`].
     _file: Arc<File>,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
@@ -103,7 +104,7 @@ impl Sqlite {
         let checkpointer = schema::connect(path).map_err(broken)?;
         let file = opened.file.clone();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
-        let Parts { writer, due, last_stored } =
+        let Parts { writer, due, last_stored, last_kept } =
             prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
         let (commands, queue) = mpsc::channel();
         let store = Self {
@@ -116,6 +117,7 @@ impl Sqlite {
             quarantine: writer.states.quarantine.clone(),
             due,
             last_stored,
+            last_kept,
             _file: file.clone(),
             threads: Arc::default(),
         };
@@ -237,6 +239,10 @@ impl StateStore for Sqlite {
 
     fn last_stored(&self) -> Option<Time> {
         self.last_stored
+    }
+
+    fn last_kept(&self) -> BTreeMap<Name, Time> {
+        self.last_kept.clone()
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -554,6 +560,7 @@ struct Parts {
     writer: Writer,
     due: watch::Receiver<Option<Time>>,
     last_stored: Option<Time>,
+    last_kept: BTreeMap<Name, Time>,
 }
 
 /// Fills what is kept in memory, and builds the writer.
@@ -567,6 +574,7 @@ fn prepare(
     let hashes = Fingerprints(hash_key);
     let last_time = restore::last_time(&connection)?;
     let last_stored = last_time.or_else(|| (!is_new).then_some(created));
+    let last_kept = notifications::last_of_sources(&connection)?;
     let clock = SharedClock::start(wall, last_time);
     let mut index = restore::read_index(&connection, clock.now())?;
     restore::mark_interrupted_calls(&connection)?;
@@ -591,5 +599,5 @@ fn prepare(
         _lock: lock,
         connection,
     };
-    Ok(Parts { writer, due, last_stored })
+    Ok(Parts { writer, due, last_stored, last_kept })
 }
