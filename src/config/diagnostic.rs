@@ -148,13 +148,13 @@ codes! {
     RemovesAll = "W033", "A decrease by 100 percent without a minimum capacity.";
     IndistinctTargets = "W034", "Targets of several sources that cannot be told apart.";
     NotATemplate = "W035", "A text that looks like a template and is none.";
-    UnusableFile = "W040", "A file with a secret, a key or a certificate that cannot be used.";
-    ReadableSecret = "W041", "A file with a secret that every user of the machine can read.";
-    PlainHttp = "W042", "Credentials over plain HTTP.";
-    SharedToken = "W043", "A token that is valid for more than one source.";
-    UnknownUser = "W044", "A scope of a user that does not exist.";
-    NoFile = "W045", "A pattern for files that matches none.";
-    Unreached = "W046", "A rule that sees the alerts of no source.";
+    NoFile = "W040", "A pattern for files that matches none.";
+    Unreached = "W041", "A rule that sees the alerts of no source.";
+    UnusableFile = "W045", "A file with a secret, a key or a certificate that cannot be used.";
+    ReadableSecret = "W046", "A file with a secret that every user of the machine can read.";
+    PlainHttp = "W047", "Credentials over plain HTTP.";
+    SharedCredential = "W048", "A credential that is valid for more than one source.";
+    UnknownUser = "W049", "A scope of a user that does not exist.";
 }
 
 impl Code {
