@@ -264,7 +264,7 @@ impl AdminCredentials {
                     None => failure = AuthFailure::InvalidToken,
                 },
                 Ok(_) | Err(Rejection::SubjectMismatch) => {
-                    other = Some(Denied::Forbidden(AuthFailure::Scope))
+                    other = Some(Denied::Forbidden(AuthFailure::Scope));
                 }
                 Err(Rejection::Invalid(AuthFailure::Expired)) => failure = AuthFailure::Expired,
                 Err(Rejection::Invalid(_)) => {}
