@@ -131,7 +131,7 @@ pub struct JwtAuth {
 
 /// Where a JSON Web Key Set comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "few, and kept as long as the configuration")]
+#[expect(clippy::large_enum_variant, reason = "a configuration has few of them")]
 pub enum JwksLocation {
     /// An `https://` URL, or `http://` on loopback.
     Url {

@@ -263,7 +263,9 @@ impl AdminCredentials {
                     Some(name) => return Ok(Principal { name: name.to_owned(), scope: settings.scope }),
                     None => failure = AuthFailure::InvalidToken,
                 },
-                Ok(_) | Err(Rejection::Subject) => other = Some(Denied::Forbidden(AuthFailure::Scope)),
+                Ok(_) | Err(Rejection::SubjectMismatch) => {
+                    other = Some(Denied::Forbidden(AuthFailure::Scope));
+                }
                 Err(Rejection::Invalid(AuthFailure::Expired)) => failure = AuthFailure::Expired,
                 Err(Rejection::Invalid(_)) => {}
                 Err(Rejection::Unavailable(cause)) => {

@@ -62,7 +62,7 @@ impl SourceCredentials {
             };
             (name.clone(), source)
         };
-        let sources = auth.iter().filter(|(_, auth)| !auth.is_empty()).map(|entry| source(entry)).collect();
+        let sources = auth.iter().filter(|(_, auth)| !auth.is_empty()).map(&mut source).collect();
         Self { sources, registry, web_users }
     }
 
@@ -166,7 +166,7 @@ impl SourceCredentials {
             match verified {
                 Ok(()) => return Ok(()),
                 Err(Rejection::Invalid(invalid)) => failure = invalid,
-                Err(Rejection::Subject) => failure = AuthFailure::InvalidToken,
+                Err(Rejection::SubjectMismatch) => failure = AuthFailure::InvalidToken,
                 Err(Rejection::Unavailable(cause)) => error = error.or(Some(cause)),
                 Err(Rejection::Busy) => return Err(Denied::Busy),
             }

@@ -30,7 +30,7 @@ pub(super) struct Verifier {
 pub(super) enum Rejection {
     Invalid(AuthFailure),
     /// A valid token of a subject that is not accepted here.
-    Subject,
+    SubjectMismatch,
     /// The keys are not known. The text names the file or URL and the cause.
     Unavailable(Arc<str>),
     /// Too many requests wait for new keys.
@@ -65,7 +65,7 @@ impl Verifier {
         if token.claims.has_subject(&self.settings.subjects) {
             Ok(&token.claims)
         } else {
-            Err(Rejection::Subject)
+            Err(Rejection::SubjectMismatch)
         }
     }
 }

@@ -133,3 +133,31 @@ fn cost(hash: &str) -> Result<u32, String> {
     }
     Ok(cost)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let hash = bcrypt::hash("secret", MIN_COST).unwrap();
+        let table = UserTable::parse(&format!("alice:{hash}")).unwrap();
+        let user = table.user("alice").clone();
+        for attempt in 0..10_000_u32 {
+            let mut pair = [0; 32];
+            pair[..4].copy_from_slice(&attempt.to_be_bytes());
+            table.remember(&user, pair, false);
+        }
+        assert!(table.refused.lock().len() <= MAX_REFUSED);
+    }
+
+    #[test]
+    fn an_unknown_user_takes_as_long_as_the_slowest_known_one() {
+        let cost_of = |cost: u32| bcrypt::hash("secret", cost).unwrap();
+        let text = format!("alice:{}\nbob:{}", cost_of(4), cost_of(6));
+        let table = UserTable::parse(&text).unwrap();
+        let unknown = table.user("nobody");
+        assert_eq!(cost(unknown.hash.expose()), Ok(6), "bcrypt computes it in full");
+        assert!(!bcrypt::verify("secret", unknown.hash.expose()).unwrap());
+    }
+}

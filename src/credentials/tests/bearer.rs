@@ -178,3 +178,18 @@ async fn a_client_certificate_passes_by_an_exact_name() {
     }
     assert_eq!(credentials.outcome("us", &none).await, "401 missing");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn checks_run_on_any_thread_of_the_runtime() {
+    let folder = Folder::new();
+    let auth = sources([("eu", bearer_files([&folder.write("eu", "token-eu")]))]);
+    let credentials = std::sync::Arc::new(SourceCredentials::new(&auth, None));
+    let checks = (0..1000).map(|attempt| {
+        let credentials = credentials.clone();
+        let token = if attempt % 2 == 0 { "token-eu".to_owned() } else { format!("token-{attempt}") };
+        tokio::spawn(async move { credentials.outcome("eu", &bearer(&token)).await })
+    });
+    for (attempt, check) in checks.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(check.await.unwrap(), if attempt % 2 == 0 { "ok" } else { "401 wrong" });
+    }
+}

@@ -222,10 +222,11 @@ impl Server {
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, &requests, &last, &reply).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, &requests, &last, &reply).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, &requests, &last, &reply).await;
+                            }
+                        }
                     }
                 });
             }
