@@ -24,7 +24,6 @@ use axum::http::HeaderMap;
 
 use crate::config::access::Scope;
 pub(crate) use admin::AdminCredentials;
-pub(crate) use outgoing::{OutgoingClient, OutgoingError};
 pub(crate) use source::SourceCredentials;
 
 /// What a request presents.
