@@ -66,10 +66,10 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
         semantics::check_section(root, "destinations", &example, diagnostics);
     }
-    access::check_sources(server_listener.as_ref(), &source_auth, diagnostics);
+    let admin_access = admin.as_ref().map(|(_, listener, auth)| (listener, auth));
+    access::check(server_listener.as_ref(), admin_access, &source_auth, diagnostics);
     files.extend(server_listener.and_then(|listener| listener.web_config_stamp));
-    let admin = admin.and_then(|(admin, listener, auth)| {
-        access::check_admin(&listener, &auth, diagnostics);
+    let admin = admin.and_then(|(admin, listener, _)| {
         files.extend(listener.web_config_stamp);
         admin
     });

@@ -151,7 +151,7 @@ codes! {
     UnusableFile = "W040", "A file with a secret, a key or a certificate that cannot be used.";
     ReadableSecret = "W041", "A file with a secret that every user of the machine can read.";
     PlainHttp = "W042", "Credentials over plain HTTP.";
-    SharedToken = "W043", "A token that is valid for more than one source.";
+    SharedCredential = "W043", "A credential that is valid for more than one source.";
     UnknownUser = "W044", "A scope of a user that does not exist.";
 }
 
