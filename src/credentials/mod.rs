@@ -7,6 +7,7 @@
 mod admin;
 mod certificate;
 mod file;
+pub(crate) mod fuzzing;
 mod header;
 mod jwt;
 mod outgoing;
