@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod error;
 mod ingest;
+mod problem;
 mod response_budget;
 pub(crate) mod transport;
 
@@ -158,5 +159,5 @@ pub(crate) fn refuse_on_server(metrics: Metrics) -> Refuse {
 
 /// The same, of the admin listener.
 pub(crate) fn refuse_on_admin() -> Refuse {
-    Arc::new(|status, text| api::problem::new(status, text).into_response())
+    Arc::new(|status, text| problem::new(status, text).into_response())
 }
