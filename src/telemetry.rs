@@ -232,7 +232,7 @@ impl Metrics {
         bridge.register("events", "Events emitted by source, rule and action", self.events.clone());
         bridge.register(
             "last_notification_timestamp_seconds",
-            "Unix time of the last accepted notification of a source; 0 if there was none since the start",
+            "Unix time of the last accepted notification of a source; 0 if none is known",
             self.last_notification.clone(),
         );
         bridge.register(

@@ -48,7 +48,6 @@ use crate::store::{
     self, Changes, EpisodePhase, KeptNotification, Keys, NewEvent, Store, UnreadableStates, View,
 };
 use crate::telemetry::Metrics;
-use decision_log::DecisionLine;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub(crate) use forgive::Forgive;
@@ -173,7 +172,8 @@ impl Bridge {
         let snapshot = ArcSwap::from_pointee(RuleSnapshot::new(rules, sources, policy));
         let commits = watch::Sender::new(());
         let (rates, gaps) = (Arc::default(), Arc::new(gaps));
-        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, heard: Mutex::default(), commits }))
+        let heard = Mutex::new(store.last_kept());
+        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, heard, commits }))
     }
 
     /// The source of this name with the current rules; `None` if it is not configured.
@@ -336,14 +336,14 @@ impl Bridge {
             });
             let record = work.record(view, &step.decisions);
             let summary = Summary::from_decisions(&step.decisions);
-            let lines = decision_log::lines(&step.decisions, view.clock());
+            let lines = decision_log::lines(&step, view.clock());
             let mut changes = changes(&snapshot.routes, step, record, work.rechecked());
             changes.notification = work.kept();
             (changes, (summary, lines, folded))
         });
         match result.await {
             Ok((summary, lines, folded)) => {
-                lines.iter().for_each(DecisionLine::log);
+                lines.log();
                 if let Some((folded, now)) = folded {
                     self.0.gaps.committed(folded, now);
                 }

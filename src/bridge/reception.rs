@@ -56,7 +56,8 @@ impl Drop for Reception<'_> {
 }
 
 impl Bridge {
-    /// When the last notification of a source was accepted, by the wall clock; `None` if there was none since the start.
+    /// When the last notification of a source was accepted, by the wall clock; `None` if there was none since the start
+    /// and an earlier process has kept none.
     pub(crate) fn last_heard(&self, source: &Name) -> Option<Time> {
         self.0.heard.lock().get(source).copied()
     }

@@ -9,6 +9,7 @@ use super::escape::escape_control_chars;
 use super::output::pluralize;
 use super::style::{Style, Tone};
 use crate::bridge::decision_view::{AlertView, ExplainedDecision};
+use crate::domain::target::PartialTarget;
 use crate::ops::api::DecisionView;
 
 /// The adjustment of an event.
@@ -90,16 +91,19 @@ pub(super) fn readable_amount(amount: &str) -> String {
 fn subject(decision: &DecisionView) -> String {
     let Some(subject) = decision.subject.as_deref() else { return String::new() };
     match &decision.target {
-        Some(target) if subject.starts_with("hold/") => {
-            let fields = serde_json::to_value(target).unwrap_or_default();
-            let fields = fields.as_object().into_iter().flatten();
-            let fields: Vec<String> =
-                fields.filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
-            let covered = if fields.is_empty() { "all targets".to_owned() } else { fields.join(", ") };
-            escape_control_chars(&format!("hold on {covered}"))
-        }
+        Some(target) if subject.starts_with("hold/") => format!("hold on {}", covered(target)),
         _ => escape_control_chars(subject),
     }
+}
+
+/// What a hold covers: `cluster=prod-eu`.
+pub(super) fn covered(target: &PartialTarget) -> String {
+    let fields = serde_json::to_value(target).unwrap_or_default();
+    let fields = fields.as_object().into_iter().flatten();
+    let fields: Vec<String> =
+        fields.filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
+    let covered = if fields.is_empty() { "all targets".to_owned() } else { fields.join(", ") };
+    escape_control_chars(&covered)
 }
 
 /// The names of the alerts, their number and their sources; all labels of those that no rule takes.
@@ -164,7 +168,7 @@ pub(super) fn end_of(blocker: &crate::domain::blocker::Blocker) -> &'static str 
     use crate::domain::blocker::Blocker;
     match blocker {
         Blocker::Pause { .. } => "until it is resumed",
-        Blocker::Hold { .. } => "until its alert resolves",
+        Blocker::Hold { .. } => "until the hold ends",
         Blocker::Heartbeat { .. } => "until it opens",
         Blocker::Episode { .. } => "until it closes",
         Blocker::Undelivered { .. } => "until it is delivered or given up",

@@ -54,6 +54,11 @@ pub enum Blocker {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         partly: bool,
     },
+    /// The action's stabilization window.
+    StabilizationWindow {
+        /// Its length.
+        length: String,
+    },
     /// A destination that has not accepted anything since an earlier event of the action was given up.
     Destination,
     /// A firing that is late, and may be out of date.
@@ -112,6 +117,7 @@ impl fmt::Display for Blocker {
             Self::Undelivered { event, partly: false } => {
                 write!(f, "event {event} of the rule is not delivered yet")
             }
+            Self::StabilizationWindow { length } => write!(f, "the stabilization window of {length}"),
             Self::Destination => {
                 f.write_str("an earlier event of this action was given up; it waits for a call that succeeds")
             }

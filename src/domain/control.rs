@@ -180,6 +180,9 @@ pub struct Hold {
     /// The only targets that it covers: those that the sources of its unreadable alerts allow. `None` allows all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Vec<TargetPattern>>,
+    /// When its `max_duration` is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 impl Hold {

@@ -20,6 +20,8 @@ pub struct EventDelivery {
     pub is_uncertain: bool,
     /// Why the event was given up; `None` if it is not a dead letter. [`GiveUp::Rejected`] takes precedence.
     pub given_up: Option<GiveUp>,
+    /// The last successful call of a destination that had given the event up by then, as far as this process knows.
+    pub later_success: Option<Time>,
 }
 
 /// Why a delivery was given up.

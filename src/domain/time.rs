@@ -109,6 +109,11 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
+    /// The later one by the store's clock.
+    pub fn later(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        a.into_iter().chain(b).max_by_key(|reading| reading.now)
+    }
+
     /// A moment at which both clocks show the same.
     pub const fn equal(now: Time) -> Self {
         Self { now, wall: now }

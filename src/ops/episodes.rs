@@ -128,6 +128,8 @@ fn late_view(
             since: late().map(|late| clock.show(late.occurrence.heard_at)).min().unwrap_or_default(),
             until: Some(clock.show(opens_at)),
         }),
+        hold_until: None,
+        hold_over: false,
         owed: Vec::new(),
     })
 }
@@ -159,7 +161,8 @@ fn episode_views(
         episode_view(clock, state, rule, Phase::Resolved, &closed.episode, alerts, closed.deferred.as_ref())
     });
     let episode = open.or(closing);
-    episode.map(|episode| EpisodeView { owed, ..episode }).into_iter().collect()
+    let hold_until = rule_state.hold_until.map(|until| clock.show(until));
+    episode.map(|episode| EpisodeView { owed, hold_until, ..episode }).into_iter().collect()
 }
 
 fn occurrence_view(clock: ClockReading, open: &Occurrence) -> OccurrenceView {
@@ -194,6 +197,8 @@ fn episode_view(
         expired: episode.expired,
         alerts,
         deferred: deferred.map(|deferred| deferred_view(clock, deferred)),
+        hold_until: None,
+        hold_over: episode.hold_over,
         owed: Vec::new(),
     }
 }

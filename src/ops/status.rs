@@ -1,7 +1,9 @@
 //! The status of the bridge.
 
 use super::Ops;
-use super::api::Status;
+use super::api::{HoldView, Status};
+use crate::domain::control::Hold;
+use crate::domain::name::Name;
 use crate::store::DeliveryQueue as _;
 
 impl Ops {
@@ -23,6 +25,7 @@ impl Ops {
             failing: deps.statuses.failure_lines(|name| deps.store.undelivered_at(name)),
             undelivered: deps.store.undelivered(),
             pauses: self.pauses().active().len(),
+            holds: self.holds(),
             open_episodes: tally
                 .open_episodes
                 .iter()
@@ -33,5 +36,17 @@ impl Ops {
             auth_errors: deps.credentials.all_unreadable(),
             unreadable_rows: self.unreadable_rows(),
         }
+    }
+
+    fn holds(&self) -> Vec<HoldView> {
+        let clock = self.0.store.clock();
+        let controls = self.0.bridge.controls();
+        let view = |(rule, hold): (&Name, &Hold)| HoldView {
+            rule: rule.to_string(),
+            covers: Some(hold.covers.clone()),
+            since: clock.show(hold.since),
+            until: hold.until.map(|until| clock.show(until)),
+        };
+        controls.holds().map(view).collect()
     }
 }

@@ -12,7 +12,7 @@ use super::lane::Lane;
 use super::tracking::Successes;
 use super::{DestinationStats, Error, Retries};
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 
 /// The longest sleep before the store's clock is read again: timers do not count the time in which the machine is
 /// suspended, and the store's clock does.
@@ -29,7 +29,7 @@ pub(super) struct LaneHandle {
     max_backlog: AtomicU64,
     lane: Mutex<Lane>,
     /// When a call has succeeded last, since the store was opened.
-    last_success: Mutex<Option<Time>>,
+    last_success: Mutex<Option<ClockReading>>,
     wakeup: Notify,
 }
 
@@ -121,17 +121,16 @@ impl LaneHandle {
     }
 
     /// When a call has succeeded last, since the store was opened.
-    pub(super) fn last_success(&self) -> Option<Time> {
+    pub(super) fn last_success(&self) -> Option<ClockReading> {
         *self.last_success.lock()
     }
 
-    /// Adds the times of calls that have succeeded.
-    pub(super) fn add_successes(&self, times: impl IntoIterator<Item = Time>) -> Option<Successes> {
-        let last = times.into_iter().max()?;
+    /// Calls have succeeded, the last of them then.
+    pub(super) fn add_successes(&self, last: ClockReading) -> Successes {
         let mut last_success = self.last_success.lock();
-        let before = *last_success;
-        *last_success = before.max(Some(last));
-        Some(Successes { before, last })
+        let before = last_success.map(|success| success.now);
+        *last_success = ClockReading::later(*last_success, Some(last));
+        Successes { before, last: last.now }
     }
 
     /// Ends all leases.

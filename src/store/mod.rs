@@ -186,6 +186,12 @@ impl Store {
         delegate!(self, store => store.last_stored())
     }
 
+    /// By the wall clock, when the last notification of each source was kept that was among the newest ones when this
+    /// process opened the store.
+    pub fn last_kept(&self) -> BTreeMap<Name, Time> {
+        delegate!(self, store => store.last_kept())
+    }
+
     /// What this process knows without asking the store.
     pub fn snapshot(&self) -> Snapshot {
         delegate!(self, store => store.snapshot())

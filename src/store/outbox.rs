@@ -208,7 +208,7 @@ pub struct Claimed {
     pub lease: Lease,
     /// The event as it is sent: as it was encoded, or with the `expirytime` that its redrive has set.
     pub body: EncodedEvent,
-    /// When the event was emitted, or redriven if it was a dead letter.
+    /// When the event was emitted, redriven, renewed or resumed: the limits of its age count from then.
     pub emitted_at: Time,
     /// Failed calls so far.
     pub attempts: u32,

@@ -44,6 +44,9 @@ pub(super) trait StateStore {
     /// The last time that an earlier process has stored, see [`Store::last_stored`](super::Store).
     fn last_stored(&self) -> Option<Time>;
 
+    /// When an earlier process has kept the last notification of each source, see [`Store::last_kept`](super::Store).
+    fn last_kept(&self) -> BTreeMap<Name, Time>;
+
     /// What this process knows without asking the store. For its age see
     /// [`Snapshot`].
     fn snapshot(&self) -> Snapshot;

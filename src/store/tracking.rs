@@ -3,7 +3,7 @@
 use crate::domain::delivery::{EventDelivery, GiveUp};
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 
 /// The changes of deliveries after which a target has to be processed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,7 +14,7 @@ pub(super) struct Watch {
     pub awaits_delivery: bool,
     /// It is processed when a call to one of these destinations has succeeded.
     pub destinations: Vec<Name>,
-    /// When its waits for them have begun: only a later success counts.
+    /// When its waits for them have begun: only a success then or later counts.
     pub waiting_since: Vec<Time>,
     /// It waits for destinations that are not known since the store was opened.
     pub awaits_unknown_destination: bool,
@@ -62,8 +62,14 @@ pub(super) struct Successes {
 
 impl Successes {
     fn are_first_since(self, since: Time) -> bool {
-        since < self.last && self.before.is_none_or(|before| before <= since)
+        since <= self.last && self.before.is_none_or(|before| before < since)
     }
+}
+
+/// The store's time of the last successful call of a destination, unless it was before the give-up. Of both, the wall
+/// clock is known; what one batch has settled has the same time.
+pub(super) fn later_success(last_success: Option<ClockReading>, given_up_at_wall: Time) -> Option<Time> {
+    last_success.filter(|success| success.wall >= given_up_at_wall).map(|success| success.now)
 }
 
 /// The delivery of an event to one destination, as far as decisions need it.
@@ -74,7 +80,12 @@ pub(super) enum Status {
     /// Arrived.
     Arrived(Time),
     /// A dead letter.
-    Dead { cause: GiveUp, is_uncertain: bool },
+    Dead {
+        cause: GiveUp,
+        is_uncertain: bool,
+        /// The last successful call of the destination, if it was not before the give-up.
+        later_success: Option<Time>,
+    },
     /// Settled without having arrived, and not a dead letter.
     NotDelivered { is_uncertain: bool },
 }
@@ -91,9 +102,10 @@ pub(super) fn combine(all: impl IntoIterator<Item = Status>) -> EventDelivery {
             Status::Arrived(at) => {
                 combined.delivered_at = combined.delivered_at.into_iter().chain([at]).min();
             }
-            Status::Dead { cause, is_uncertain } => {
+            Status::Dead { cause, is_uncertain, later_success } => {
                 combined.given_up = combined.given_up.max(Some(cause));
                 combined.is_uncertain |= is_uncertain;
+                combined.later_success = combined.later_success.max(later_success);
             }
             Status::NotDelivered { is_uncertain } => combined.is_uncertain |= is_uncertain,
         }

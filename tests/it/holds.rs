@@ -52,6 +52,39 @@ async fn the_beginning_and_the_end_of_a_hold_and_of_a_heartbeat_are_decisions_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_hold_by_max_duration_is_shown_before_and_after_it() {
+    let freeze = FREEZE.replace("[scale_in]", "[scale_in], max_duration: 1h");
+    let mut bridge = Bridge::new(CONFIG, &(RULES.to_owned() + &freeze));
+    bridge.run().await;
+    bridge.post(notification(&[alert("DeployInProgress")])).await.verdicts();
+    let begins = bridge.decisions("no_action").await.pop().expect("a decision");
+    let holds = bridge.get_json("/api/v1/status").await["holds"].clone();
+    assert_eq!(
+        (&holds[0]["rule"], &holds[0]["covers"]),
+        (&json!("freeze"), &json!({ "cluster": "prod-eu" }))
+    );
+    assert!(begins["until"].is_string() && holds[0]["until"] == begins["until"], "{begins} {holds}");
+    let (code, shown, _) = bridge.cli(&["status"]);
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("freeze on cluster=prod-eu until "), "{shown}");
+    let (_, shown, _) = bridge.cli(&["episodes"]);
+    assert!(shown.contains("at the latest"), "{shown}");
+
+    // A shorter one, from the next occurrence on.
+    bridge.post(notification(&[resolved(&alert("DeployInProgress"))])).await.verdicts();
+    bridge.write("rules.yaml", &(RULES.to_owned() + &freeze.replace("1h", "1s")));
+    assert_eq!(bridge.cli(&["reload"]).0, Some(0));
+    let mut next = alert("DeployInProgress");
+    next["startsAt"] = begins["until"].clone();
+    bridge.post(notification(&[next])).await.verdicts();
+    let over = eventually("its end", async || bridge.decisions("expired").await.pop()).await;
+    assert_eq!(over["detail"], "the hold ends: its max_duration is over");
+    assert_eq!(bridge.get_json("/api/v1/status").await["holds"], json!([]));
+    let (_, shown, _) = bridge.cli(&["episodes"]);
+    assert!(shown.contains("has ended: its max_duration is over"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_hold_of_a_removed_rule_ends_with_the_reload() {
     let mut bridge = Bridge::new(CONFIG, &(RULES.to_owned() + FREEZE));
     bridge.run().await;

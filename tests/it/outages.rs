@@ -163,6 +163,26 @@ async fn a_delivery_is_given_up_at_its_age_and_not_at_the_next_call() {
     assert_eq!(arrived(&bridge), Vec::<Value>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_an_event_that_is_renewed_from_a_dead_letter() {
+    let mut bridge = bridge(", max_age: 2s");
+    begin_outage(&bridge);
+    bridge.run().await;
+    let pod = pending_pod("workers", "a");
+    bridge.post(notification(std::slice::from_ref(&pod))).await.verdicts();
+    let id = bridge.decisions("emitted").await.remove(0)["event"].as_str().expect("an id").to_owned();
+    let last = |text: &str| {
+        let is_about = |line: &str| line.contains(text) && line.contains(&id);
+        bridge.log().lines().enumerate().filter(|(_, line)| is_about(line)).map(|(at, _)| at).last()
+    };
+    eventually("a renewal", async || last("delivery renewed")).await;
+    assert!(last("delivery expired").is_some());
+    bridge.post(notification(&[resolved(&pod)])).await.verdicts();
+    eventually("a dead letter", async || (bridge.metric(DEAD).await == 1.0).then_some(())).await;
+    let expired = eventually("the last line", async || last("delivery expired")).await;
+    assert!(last("delivery renewed").is_some_and(|renewed| renewed < expired), "{}", bridge.log());
+}
+
 /// The decrease is too old when the destination works again, and what it would have taken back is still owed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scale_in_that_was_given_up_in_an_outage_is_made_again_after_it() {

@@ -74,7 +74,7 @@ fn placeholders(bridge: &Bridge, text: &str) -> String {
 async fn why_did_it_not_scale_out() {
     let bridge = busy_bridge().await;
     insta::assert_snapshot!(shown(&bridge, &["decisions", "--target", "others", "--since", "1h"]), @r"
-    TIME  held             scale_out  unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/others  KubePodsPending from prod-eu  held by rule deploy-freeze, until its alert resolves
+    TIME  held             scale_out  unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/others  KubePodsPending from prod-eu  held by rule deploy-freeze, until the hold ends
     TIME  no_action        deploy-freeze  hold on name=others  DeployInProgress from prod-eu  the hold begins
     `others` (`*/others`) covers 1 target: eks/nodegroup/-/eu-west-1/prod-eu/-/others
     ");
@@ -230,7 +230,7 @@ async fn undo_a_pause_or_a_hold() {
     unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  firing since TIME  KubePodsPending (1 alert)  scale_out paused until it is resumed: pause 1 by ann: storage
     ");
     shown(&bridge, &["resume", "1"]);
-    insta::assert_snapshot!(shown(&bridge, &["episodes", "--rule", "unschedulable-pods"]), @"unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  firing since TIME  KubePodsPending (1 alert)  scale_out held until its alert resolves: held by rule deploy-freeze");
+    insta::assert_snapshot!(shown(&bridge, &["episodes", "--rule", "unschedulable-pods"]), @"unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  firing since TIME  KubePodsPending (1 alert)  scale_out held until the hold ends: held by rule deploy-freeze");
     assert_eq!(send("--resolved"), Some(0));
     eventually("the increase", async || (bridge.journal().len() == 1).then_some(())).await;
 }

@@ -195,7 +195,7 @@ mod tests {
         02:10:05  held             scale_out  pods
                   eks/nodegroup/-/eu-west-1/prod-eu/-/workers
                   KubePodUnschedulable from prod-eu
-                  held by rule deploy-freeze, until its alert resolves
+                  held by rule deploy-freeze, until the hold ends
         02:10:00  no_action        deploy-freeze  hold on cluster=prod-eu
                   DeployInProgress from prod-eu  the hold begins
         02:09:00  unmatched        Other{pod="a"} from prod-eu
@@ -210,7 +210,7 @@ mod tests {
         02:20:00  paused           scale_in  pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  KubePodUnschedulable (2 alerts) from prod-eu
                   pause 2 by ann: change freeze, until 06:00:00 (in 3h 30m)
         02:10:05  held             scale_out  pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  KubePodUnschedulable from prod-eu
-                  held by rule deploy-freeze, until its alert resolves
+                  held by rule deploy-freeze, until the hold ends
         02:10:00  no_action        deploy-freeze  hold on cluster=prod-eu  DeployInProgress from prod-eu  the hold begins
         02:09:00  unmatched        Other{pod="a"} from prod-eu
         01:09:00  emitted          set_capacity → 10  api  ecs/service/-/-/-/-/api  ApiLoad from prod-eu  event 05527f34f17c7c15de78327fa19e43ef
@@ -221,7 +221,7 @@ mod tests {
     fn a_program_reads_one_line_for_each_decision() {
         insta::assert_snapshot!(entries(&pipe(), &decisions()), @r#"
         2026-11-29T00:20:00Z  paused           scale_in  pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  KubePodUnschedulable (2 alerts) from prod-eu  pause 2 by ann: change freeze, until 2026-11-29T04:00:00Z
-        2026-11-29T00:10:05Z  held             scale_out  pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  KubePodUnschedulable from prod-eu  held by rule deploy-freeze, until its alert resolves
+        2026-11-29T00:10:05Z  held             scale_out  pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  KubePodUnschedulable from prod-eu  held by rule deploy-freeze, until the hold ends
         2026-11-29T00:10:00Z  no_action        deploy-freeze  hold on cluster=prod-eu  DeployInProgress from prod-eu  the hold begins
         2026-11-29T00:09:00Z  unmatched        Other{pod="a"} from prod-eu
         2026-11-28T23:09:00Z  emitted          set_capacity → 10  api  ecs/service/-/-/-/-/api  ApiLoad from prod-eu  event 05527f34f17c7c15de78327fa19e43ef

@@ -157,7 +157,7 @@ pub(super) fn sources_table(style: &Style, sources: &[&SourceView]) -> String {
         let heard = source.last_notification_at.as_deref();
         let mut row = vec![
             cell(&source.name),
-            heard.map_or_else(|| "none since the start".to_owned(), |at| style.time(at)),
+            heard.map_or_else(|| "none known".to_owned(), |at| style.time(at)),
             heartbeat_cell(style, source),
             gap.map_or_else(|| "-".to_owned(), shown),
             style.optional_time(blocking.map(|gap| gap.no_decrease_before.as_str())),
@@ -294,7 +294,7 @@ mod tests {
         let sources: Vec<&SourceView> = sources.iter().collect();
         insta::assert_snapshot!(sources_table(&terminal(140), &sources), @r"
         SOURCE  LAST NOTIFICATION      HEARTBEAT                                          LAST RECEPTION GAP                   NO DECREASE BEFORE
-        lab     none since the start   -                                                  -                                    -
+        lab     none known             -                                                  -                                    -
         prod    02:29:30 (30s ago)     open since 2026-11-28 02:00:00 (1d ago)            -                                    -
         quiet   00:00:00 (2h 30m ago)  NOT OPEN since 00:11:00 (2h 19m ago): no decrease  not_running until 02:28:00 (2m ago)  02:34:00 (in 4m)
         ");

@@ -9,11 +9,11 @@ use serde_json::json;
 use super::inventory::{destinations_table, sources_table};
 use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, store};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::decision::end_of;
+use crate::cli::decision::{covered, end_of};
 use crate::cli::output::{OutputArgs, pluralize, print_note};
 use crate::cli::style::{Style, Tone};
 use crate::ops::api::{
-    self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, OwedView,
+    self, DeferredView, DestinationView, EpisodePage, EpisodeView, HoldView, ListEpisodesParams, OwedView,
     ReloadReport, SourceView, UnreadableRowView,
 };
 
@@ -83,6 +83,7 @@ fn summary(style: &Style, status: &api::Status) -> String {
         ),
         ("undelivered events", status.undelivered.to_string()),
         ("pauses", status.pauses.to_string()),
+        ("holds", holds(style, &status.holds)),
         ("open episodes", counts(&status.open_episodes)),
         ("deferred", counts(&status.deferred)),
     ]);
@@ -122,6 +123,20 @@ fn unreadable(rows: &[UnreadableRowView]) -> String {
     shown
         + "Alerts about these targets get 503, and Alertmanager sends them again; deferred actions of these targets wait.\n\
            Everything else goes on. To give up a state: scalebridge store drop TARGET --reason TEXT\n"
+}
+
+/// `deploy-freeze on cluster=prod-eu until 06:00:00 (in 3h 30m)`.
+fn holds(style: &Style, holds: &[HoldView]) -> String {
+    let hold = |hold: &HoldView| {
+        let covered = hold.covers.as_ref().map_or_else(|| "all targets".to_owned(), covered);
+        let until = hold.until.as_deref().map_or_else(
+            || "until its alert resolves".to_owned(),
+            |until| format!("until {} at the latest", style.time(until)),
+        );
+        format!("{} on {covered} {until}", cell(&hold.rule))
+    };
+    let holds: Vec<String> = holds.iter().map(hold).collect();
+    if holds.is_empty() { "none".to_owned() } else { holds.join("; ") }
 }
 
 fn counts<K: AsRef<str>>(counts: &BTreeMap<K, u64>) -> String {
@@ -214,13 +229,20 @@ fn episode_entry(style: &Style, episode: &EpisodeView) -> String {
         ),
         _ => pluralize(alerts.len(), "alert"),
     };
-    let ends = if episode.scope == "hold" { "ends when its alert resolves" } else { "" };
+    let ends = match (&*episode.scope, &episode.hold_until) {
+        ("hold", _) if episode.hold_over => "has ended: its max_duration is over".to_owned(),
+        ("hold", Some(until)) => {
+            format!("ends when its alert resolves, at the latest {}", style.time(until))
+        }
+        ("hold", None) => "ends when its alert resolves".to_owned(),
+        _ => String::new(),
+    };
     let parts = [
         style.paint(Tone::Strong, &cell(rule)),
         cell(subject),
         opened,
         cell(&about),
-        ends.to_owned(),
+        ends,
         emitted,
         owed,
         deferred.as_ref().map(|deferred| waiting(style, deferred)).unwrap_or_default(),
@@ -304,6 +326,36 @@ mod tests {
     use crate::cli::style::tests::terminal;
 
     #[test]
+    fn a_hold_says_when_it_ends_at_the_latest_and_that_it_has_ended() {
+        let holds_of = |json| holds(&terminal(80), &serde_json::from_value::<Vec<HoldView>>(json).unwrap());
+        assert_eq!(holds_of(json!([])), "none");
+        let both = holds_of(json!([
+            { "rule": "freeze", "covers": { "cluster": "prod-eu" }, "since": "", "until": "2026-11-29T04:00:00Z" },
+            { "rule": "all", "covers": {}, "since": "" },
+        ]));
+        assert_eq!(
+            both,
+            "freeze on cluster=prod-eu until 06:00:00 (in 3h 30m) at the latest; all on all targets until its alert resolves"
+        );
+        let episode = |own: serde_json::Value| {
+            let mut view = json!({
+                "id": "e", "rule": "freeze", "scope": "hold", "subject": "hold/-/-/-/-/prod-eu/-/-",
+                "phase": "firing", "opened_at": "2026-11-29T00:10:05Z", "emissions": 0, "adopted": false,
+                "expired": false, "alerts": [],
+            });
+            view.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            episode_entry(&terminal(120), &serde_json::from_value(view).unwrap())
+        };
+        let limited = episode(json!({ "hold_until": "2026-11-29T04:00:00Z" }));
+        assert!(
+            limited.contains("ends when its alert resolves, at the latest 06:00:00 (in 3h 30m)"),
+            "{limited}"
+        );
+        let over = episode(json!({ "hold_over": true }));
+        assert!(over.contains("has ended: its max_duration is over"), "{over}");
+    }
+
+    #[test]
     fn an_episode_says_what_waits_until_when_and_behind_what() {
         let episode = |phase: &str, deferred: serde_json::Value| {
             let alert = json!({ "source": "prod", "fingerprint": "f", "starts_at": "", "heard_at": "",
@@ -339,7 +391,7 @@ mod tests {
         pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers
             firing since 02:10:05 (19m ago)  KubePodUnschedulable (1 alert)  1 event
             owes +2 in 1 event
-            scale_out held until its alert resolves: held by rule deploy-freeze
+            scale_out held until the hold ends: held by rule deploy-freeze
         ");
     }
 }

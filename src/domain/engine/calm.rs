@@ -3,6 +3,7 @@
 use super::step::StepContext;
 use super::visible_state::VisibleState;
 use crate::domain::blocker::Blocker;
+use crate::domain::duration::format;
 use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::rule::{Action, Mode, RuleTarget};
 use crate::domain::source::Source;
@@ -14,8 +15,14 @@ use crate::domain::time::Time;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wait {
     pub until: Time,
-    /// What it waits for, if it is not the stabilization window alone.
-    pub by: Option<Blocker>,
+    /// What it waits for.
+    pub by: Blocker,
+}
+
+/// The wait for the stabilization window of an action that starts then.
+pub(super) fn window_wait(action: &Action, start: Time) -> Wait {
+    let window = action.stabilization_window;
+    Wait { until: start.after(window), by: Blocker::StabilizationWindow { length: format(window) } }
 }
 
 /// The last of the waits of a decrease that are not over.
@@ -26,8 +33,8 @@ pub(super) fn wait(
     episode: &Episode,
     request: &Deferred,
 ) -> Option<Wait> {
-    let window = window_start(step, visible, action, episode, request.stable_since());
-    let window = Wait { until: window.after(action.stabilization_window), by: None };
+    let start = window_start(step, visible, action, episode, request.stable_since());
+    let window = window_wait(action, start);
     let waits = std::iter::once(window)
         .chain(disturbances(step, visible))
         .chain(heartbeat_waits(step, visible, action, episode));
@@ -39,10 +46,10 @@ pub(super) fn wait(
 /// Late and invalid firings about the target, and reception gaps of its sources. They also take back a decrease that is
 /// emitted and not confirmed.
 pub(super) fn disturbances(step: &StepContext<'_>, visible: VisibleState<'_>) -> impl Iterator<Item = Wait> {
-    let late = visible.last_late().map(|late| Wait { until: late.opens_at, by: Some(Blocker::LateFiring) });
+    let late = visible.last_late().map(|late| Wait { until: late.opens_at, by: Blocker::LateFiring });
     let invalid = visible.last_invalid().map(|invalid| Wait {
         until: invalid.expires_at,
-        by: Some(Blocker::InvalidFiring { fingerprint: invalid.alert.fingerprint.to_string() }),
+        by: Blocker::InvalidFiring { fingerprint: invalid.alert.fingerprint.to_string() },
     });
     let sources = step.sources(visible.sources());
     let gaps: Vec<Wait> = sources.filter_map(|source| gap_wait(step, source)).collect();
@@ -53,7 +60,7 @@ pub(super) fn disturbances(step: &StepContext<'_>, visible: VisibleState<'_>) ->
 fn gap_wait(step: &StepContext<'_>, source: &Source) -> Option<Wait> {
     let gap = step.controls().reception_gaps(&source.name)?.last;
     let by = Blocker::ReceptionGap { source: source.name.to_string(), cause: gap.cause };
-    Some(Wait { until: gap.until.after(source.late_window), by: Some(by) })
+    Some(Wait { until: gap.until.after(source.late_window), by })
 }
 
 /// When the stabilization window starts: with the request, or with the last disturbance after it.
@@ -91,7 +98,7 @@ fn heartbeat_waits<'a>(
     let closed_at = visible.closed_at();
     let after_end = step.with_heartbeat(visible.sources()).filter_map(move |(source, _)| {
         let by = Blocker::HeartbeatMayEnd { source: source.name.to_string() };
-        Some(Wait { until: closed_at?.after(source.late_window), by: Some(by) })
+        Some(Wait { until: closed_at?.after(source.late_window), by })
     });
     let own = step.with_heartbeat(&episode.sources);
     let after_opening = own.flat_map(move |(source, heartbeat)| {
@@ -101,7 +108,7 @@ fn heartbeat_waits<'a>(
             .filter_map(|key| step.controls().heartbeat(&key).open_since);
         opened.map(move |open_since| Wait {
             until: open_since.after(grace),
-            by: Some(Blocker::HeartbeatOpened { source: source.name.to_string() }),
+            by: Blocker::HeartbeatOpened { source: source.name.to_string() },
         })
     });
     after_end.chain(after_opening)

@@ -107,8 +107,9 @@ fn evaluate_episode(
         log.reply(if begins { outcome.and_detail(HOLD_BEGINS) } else { outcome }, vec![alert]);
     }
     if !opened_alerts.is_empty() {
-        let outcome = Outcome::new(verdict_of(Verdict::NoAction));
         let begins = if is_heartbeat { is_new } else { !was_in_force && is_in_force };
+        let until = rule_state.hold_until.filter(|_| begins);
+        let outcome = Outcome::blocked(verdict_of(Verdict::NoAction), until);
         let detail = if is_heartbeat { HEARTBEAT_OPENS } else { HOLD_BEGINS };
         log.reply(if begins { outcome.and_detail(detail) } else { outcome }, opened_alerts);
     }
@@ -173,20 +174,21 @@ fn update_hold(
     let is_readable = is_open || !rule_state.late.is_empty();
     let is_in_force = is_readable || !rule_state.unreadable.is_empty();
     let within = if is_readable { None } else { unreadable_within(step, rule_state) };
-    let known = step.controls().hold(rule, key).map(|hold| (hold.is_unreadable, hold.within == within));
+    let (until, is_unreadable) = (rule_state.hold_until, !is_readable);
+    let known = step.controls().hold(rule, key);
+    let is_same = known.map(|hold| (hold.is_unreadable, hold.until, &hold.within) == (is_unreadable, until, &within));
+    let known = known.map(|hold| (hold.is_unreadable, hold.since));
     match (known, is_in_force) {
-        (Some((is_unreadable, true)), true) if is_unreadable != is_readable => {}
+        (Some(_), true) if is_same == Some(true) => {}
         (None, false) => {}
         (Some(_), false) => {
             step.controls_mut().end_hold(rule, key, has_expired.then_some(now));
         }
         (_, true) => {
             let covers = key.fields().unwrap_or_default();
-            step.controls_mut().open_hold(
-                rule,
-                key,
-                Hold { covers, since: now, is_unreadable: !is_readable, within },
-            );
+            let goes_on = known.filter(|(known, _)| *known == is_unreadable);
+            let since = goes_on.map_or(now, |(_, since)| since);
+            step.controls_mut().open_hold(rule, key, Hold { covers, since, is_unreadable, within, until });
         }
     }
     is_in_force

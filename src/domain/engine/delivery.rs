@@ -192,7 +192,8 @@ fn on_decrease_ended(
     match delivery.given_up {
         Some(GiveUp::Expired) => {
             step.change_delivery(key, id, DeliveryChangeKind::Replace);
-            let wait = next_wait(step, rule, *phase, &emitted.request);
+            let since = delivery.later_success.unwrap_or(step.context.now);
+            let wait = next_wait(step, rule, *phase, &emitted.request, since);
             let request = Deferred { wait: Some(wait), ..emitted.request };
             defer_again(step, state, emission, request, &mut log);
         }
@@ -223,8 +224,13 @@ fn on_decrease_ended(
 }
 
 /// How long a decrease waits after it was given up: each time twice as long.
-fn next_wait(step: &StepContext<'_>, rule: &Name, phase: Phase, request: &Deferred) -> DestinationWait {
-    let since = step.context.now;
+fn next_wait(
+    step: &StepContext<'_>,
+    rule: &Name,
+    phase: Phase,
+    request: &Deferred,
+    since: Time,
+) -> DestinationWait {
     let rule = step.rule(rule);
     let window =
         rule.and_then(|rule| requested_action(rule, phase)).map(|action| action.stabilization_window);

@@ -189,12 +189,14 @@ fn outranks(change: &Change, episode: &Episode) -> bool {
 /// The stabilization window, and for decreases everything else that has to be over.
 fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
     let ActionRequest { visible, action, episode, deferred, .. } = *request;
-    if action.change.decreases_capacity() {
-        let wait = calm::wait(step, visible, action, episode, deferred)?;
-        return Some(Blocked::until(Verdict::Stabilizing, wait.until, wait.by));
-    }
-    let stable_at = deferred.stable_since().after(action.stabilization_window);
-    (stable_at > step.context.now).then(|| Blocked::until(Verdict::Stabilizing, stable_at, None))
+    let wait = if action.change.decreases_capacity() {
+        calm::wait(step, visible, action, episode, deferred)?
+    } else {
+        let stable_since = deferred.stable_since();
+        let is_over = stable_since.after(action.stabilization_window) <= step.context.now;
+        (!is_over).then(|| calm::window_wait(action, stable_since))?
+    };
+    Some(Blocked::until(Verdict::Stabilizing, wait.until, Some(wait.by)))
 }
 
 /// After an earlier emission was given up because of its age, the action waits for a call that succeeds.
@@ -208,7 +210,7 @@ fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) 
     if names.is_empty() {
         names.extend(&request.rule.acting);
     }
-    let works = names.into_iter().filter_map(last_success).any(|at| at > wait.since);
+    let works = names.into_iter().filter_map(last_success).any(|at| at >= wait.since);
     (!works).then(|| Blocked::by(Verdict::CoolingDown, Blocker::Destination))
 }
 

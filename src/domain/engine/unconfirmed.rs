@@ -140,7 +140,7 @@ fn blocker(
     let now = step.context.now;
     by_control.or_else(|| {
         let wait = calm::disturbances(step, visible).find(|wait| wait.until > now)?;
-        Some(text(wait.by))
+        Some(wait.by.to_string())
     })
 }
 

@@ -60,7 +60,8 @@ pub struct Deferred {
 /// A decrease that was given up because of its age waits until its destination works again, or for a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationWait {
-    /// When the earlier emission was given up. A call that succeeds later ends the wait.
+    /// When the state heard that the earlier emission was given up, or before that when a later call succeeded. A call
+    /// that succeeds then or later ends the wait: of two things at the same time, the success counts as the later one.
     pub since: Time,
     /// When the wait ends at the latest.
     pub until: Time,

@@ -77,6 +77,12 @@ pub(crate) struct EpisodeView {
     /// Its deferred action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deferred: Option<DeferredView>,
+    /// For a hold with `max_duration`: when that is over, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_until: Option<String>,
+    /// For a hold: whether its `max_duration` is over, so that it blocks nothing although its alert fires.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold_over: bool,
     /// The increases that the rule has emitted for the target and not taken back, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owed: Vec<OwedView>,

@@ -96,7 +96,7 @@ pub(crate) struct SourceView {
     /// When the heartbeat was last lost, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ended_at: Option<String>,
-    /// When its last notification was accepted, RFC 3339; null if there was none since the bridge started.
+    /// When its last notification was accepted, RFC 3339, also before the bridge started if it was kept; null if none is known.
     #[serde(default)]
     pub last_notification_at: Option<String>,
     /// How long a late firing is deferred in case its resolve arrives.

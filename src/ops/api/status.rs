@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::unreadable_states::UnreadableRowView;
 use super::{ReceptionGapView, Word};
+use crate::domain::target::PartialTarget;
+use crate::json::lenient;
 
 /// The status of the bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +36,9 @@ pub(crate) struct Status {
     pub undelivered: u64,
     /// Number of active pauses.
     pub pauses: usize,
+    /// The holds that are in force.
+    #[serde(default)]
+    pub holds: Vec<HoldView>,
     /// Number of open episodes by rule.
     pub open_episodes: BTreeMap<String, u64>,
     /// Number of deferred actions and late firings by blocking verdict.
@@ -48,6 +53,21 @@ pub(crate) struct Status {
     /// States of targets that cannot be read, as far as they were found: each is found when it is needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable_rows: Vec<UnreadableRowView>,
+}
+
+/// A hold that is in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HoldView {
+    /// Its rule.
+    pub rule: String,
+    /// The fields of the targets that it covers; without any it covers all targets.
+    #[serde(default, deserialize_with = "lenient")]
+    pub covers: Option<PartialTarget>,
+    /// Since when it is in force, RFC 3339.
+    pub since: String,
+    /// When its `max_duration` is over, RFC 3339; absent if it lasts as long as its alert fires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// The active configuration, and the result of the last reload.

@@ -53,14 +53,14 @@ impl Lane {
 
     /// Resumes a suspended delivery: it can be claimed, and its age counts from `now`.
     pub(crate) fn resume(&mut self, seq: EventSeq, now: Time) {
-        if let Some(BeyondWindow::Retry { emitted_at, marks, due, .. }) = self.beyond_window.get_mut(&seq.0) {
-            (*emitted_at, *due, marks.is_suspended) = (now, Time::from_nanos(0), false);
+        if let Some(BeyondWindow::Retry { age_from, marks, due, .. }) = self.beyond_window.get_mut(&seq.0) {
+            (*age_from, *due, marks.is_suspended) = (now, Time::from_nanos(0), false);
             return;
         }
         let Some(retry) = self.retries.get_mut(&seq.0).filter(|retry| retry.marks.is_suspended) else {
             return;
         };
-        (retry.emitted_at, retry.marks.is_suspended) = (now, false);
+        (retry.age_from, retry.marks.is_suspended) = (now, false);
         self.expiry.reexamine(seq.0);
         if retry.is_aside {
             self.rejoin(seq.0);

@@ -11,7 +11,8 @@ pub(crate) struct Claim {
     pub lease: Lease,
     /// `None` if the event is not in memory and has to be read.
     pub body: Option<EncodedEvent>,
-    pub emitted_at: Time,
+    /// The limits of its age count from then.
+    pub age_from: Time,
     /// Whether the event compensates earlier ones.
     pub compensates: bool,
     pub attempts: u32,
@@ -37,13 +38,13 @@ impl Lane {
             // A delivery with a row can still be in the window, until the cursor passes it.
             let lease = Lease::new(EventSeq(seq), self.last_token + 1);
             claims.push(match (self.retries.get(&seq), self.window.get(&seq)) {
-                (Some(&Retry { emitted_at, compensates, attempts, .. }), _) => {
-                    Claim { lease, body: None, emitted_at, compensates, attempts }
+                (Some(&Retry { age_from, compensates, attempts, .. }), _) => {
+                    Claim { lease, body: None, age_from, compensates, attempts }
                 }
                 (None, Some(Slot { emitted_at, compensates, body: body @ Some(_), .. })) => Claim {
                     lease,
                     body: body.clone(),
-                    emitted_at: *emitted_at,
+                    age_from: *emitted_at,
                     compensates: *compensates,
                     attempts: 0,
                 },

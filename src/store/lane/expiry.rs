@@ -168,14 +168,14 @@ impl Lane {
             (Some(retry), _) => Claim {
                 lease,
                 body: None,
-                emitted_at: retry.emitted_at,
+                age_from: retry.age_from,
                 compensates: retry.compensates,
                 attempts: retry.attempts,
             },
             (None, Some(slot)) => Claim {
                 lease,
                 body: Some(slot.body.clone()?),
-                emitted_at: slot.emitted_at,
+                age_from: slot.emitted_at,
                 compensates: slot.compensates,
                 attempts: 0,
             },

@@ -99,8 +99,9 @@ struct Slot {
 #[derive(Debug, Clone, Copy)]
 struct Retry {
     group: Group,
-    /// When the event was emitted or redriven.
     emitted_at: Time,
+    /// When the event was emitted, redriven, renewed or resumed: its limits of age count from then.
+    age_from: Time,
     compensates: bool,
     attempts: u32,
     marks: Marks,
@@ -121,7 +122,7 @@ enum BeyondWindow {
     /// Cancelled, or otherwise settled.
     Settled,
     /// Failed, parked, redriven or suspended.
-    Retry { emitted_at: Time, attempts: u32, marks: Marks, due: Time },
+    Retry { age_from: Time, attempts: u32, marks: Marks, due: Time },
 }
 
 /// What the row of an unsettled delivery says besides its attempts.
@@ -149,8 +150,9 @@ pub(super) struct NewDelivery {
 pub(super) struct PendingRetry {
     pub seq: EventSeq,
     pub group: Group,
-    /// When the event was emitted or redriven.
     pub emitted_at: Time,
+    /// When the event was emitted, redriven, renewed or resumed: its limits of age count from then.
+    pub age_from: Time,
     pub compensates: bool,
     pub attempts: u32,
     pub marks: Marks,
@@ -159,10 +161,11 @@ pub(super) struct PendingRetry {
 
 impl Retry {
     fn new(pending: PendingRetry) -> Self {
-        let PendingRetry { group, emitted_at, compensates, attempts, marks, due, .. } = pending;
+        let PendingRetry { group, emitted_at, age_from, compensates, attempts, marks, due, .. } = pending;
         Self {
             group,
             emitted_at,
+            age_from,
             compensates,
             attempts,
             marks,
@@ -176,8 +179,8 @@ impl Retry {
 
 impl BeyondWindow {
     fn retry(pending: PendingRetry) -> Self {
-        let PendingRetry { emitted_at, attempts, marks, due, .. } = pending;
-        Self::Retry { emitted_at, attempts, marks, due }
+        let PendingRetry { age_from, attempts, marks, due, .. } = pending;
+        Self::Retry { age_from, attempts, marks, due }
     }
 }
 

@@ -74,7 +74,7 @@ impl Lane {
         before.map(|(seq, _)| *seq).collect()
     }
 
-    /// The emission time of the oldest unsettled event.
+    /// The emission time of the oldest unsettled event, also if it was redriven or renewed since.
     pub(crate) fn oldest_unsettled(&self) -> Option<Time> {
         let unsettled = self.window.values().find(|slot| slot.body.is_some());
         let retried = self.retries.values().map(|retry| retry.emitted_at).min();

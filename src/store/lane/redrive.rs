@@ -27,10 +27,10 @@ impl Lane {
 
     /// The age of a delivery that was renewed counts from its emission again.
     pub(crate) fn end_renewal(&mut self, seq: EventSeq, emission: Time) {
-        if let Some(BeyondWindow::Retry { emitted_at, .. }) = self.beyond_window.get_mut(&seq.0) {
-            *emitted_at = emission;
+        if let Some(BeyondWindow::Retry { age_from, .. }) = self.beyond_window.get_mut(&seq.0) {
+            *age_from = emission;
         } else if let Some(retry) = self.retries.get_mut(&seq.0) {
-            retry.emitted_at = emission;
+            retry.age_from = emission;
             self.expiry.reexamine(seq.0);
         }
     }

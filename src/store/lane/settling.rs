@@ -123,6 +123,7 @@ impl Lane {
             let retry = Retry {
                 group,
                 emitted_at,
+                age_from: emitted_at,
                 compensates,
                 attempts,
                 marks,

@@ -17,6 +17,7 @@ fn pending_retry(seq: i64, group: Group, attempts: u32, due: i64) -> PendingRetr
         seq: EventSeq(seq),
         group,
         emitted_at: at(0),
+        age_from: at(0),
         compensates: false,
         attempts,
         marks: Marks::default(),

@@ -12,11 +12,11 @@ impl Lane {
             Some((seq, body, slot.emitted_at, 0))
         });
         let with_rows = self.retries.iter().filter(|(_, retry)| !retry.cancelled);
-        let with_rows = with_rows.map(|(&seq, retry)| (seq, None, retry.emitted_at, retry.attempts));
+        let with_rows = with_rows.map(|(&seq, retry)| (seq, None, retry.age_from, retry.attempts));
         let all = in_window.chain(with_rows).take(max);
-        all.map(|(seq, body, emitted_at, attempts)| {
+        all.map(|(seq, body, age_from, attempts)| {
             let lease = Lease::new(EventSeq(seq), 0);
-            let claim = Claim { lease, body, emitted_at, compensates: false, attempts };
+            let claim = Claim { lease, body, age_from, compensates: false, attempts };
             (claim, self.leases.contains_key(&seq))
         })
         .collect()

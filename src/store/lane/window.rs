@@ -109,11 +109,12 @@ impl Lane {
     }
 
     pub(super) fn put_known(&mut self, seq: i64, slot: Slot, known: BeyondWindow) {
-        let Slot { group, compensates, .. } = slot;
+        let Slot { group, emitted_at, compensates, .. } = slot;
         self.window.insert(seq, slot);
-        if let BeyondWindow::Retry { emitted_at, attempts, marks, due } = known {
+        if let BeyondWindow::Retry { age_from, attempts, marks, due } = known {
             let seq = EventSeq(seq);
-            let pending = PendingRetry { seq, group, emitted_at, compensates, attempts, marks, due };
+            let pending =
+                PendingRetry { seq, group, emitted_at, age_from, compensates, attempts, marks, due };
             self.push_retry(seq.0, Retry::new(pending));
         }
         self.advance();

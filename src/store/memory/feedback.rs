@@ -36,7 +36,7 @@ impl Inner {
         let awaits = |state: &TargetState| lanes.all().keys().any(|name| state.awaits_destination(name));
         if !deliveries.events.is_empty() || states.targets.values().any(|state| awaits(state)) {
             let succeeded =
-                |(name, handle): (&Name, &Arc<LaneHandle>)| Some((name.clone(), handle.last_success()?));
+                |(name, handle): (&Name, &Arc<LaneHandle>)| Some((name.clone(), handle.last_success()?.now));
             deliveries.last_success = lanes.all().iter().filter_map(succeeded).collect();
         }
         deliveries
@@ -48,9 +48,10 @@ impl Inner {
         if let Some(receipt) = self.receipts.get(&delivery_id) {
             return Status::Arrived(receipt.at());
         }
-        if self.dead.contains_key(&delivery_id) {
+        if let Some(letter) = self.dead.get(&delivery_id) {
+            let later_success = tracking::later_success(handle.last_success(), letter.given_up_at);
             let cause = self.causes.get(&delivery_id).copied().unwrap_or(GiveUp::Rejected);
-            return Status::Dead { cause, is_uncertain };
+            return Status::Dead { cause, is_uncertain, later_success };
         }
         match handle.with_lane(|lane| lane.look_up(seq)) {
             Lookup::Unsettled { is_uncertain } => Status::Pending { is_uncertain },
@@ -109,6 +110,7 @@ impl Inner {
             seq,
             group: self.group(&event.target, seq),
             emitted_at: *emitted_at,
+            age_from: *emitted_at,
             compensates: super::inner::compensates(event),
             attempts: 0,
             marks: Marks { is_suspended: true, is_uncertain: false },

@@ -116,7 +116,7 @@ impl Inner {
         Claimed {
             lease: claim.lease,
             body: claim.body.unwrap_or_else(|| self.as_sent(&delivery_id)),
-            emitted_at: claim.emitted_at,
+            emitted_at: claim.age_from,
             attempts: claim.attempts,
             last_error: self.errors.get(&delivery_id).map(|error| error.as_str().into()),
             nothing_to_compensate: claim.compensates && !self.has_arrived(&delivery_id),
@@ -381,13 +381,14 @@ impl Inner {
     pub(super) fn deliver_again(&mut self, now: Time, handle: &LaneHandle, seq: EventSeq) {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         let Some(DeadLetterRow { attempts, error, .. }) = self.dead.remove(&delivery_id) else { return };
-        let (_, _, event) = self.event(seq);
-        let (target, compensates) = (event.target.clone(), compensates(event));
+        let (_, emitted_at, event) = self.event(seq);
+        let (emitted_at, target, compensates) = (*emitted_at, event.target.clone(), compensates(event));
         let group = self.group(&target, seq);
         let is_uncertain = self.uncertain.remove(&delivery_id);
         self.errors.insert(delivery_id, error);
         let marks = Marks { is_suspended: false, is_uncertain };
-        let pending = PendingRetry { seq, group, emitted_at: now, compensates, attempts, marks, due: now };
+        let pending =
+            PendingRetry { seq, group, emitted_at, age_from: now, compensates, attempts, marks, due: now };
         handle.with_lane(|lane| lane.redrive(pending));
         self.delivery_ended(&target);
     }

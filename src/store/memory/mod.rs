@@ -107,12 +107,8 @@ impl Memory {
     pub(crate) fn set_reachable(&self, destination: &Name) {
         let Some(handle) = self.lanes.get(destination) else { return };
         handle.with_lane(Lane::retry_at_once);
-        let now = self.now();
-        self.with_inner(|inner| {
-            if let Some(successes) = handle.add_successes([now]) {
-                inner.destination_succeeded(destination, successes);
-            }
-        });
+        let successes = handle.add_successes(self.clock());
+        self.with_inner(|inner| inner.destination_succeeded(destination, successes));
         self.publish_due();
     }
 
@@ -179,6 +175,11 @@ impl StateStore for Memory {
     /// None: an in-memory store is always new.
     fn last_stored(&self) -> Option<Time> {
         None
+    }
+
+    /// None: an in-memory store is always new.
+    fn last_kept(&self) -> BTreeMap<Name, Time> {
+        BTreeMap::new()
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -292,7 +293,8 @@ impl DeliveryQueue for Memory {
                 }
                 let is_delivered = matches!(settlement, Settlement::Delivered { .. });
                 inner.settle(clock, handle, lease.seq(), settlement);
-                if let Some(successes) = handle.add_successes(is_delivered.then_some(clock.now)) {
+                if is_delivered {
+                    let successes = handle.add_successes(clock);
                     inner.destination_succeeded(&handle.name, successes);
                 }
             }

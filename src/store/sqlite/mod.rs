@@ -69,10 +69,10 @@ use file::{checkpoint, schema};
 use reader::{claims, query};
 use retention::{PruneCursor, Retention};
 use tables::compensation::Compensation;
-use tables::dead_letters;
 use tables::deliveries::OutboxTable;
 use tables::routes::Routes;
 use tables::states::StateTable;
+use tables::{dead_letters, notifications};
 use writer::command::Command;
 use writer::supervision::Supervision;
 use writer::{Publisher, Writer};
@@ -90,6 +90,7 @@ pub struct Sqlite {
     health: Arc<Health>,
     due: watch::Receiver<Option<Time>>,
     last_stored: Option<Time>,
+    last_kept: BTreeMap<Name, Time>,
     /// Closed after the connections: see [`schema::Database`].
     _file: Arc<File>,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
@@ -108,7 +109,7 @@ impl Sqlite {
         let file = opened.file.clone();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
         let health = Arc::new(Health::default());
-        let Parts { writer, due, last_stored } =
+        let Parts { writer, due, last_stored, last_kept } =
             prepare(opened, destinations, wall, checkpoints, health.clone()).map_err(broken)?;
         let (commands, queue) = mpsc::channel();
         let store = Self {
@@ -122,6 +123,7 @@ impl Sqlite {
             health,
             due,
             last_stored,
+            last_kept,
             _file: file.clone(),
             threads: Arc::default(),
         };
@@ -245,6 +247,10 @@ impl StateStore for Sqlite {
         self.last_stored
     }
 
+    fn last_kept(&self) -> BTreeMap<Name, Time> {
+        self.last_kept.clone()
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             controls: self.committed.controls(),
@@ -338,7 +344,7 @@ impl Sqlite {
         let (undecided, claimed): (Vec<_>, Vec<_>) =
             claimed.into_iter().partition(|one| postpones && is_undecided(one));
         self.postpone(handle, undecided).await?;
-        let claimed = claimed.into_iter().filter_map(|Claim { lease, body, emitted_at, attempts, .. }| {
+        let claimed = claimed.into_iter().filter_map(|Claim { lease, body, age_from, attempts, .. }| {
             let claims::ClaimDetails { body: stored, last_error, compensation } =
                 details.remove(&lease.seq().0).unwrap_or_default();
             let nothing_to_compensate = compensation == Some(Compensation::Nothing);
@@ -346,6 +352,7 @@ impl Sqlite {
             if body.is_none() {
                 tracing::error!(event = lease.seq().0, destination = %handle.name, "event missing from the store");
             }
+            let emitted_at = age_from;
             Some(Claimed { lease, body: body?, emitted_at, attempts, last_error, nothing_to_compensate })
         });
         Ok(claimed.collect())
@@ -563,6 +570,7 @@ struct Parts {
     writer: Writer,
     due: watch::Receiver<Option<Time>>,
     last_stored: Option<Time>,
+    last_kept: BTreeMap<Name, Time>,
 }
 
 /// Fills what is kept in memory, and builds the writer.
@@ -577,6 +585,7 @@ fn prepare(
     let hashes = Fingerprints(hash_key);
     let last_time = restore::last_time(&connection)?;
     let last_stored = last_time.or_else(|| (!is_new).then_some(created));
+    let last_kept = notifications::last_of_sources(&connection)?;
     let clock = SharedClock::start(wall, last_time);
     let mut index = restore::read_index(&connection, clock.now())?;
     restore::mark_interrupted_calls(&connection)?;
@@ -602,5 +611,5 @@ fn prepare(
         _lock: lock,
         connection,
     };
-    Ok(Parts { writer, due, last_stored })
+    Ok(Parts { writer, due, last_stored, last_kept })
 }

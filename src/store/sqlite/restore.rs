@@ -67,7 +67,7 @@ const NEWEST_EVENT: &str = "
     SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
 /// Deliveries that wait for a retry.
 const PENDING_RETRIES: &str = "
-    SELECT d.event, e.target, coalesce(d.since, e.at), e.compensates IS NOT NULL, d.attempts, d.due, d.flags
+    SELECT d.event, e.target, coalesce(d.since, e.at), e.at, e.compensates IS NOT NULL, d.attempts, d.due, d.flags
     FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
     WHERE d.state = 1 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 ORDER BY d.event";
 /// Cancelled deliveries above the cursor.
@@ -115,11 +115,12 @@ pub(super) fn read_lanes(
             lane.restore(PendingRetry {
                 seq: EventSeq(row.get(0)?),
                 group: row.get(1)?,
-                emitted_at: Time::from_nanos(row.get(2)?),
-                compensates: row.get(3)?,
-                attempts: row.get(4)?,
-                marks: marks(row.get(6)?),
-                due: Time::from_nanos(row.get(5)?),
+                age_from: Time::from_nanos(row.get(2)?),
+                emitted_at: Time::from_nanos(row.get(3)?),
+                compensates: row.get(4)?,
+                attempts: row.get(5)?,
+                marks: marks(row.get(7)?),
+                due: Time::from_nanos(row.get(6)?),
             });
         }
         let mut rows = writer.prepare(CANCELLED_DELIVERIES)?;

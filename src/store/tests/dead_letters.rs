@@ -301,6 +301,8 @@ async fn the_age_of_a_redriven_event_counts_from_its_redrive() {
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
         let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
         harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
+        let shown = harness.store.stats(&name("queue")).oldest_unsettled;
+        assert_eq!(shown, Some(dead_letter.emitted_at), "but for the age that is shown");
         assert!(harness.claim_one("queue", "out").await.emitted_at >= dead_letter.given_up_at);
     }
 }

@@ -210,7 +210,7 @@ async fn only_acting_destinations_count_for_the_delivery_of_an_event() {
         harness.claim_and_settle("queue", "out", dead_because(GiveUp::Expired, true)).await;
         let expired =
             EventDelivery { given_up: Some(GiveUp::Expired), is_uncertain: true, ..EventDelivery::default() };
-        assert_eq!(harness.tracked("a", "out").await, expired);
+        assert_eq!(harness.tracked("a", "out").await, expired, "without a success of the queue");
         harness
             .emit_acting("b", Kind::Out, "both", &["queue", "journal"], &["queue", "journal"], &["both"])
             .await;
@@ -277,6 +277,53 @@ async fn targets_that_wait_for_a_destination_are_processed_when_a_later_call_has
             assert!(settle(&harness, "7", SUCCESS).await.contains(&"waits".to_owned()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_call_that_succeeds_at_the_very_time_of_a_give_up_is_a_later_one() {
+    let harness = StoreHarness::memory();
+    let now = harness.store.now();
+    harness.put_state("waits", awaiting_destination(now)).await;
+    harness.put_state("later", awaiting_destination(Time::from_nanos(now.as_nanos() + 1))).await;
+    harness.emit("x", Kind::Note, "1", &["queue"]).await;
+    harness.claim_and_settle("queue", "1", SUCCESS).await;
+    assert_eq!(harness.rechecked().await, ["waits"]);
+    harness.emit("x", Kind::Note, "2", &["queue"]).await;
+    harness.claim_and_settle("queue", "2", SUCCESS).await;
+    assert_eq!(harness.rechecked().await, [""; 0], "it was processed after one of the same time");
+}
+
+#[tokio::test]
+async fn a_success_between_a_give_up_and_its_decision_is_known_to_the_decision() {
+    for mut harness in StoreHarness::both() {
+        harness.emit_tracked("a", Kind::Out, "old", &["queue"]).await;
+        harness.emit("b", Kind::Note, "new", &["queue"]).await;
+        let leases = harness.claim_expecting("queue", &["old", "new"]).await;
+        let settled = [dead_because(GiveUp::Expired, false), SUCCESS];
+        let settled = leases.into_iter().zip(settled).collect();
+        harness.store.settle(&name("queue"), settled).await.unwrap();
+        let deliveries = harness.deliveries("a").await;
+        let last = deliveries.last_success.get(&name("queue")).copied();
+        assert!(last.is_some());
+        assert_eq!(deliveries.events[&key("a")]["old"].later_success, last, "one worker has settled both");
+        harness.restart().await;
+        let after_restart = harness.tracked("a", "old").await.later_success;
+        let knows_calls = matches!(harness.store, Store::Memory(_));
+        assert_eq!(after_restart, last.filter(|_| knows_calls), "of calls by this process");
+    }
+}
+
+#[tokio::test]
+async fn a_success_before_a_give_up_is_not_a_later_one() {
+    let moment = std::sync::atomic::AtomicI64::new(now().as_nanos());
+    let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let memory = Store::Memory(Memory::new(&destinations(), Arc::new(clock)));
+    let harness = StoreHarness { store: memory, ..StoreHarness::memory() };
+    harness.emit("b", Kind::Note, "first", &["queue"]).await;
+    harness.claim_and_settle("queue", "first", SUCCESS).await;
+    harness.emit_tracked("a", Kind::Out, "old", &["queue"]).await;
+    harness.claim_and_settle("queue", "old", dead_because(GiveUp::Expired, false)).await;
+    assert_eq!(harness.tracked("a", "old").await.later_success, None);
 }
 
 #[tokio::test]
@@ -513,6 +560,31 @@ async fn the_age_of_a_renewed_delivery_counts_from_its_emission_when_the_renewal
 }
 
 #[tokio::test]
+async fn the_age_that_is_shown_of_a_renewed_or_resumed_event_counts_from_its_emission() {
+    let moment = std::sync::atomic::AtomicI64::new(now().as_nanos());
+    let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let memory = Store::Memory(Memory::new(&destinations(), Arc::new(clock)));
+    let memory = StoreHarness { store: memory, ..StoreHarness::memory() };
+    for mut harness in [StoreHarness::sqlite(), memory] {
+        let shown = |harness: &StoreHarness| harness.store.stats(&name("queue")).oldest_unsettled;
+        harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
+        let first = harness.claim_one("queue", "out").await;
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+        harness.settle("queue", first.lease, dead_because(GiveUp::Expired, false)).await;
+        assert_eq!(shown(&harness), None);
+        harness.change("a", "out", DeliveryChangeKind::Renew { expires_after: 5 * HOUR }).await;
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+        harness.change("a", "out", DeliveryChangeKind::Suspend).await;
+        harness.change("a", "out", DeliveryChangeKind::Resume).await;
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+        harness.restart().await;
+        let renewed = harness.claim_one("queue", "out").await;
+        assert!(renewed.emitted_at > first.emitted_at, "its limits count from then");
+        assert_eq!(shown(&harness), Some(first.emitted_at));
+    }
+}
+
+#[tokio::test]
 async fn a_delivery_without_a_renewal_has_none_to_end() {
     for harness in StoreHarness::both() {
         harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
@@ -628,8 +700,10 @@ async fn the_delivery_of_many_events_is_known_after_a_restart() {
             harness.claim_and_settle("journal", id, SUCCESS).await;
         }
     }
-    let before = harness.deliveries("a").await.events;
+    let mut before = harness.deliveries("a").await.events;
     assert_eq!(before[&key("a")].values().filter(|one| one.is_pending).count(), 10);
+    // The calls that have succeeded are those of this process.
+    before.values_mut().flat_map(|events| events.values_mut()).for_each(|one| one.later_success = None);
     harness.restart().await;
     assert_eq!(harness.deliveries("a").await.events, before);
     harness.restart_for(&[name("queue")]).await;

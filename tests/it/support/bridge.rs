@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::schema::assert_valid_event;
+use super::secrets;
 use super::tools::{eventually, get};
 
 /// The source `prod-eu`, the file destination `journal`, and free ports.
@@ -247,6 +248,11 @@ impl Bridge {
         format!("http://{}", self.running().admin)
     }
 
+    /// `127.0.0.1:PORT` of `admin.listen`.
+    pub(crate) fn admin_address(&self) -> &str {
+        &self.running().admin
+    }
+
     /// Calls the admin API. Returns the status and the JSON body, null if the body is not JSON.
     pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let (url, method) = (format!("{}{path}", self.admin_url()), method.to_owned());
@@ -421,7 +427,9 @@ impl Drop for Bridge {
             drop(running.child.kill());
             drop(running.child.wait());
         }
-        if std::thread::panicking() {
+        if !std::thread::panicking() {
+            secrets::assert_no_secret_below(self.dir());
+        } else {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(30).collect();
             eprintln!("--- the end of the bridge's log ---");

@@ -15,6 +15,8 @@ pub(crate) mod schema;
 pub(crate) mod sources;
 pub(crate) mod sqs_stub;
 pub(crate) mod tools;
+pub(crate) mod https;
+pub(crate) mod secrets;
 
 /// The seed of this run, which `.ci/with-seed` sets for the property tests too: `SCALEBRIDGE_TEST_SEED`, or the day.
 /// The test prints it if it fails.

@@ -423,6 +423,29 @@ fn what_is_owed_stays_if_no_destination_gets_the_decrease() {
 }
 
 #[test]
+fn a_success_at_the_very_time_of_a_give_up_is_a_later_one() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
+    assert_eq!(last_wait(&world.wait(400)), ("cooling_down".to_owned(), None));
+    world.deliveries.last_success.insert(name("queue"), at(400));
+    assert_ne!(event_of(&world.wait(400)).id, first.id, "not only the probe an hour later");
+}
+
+#[test]
+fn a_success_between_a_give_up_and_its_decision_leaves_nothing_to_wait_for() {
+    let later_success = Some(at(399));
+    let given_up = EventDelivery { later_success, ..given_up(GiveUp::Expired) };
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up.clone());
+    world.deliveries.last_success.insert(name("queue"), at(399));
+    let second = event_of(&world.wait(400));
+    assert_ne!(second.id, first.id);
+    // The destination goes on giving up this one event: each wait is twice as long as the one before.
+    world.set_delivery(&second, EventDelivery { later_success: None, ..given_up });
+    assert_eq!(last_wait(&world.wait(700)), ("cooling_down".to_owned(), None));
+    assert_eq!(summary(&world.wait(700 + 7199)), "");
+    assert_eq!(summary(&world.wait(700 + 7200)), "emitted×1 scale_in -1");
+}
+
+#[test]
 fn after_a_change_of_send_to_a_decrease_waits_for_the_destination_of_what_it_takes_back() {
     let (mut world, _) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
     let mut rules = world.rules.rules().to_vec();

@@ -48,13 +48,19 @@ fn limited_hold() -> World {
 fn a_hold_ends_after_max_duration_and_does_not_begin_again_with_the_same_occurrence() {
     let mut world = limited_hold();
     world.post(0, vec![firing("a", -10)]);
-    assert_eq!(summary(&world.post(30, vec![deploy(true, 20, 0)])), "no_action×1");
+    let begins = world.post(30, vec![deploy(true, 20, 0)]);
+    assert_eq!(summary(&begins), "no_action×1");
+    assert_eq!((begins[0].detail.as_deref(), begins[0].until), (Some("the hold begins"), Some(at(630))));
+    let until = |world: &World| world.controls.holds().map(|(_, hold)| hold.until).collect::<Vec<_>>();
+    assert_eq!(until(&world), [Some(at(630))]);
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
     assert_eq!(summary(&world.wait(629)), "");
     let over = world.wait(630);
+    assert_eq!(until(&world), []);
     assert_eq!(summary(&over), "expired×1, stabilizing×1");
     assert_eq!(over[0].detail.as_deref(), Some("the hold ends: its max_duration is over"));
     assert_eq!(over[1].until, Some(at(930)));
+    assert_eq!(over[1].detail.as_deref(), Some("the stabilization window of 5m"));
     assert_eq!(summary(&world.post(700, vec![deploy(true, 20, 0)])), "duplicate×1");
     assert_eq!(summary(&world.wait(930)), "emitted×1 scale_in -1");
 }
@@ -65,6 +71,7 @@ fn a_hold_whose_max_duration_was_over_begins_again_with_a_new_occurrence() {
     world.post(0, vec![deploy(true, -10, 0)]);
     assert_eq!(summary(&world.wait(600)), "expired×1");
     assert_eq!(summary(&world.post(700, vec![deploy(true, 690, 0)])), "no_action×1");
+    assert_eq!(world.controls.holds().map(|(_, hold)| hold.until).collect::<Vec<_>>(), [Some(at(1300))]);
     assert_eq!(summary(&world.post(710, vec![firing("a", 700)])), "held×1");
     assert_eq!(summary(&world.wait(1300)), "expired×1, emitted×1 scale_out +2");
 }

@@ -1,6 +1,6 @@
 //! The uncommitted changes of one lane.
 
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::EventSeq;
 use crate::store::fast_map::{Map, Set};
 use crate::store::lane::{Lane, Outcome, PendingRetry};
@@ -44,6 +44,8 @@ pub(crate) struct LaneChanges {
     /// Settled in the same commit that enqueues them, and the number of dead letters among them.
     pub(crate) settled_on_insert: Set<i64>,
     pub(crate) dead_on_insert: u64,
+    /// The last call that has succeeded.
+    pub(crate) last_success: Option<ClockReading>,
     changes: Vec<LaneChange>,
     /// The number of changes about which nothing is written.
     pub(crate) unwritten: usize,
@@ -106,16 +108,9 @@ impl LaneChanges {
         self.effects.keys().chain(&self.blocked_by_retry).copied().collect()
     }
 
-    /// When calls have succeeded.
-    pub(crate) fn successes(&self) -> impl Iterator<Item = Time> {
-        self.changes.iter().filter_map(|change| match *change {
-            LaneChange::Settle(_, Outcome::Delivered, at) => Some(at),
-            _ => None,
-        })
-    }
-
     /// Adds the changes of a later command.
     pub(crate) fn absorb(&mut self, later: Self) {
+        self.last_success = ClockReading::later(self.last_success, later.last_success);
         self.settled.extend(later.settled);
         self.dead_delta += later.dead_delta;
         self.enqueued += later.enqueued;

@@ -23,7 +23,7 @@ const SELECT_PAGE: &str = "
     WHERE d.state = 2 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 AND d.event > ?2
     ORDER BY d.event LIMIT ?3";
 const SELECT_ONE: &str = "
-    SELECT d.attempts, d.expiry, e.target, e.decreases, e.compensates IS NOT NULL, e.body, d.flags
+    SELECT d.attempts, d.expiry, e.target, e.decreases, e.compensates IS NOT NULL, e.body, d.flags, e.at
     FROM deliveries d JOIN events e ON e.id = d.event
     WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
 
@@ -82,6 +82,7 @@ struct RedriveRow {
     compensates: bool,
     event: EncodedEvent,
     flags: i64,
+    emitted_at: Time,
 }
 
 /// Returns a dead letter to the queue of its destination.
@@ -104,6 +105,7 @@ pub(crate) fn redrive(
             compensates: row.get(4)?,
             event: as_sent(BodyReader::new(connection).read(seq.0, row.get_ref(5)?)?, expiry),
             flags: row.get(6)?,
+            emitted_at: Time::from_nanos(row.get(7)?),
         })
     });
     let Some(row) = row.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
@@ -122,13 +124,13 @@ pub(crate) fn redrive(
          WHERE destination = ?1 AND event = ?2",
     )?;
     update.execute(params![handle.id, seq.0, DeliveryState::Retry, now.as_nanos(), expiry, UNCERTAIN])?;
-    let RedriveRow { attempts, target: group, compensates, .. } = row;
+    let RedriveRow { attempts, target: group, compensates, emitted_at, .. } = row;
     let lane_changes = batch.lane_mut(&handle.name);
     lane_changes.dead_delta -= 1;
     // Due at once, also if the clock is behind after a restart.
     let due = Time::from_nanos(0);
     let marks = Marks { is_suspended: false, is_uncertain: row.flags & UNCERTAIN != 0 };
-    let pending = PendingRetry { seq, group, emitted_at: now, compensates, attempts, marks, due };
+    let pending = PendingRetry { seq, group, emitted_at, age_from: now, compensates, attempts, marks, due };
     lane_changes.push(LaneChange::Redrive(pending));
     states.delivery_ended(connection, batch, now, group)?;
     Ok(Ok(()))

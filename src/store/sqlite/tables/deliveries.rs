@@ -92,6 +92,7 @@ pub(crate) fn settle(
         let (outcome, at) = settling.write(batch, settlement)?;
         batch.lane_mut(&handle.name).push(LaneChange::Settle(seq, outcome, at));
         if outcome == Outcome::Delivered {
+            batch.lane_mut(&handle.name).last_success = Some(clock);
             states.delivery_arrived(batch, clock.now, group);
         } else if outcome.is_final() || is_cancelled {
             states.delivery_ended(connection, batch, clock.now, group)?;

@@ -116,7 +116,7 @@ impl Delivery<'_> {
             (DeliveryChangeKind::Resume, Status::Pending { .. }) => self.resume(batch),
             (
                 DeliveryChangeKind::Renew { expires_after },
-                Status::Dead { cause: GiveUp::Expired, is_uncertain },
+                Status::Dead { cause: GiveUp::Expired, is_uncertain, .. },
             ) => self.renew(batch, self.clock.wall.after(expires_after), is_uncertain),
             (DeliveryChangeKind::EndRenewal, Status::Pending { .. }) => self.end_renewal(batch),
             (DeliveryChangeKind::Replace, Status::Dead { .. }) => self.replace(batch),
@@ -200,10 +200,10 @@ impl Delivery<'_> {
         event.optional()
     }
 
-    fn pending(&self, event: &Event, emitted_at: Time, marks: Marks) -> PendingRetry {
-        let Event { group, compensates, attempts, .. } = *event;
+    fn pending(&self, event: &Event, age_from: Time, marks: Marks) -> PendingRetry {
+        let Event { group, at: emitted_at, compensates, attempts } = *event;
         // Due at once, also if the clock is behind after a restart.
         let due = Time::from_nanos(0);
-        PendingRetry { seq: self.seq, group, emitted_at, compensates, attempts, marks, due }
+        PendingRetry { seq: self.seq, group, emitted_at, age_from, compensates, attempts, marks, due }
     }
 }

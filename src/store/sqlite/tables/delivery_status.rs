@@ -9,7 +9,7 @@ use super::receipts;
 use crate::domain::delivery::GiveUp;
 use crate::domain::engine::DeliveryFeedback;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::EventSeq;
 use crate::store::fast_map::Map;
 use crate::store::lane::Lookup;
@@ -61,12 +61,16 @@ pub(crate) fn read<'a>(
     }
     if awaits_destination || !deliveries.events.is_empty() {
         let lanes = outbox.lanes.all();
-        let succeeded = |(name, handle): (&Name, &std::sync::Arc<crate::store::lanes::LaneHandle>)| {
-            Some((name.clone(), handle.last_success()?))
-        };
-        deliveries.last_success = lanes.iter().filter_map(succeeded).collect();
+        let succeeded = |name: &Name| Some((name.clone(), last_success(outbox, batch, name)?.now));
+        deliveries.last_success = lanes.keys().filter_map(succeeded).collect();
     }
     Ok(deliveries)
+}
+
+/// The last successful call of a destination, including the changes of the batch so far.
+fn last_success(outbox: &OutboxTable, batch: &WriteBatch, destination: &Name) -> Option<ClockReading> {
+    let committed = outbox.lanes.get(destination).and_then(|handle| handle.last_success());
+    batch.lane(destination).fold(committed, |last, lane| ClockReading::later(last, lane.last_success))
 }
 
 /// The delivery of an event to a destination; `None` if nothing is known about it.
@@ -117,7 +121,7 @@ fn statuses(
                 id
             }
         };
-        read_stored(connection, id, &asked, &mut found)?;
+        read_stored(connection, id, last_success(outbox, batch, name), &asked, &mut found)?;
     }
     Ok(found)
 }
@@ -135,6 +139,7 @@ struct Stored {
 fn read_stored(
     connection: &Connection,
     destination_id: i64,
+    last_success: Option<ClockReading>,
     asked: &[Stored],
     found: &mut [Option<Status>],
 ) -> rusqlite::Result<()> {
@@ -150,7 +155,7 @@ fn read_stored(
     // The events whose time of arrival is that of their emission.
     let mut emitted = Vec::new();
     for one in with_row {
-        match rows.get(&one.seq).map(|&(state, flags, due)| of_row(state, flags, due)) {
+        match rows.get(&one.seq).map(|row| of_row(*row, last_success)) {
             Some(None) => emitted.push(one),
             status => found[one.index] = status.flatten(),
         }
@@ -188,13 +193,17 @@ fn list<'a>(all: impl IntoIterator<Item = &'a Stored>) -> String {
 }
 
 /// What a row says; `None` for an arrival before schema 9, which had no receipts: its time is that of the emission.
-fn of_row(state: DeliveryState, flags: i64, due: i64) -> Option<Status> {
+fn of_row(
+    (state, flags, due): (DeliveryState, i64, i64),
+    last_success: Option<ClockReading>,
+) -> Option<Status> {
     let is_uncertain = flags & (UNCERTAIN | CALLED) != 0;
     Some(match state {
         DeliveryState::Retry => Status::Pending { is_uncertain },
         DeliveryState::Dead => {
             let cause = if flags & EXPIRED == 0 { GiveUp::Rejected } else { GiveUp::Expired };
-            Status::Dead { cause, is_uncertain }
+            let later_success = tracking::later_success(last_success, Time::from_nanos(due));
+            Status::Dead { cause, is_uncertain, later_success }
         }
         DeliveryState::Cancelled | DeliveryState::Withdrawn | DeliveryState::Discarded => {
             Status::NotDelivered { is_uncertain }

@@ -1,6 +1,8 @@
 //! Kept notifications. A row has the number of compressed bytes before it, so the bytes of all rows are the difference
 //! of two rows: nothing is summed at a start.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::name::Name;
@@ -22,6 +24,26 @@ pub(crate) fn next(connection: &Connection) -> rusqlite::Result<NextNotification
         position: at.saturating_add(1),
         start,
     }))
+}
+
+/// The number of the newest notifications among which the last one of each source is looked for at a start.
+const NEWEST: u32 = 10_000;
+
+/// By the wall clock, when the last notification of each source was kept.
+pub(crate) fn last_of_sources(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Time>> {
+    let mut last = connection.prepare(
+        "SELECT source, max(at), ahead FROM (SELECT source, at, ahead FROM notifications ORDER BY at DESC LIMIT ?1)
+         GROUP BY source",
+    )?;
+    let mut rows = last.query([NEWEST])?;
+    let mut found = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (at, ahead): (i64, i64) = (row.get(1)?, row.get(2)?);
+        if let Ok(source) = Name::new(row.get_ref(0)?.as_str()?) {
+            found.insert(source, Time::from_nanos(at.saturating_sub(ahead)));
+        }
+    }
+    Ok(found)
 }
 
 /// Writes a notification, and deletes the oldest ones that exceed its limit.

@@ -103,7 +103,8 @@ impl Writer {
     fn publish_calls(&mut self, lanes: &Map<Name, LaneChanges>) {
         for (name, changes) in lanes {
             let Some(handle) = self.outbox.lanes.get(name) else { continue };
-            if let Some(successes) = handle.add_successes(changes.successes()) {
+            if let Some(last) = changes.last_success {
+                let successes = handle.add_successes(last);
                 self.states.index.destination_succeeded(name, successes, self.clock.now());
             }
         }

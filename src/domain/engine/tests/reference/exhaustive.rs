@@ -183,6 +183,29 @@ pairs! {
     heartbeat_revert_and_revert: with_heartbeat(pair(revert("a", 1), revert("b", 10)));
 }
 
+/// The destination answers again in the instant in which the decrease is given up: by an order of time that counts the
+/// success as the later one, the decrease does not wait for a probe.
+#[test]
+fn a_destination_that_works_again_in_the_instant_of_a_give_up_ends_the_wait() {
+    let mut world = World::new(&with_heartbeat(pair(revert("a", 2), idle())));
+    let history = [
+        (60, Action::Fire(0)),
+        (1200, Action::Resolved(0)),
+        (60, Action::Down),
+        (300, Action::Fire(1)),
+        (60, Action::HeartbeatOff),
+        (60, Action::HeartbeatOn),
+        (1200, Action::Up),
+    ];
+    for (step, action) in history {
+        assert!(world.apply(step, action));
+    }
+    let emitted = world.bridge.ledger.len();
+    world.advance(900);
+    assert_eq!(world.difference(), None);
+    assert!(world.bridge.ledger.len() > emitted, "{:?}", world.bridge.ledger);
+}
+
 /// `make soak`: deeper, and for at most so many minutes. `SOAK_PAIR` chooses one of the pairs.
 #[test]
 #[ignore = "minutes to hours: `make soak`"]

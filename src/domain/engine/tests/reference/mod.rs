@@ -30,9 +30,8 @@
 //! Of an unanswered event whose episode closes, the age counts from its emission again: one that is too old becomes a dead
 //! letter at once, one that is not is tried for its remaining time, and an answer that says delivered is taken back.
 //!
-//! Open difference (`heartbeat_revert_and_idle` at depth 4, so `make soak` fails there): a destination answers again in
-//! the same second in which a decrease is given up. The model requests the decrease after the calm; the engine counts
-//! only a success after the give-up, and requests it an hour later, as a probe.
+//! Of a give-up and a success in the same instant, the success counts as the later one: a decrease that was given up when
+//! its destination answered again does not wait for a probe.
 
 mod bridge;
 mod exhaustive;
