@@ -130,8 +130,8 @@ async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) 
 async fn ready(State(shared): State<HttpState>) -> Response {
     match shared.lifecycle.phase() {
         LifecyclePhase::Ready => {
-            if let Some(refusal) = shared.services.get().and_then(|services| services.ops.refusal()) {
-                return Rejection::unavailable(refusal.to_string()).into_response();
+            if let Some(cause) = shared.services.get().and_then(|services| services.ops.not_ready()) {
+                return Rejection::unavailable(cause.to_string()).into_response();
             }
             let failing = shared
                 .services
