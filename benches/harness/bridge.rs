@@ -151,10 +151,9 @@ fn configuration(
         format!(", max_body_bytes: {bytes}, max_in_flight_bytes: {}", bytes * 2)
     });
     let (tls, auth) = match setup.secured {
-        true => (
-            ", tls: { cert_file: tls.crt, key_file: tls.key }",
-            ", auth: { bearer_token_files: [token] }",
-        ),
+        true => {
+            (", tls: { cert_file: tls.crt, key_file: tls.key }", ", auth: { bearer_token_files: [token] }")
+        }
         false => ("", ""),
     };
     let backlog =

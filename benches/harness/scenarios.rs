@@ -196,7 +196,8 @@ fn secured(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
     let measure = |secured: bool| {
         let run = Run::start(folder, Setup { secured, ..Setup::default() })?;
         let certificate = run.bridge.certificate.clone();
-        let measured = run.run_load(&Load { certificate, ..Load::new(run.bridge.webhook, ALERTS) }, ALERTS)?;
+        let measured =
+            run.run_load(&Load { certificate, ..Load::new(run.bridge.webhook, ALERTS) }, ALERTS)?;
         run.stop_and_verify(ALERTS)?;
         io::Result::Ok(measured)
     };
@@ -208,7 +209,13 @@ fn secured(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
     }
     figures.extend([
         figure("CPU with TLS and bearer, to plain", "×", Better::Lower, median(cpu), (1.15, 1.1)),
-        figure("time of a storm with TLS and bearer, to plain", "×", Better::Lower, median(delivered), (1.15, 1.1)),
+        figure(
+            "time of a storm with TLS and bearer, to plain",
+            "×",
+            Better::Lower,
+            median(delivered),
+            (1.15, 1.1),
+        ),
     ]);
     Ok(())
 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::kinds::Settings;
-use crate::ops::Refusal;
+use crate::ops::NotReady;
 use crate::store::Store;
 
 /// The interval of the comparisons, which is also that of the log lines while the backlog is about as long as allowed.
@@ -17,9 +17,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) async fn log_backlog(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {
     let mut was_refusing = false;
     while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-        let backlog = match Refusal::find(&store, &settings.load()) {
-            Some(Refusal::Backlog { undelivered, max_backlog }) => Some((undelivered, max_backlog)),
-            Some(Refusal::Store(_)) => continue,
+        let backlog = match NotReady::find(&store, &settings.load()) {
+            Some(NotReady::Backlog { undelivered, max_backlog }) => Some((undelivered, max_backlog)),
+            Some(NotReady::Store(_)) => continue,
             None => None,
         };
         match (std::mem::replace(&mut was_refusing, backlog.is_some()), backlog) {

@@ -23,7 +23,13 @@ pub struct OwnFiles(Vec<(PathBuf, &'static str)>);
 impl OwnFiles {
     /// The files of a configuration; `files` are those that it was read from.
     pub fn new<D, S>(settings: &Settings<D, S>, files: &[FileStamp]) -> Self {
-        let mut own = Self(files.iter().flat_map(FileStamp::paths).map(|path| (path.to_owned(), "the configuration")).collect());
+        let mut own = Self(
+            files
+                .iter()
+                .flat_map(FileStamp::paths)
+                .map(|path| (path.to_owned(), "the configuration"))
+                .collect(),
+        );
         own.0.extend(store_files(&settings.store).map(|path| (path, "the store")));
         own.add_listener(&settings.server.access);
         own.add_listener(&settings.admin.access);

@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
-use super::api::{self, problem};
+use super::api;
 use super::auth::Routes;
-use super::{HttpState, healthy, ready};
+use super::{HttpState, healthy, problem, ready};
 use crate::config::access::Scope;
 use crate::telemetry;
 

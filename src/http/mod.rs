@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod error;
 mod ingest;
+mod problem;
 mod response_budget;
 pub(crate) mod transport;
 
@@ -129,8 +130,8 @@ async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) 
 async fn ready(State(shared): State<HttpState>) -> Response {
     match shared.lifecycle.phase() {
         LifecyclePhase::Ready => {
-            if let Some(refusal) = shared.services.get().and_then(|services| services.ops.refusal()) {
-                return Rejection::unavailable(refusal.to_string()).into_response();
+            if let Some(cause) = shared.services.get().and_then(|services| services.ops.not_ready()) {
+                return Rejection::unavailable(cause.to_string()).into_response();
             }
             let failing = shared
                 .services
@@ -158,5 +159,5 @@ pub(crate) fn refuse_on_server(metrics: Metrics) -> Refuse {
 
 /// The same, of the admin listener.
 pub(crate) fn refuse_on_admin() -> Refuse {
-    Arc::new(|status, text| api::problem::new(status, text).into_response())
+    Arc::new(|status, text| problem::new(status, text).into_response())
 }

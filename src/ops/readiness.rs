@@ -8,14 +8,14 @@ use crate::store::{Outage, Store};
 
 /// Why notifications are refused although the bridge runs. It is over when the cause is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum NotReady {
     /// The store refuses changes.
     Store(Outage),
     /// There are as many unsettled deliveries as are allowed.
     Backlog { undelivered: u64, max_backlog: u64 },
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(outage) => outage.fmt(f),
@@ -29,7 +29,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Refusal {
+impl NotReady {
     /// Why notifications are refused now.
     pub(crate) fn find(store: &Store, settings: &Settings) -> Option<Self> {
         let backlog = || {
@@ -42,7 +42,7 @@ impl Refusal {
 
 impl Ops {
     /// Why notifications are refused now, although the bridge runs.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        Refusal::find(&self.0.store, &self.0.settings.load())
+    pub(crate) fn not_ready(&self) -> Option<NotReady> {
+        NotReady::find(&self.0.store, &self.0.settings.load())
     }
 }

@@ -53,6 +53,12 @@ fn bearer(token: &str) -> (&'static str, String) {
     ("authorization", format!("Bearer {token}"))
 }
 
+fn basic_auth(user: &str, password: &str) -> (&'static str, String) {
+    use base64::Engine as _;
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    ("authorization", format!("Basic {pair}"))
+}
+
 /// Sends a request with exactly these headers, beside `Host` if it is not among them.
 async fn send(address: &str, line: &str, headers: &[(&str, String)], body: &str) -> Answer {
     let mut head = format!("{line} HTTP/1.1\r\nconnection: close\r\n");
@@ -132,11 +138,7 @@ fn assert_no_secret(text: &str) {
 async fn a_notification_needs_the_credentials_of_its_source_and_a_refused_one_leaves_nothing() {
     let bridge = guarded_bridge().await;
     assert_eq!(metrics(&bridge).await[&failures("server", "wrong")], 0.0, "from the start");
-    let basic = |password: &str| {
-        use base64::Engine as _;
-        let pair = format!("alertmanager:{password}");
-        ("authorization", format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
-    };
+    let basic = |password: &str| basic_auth("alertmanager", password);
     let none = Vec::new();
     for (source, headers, expected) in [
         ("prod-eu", none.clone(), 401),
@@ -172,8 +174,9 @@ async fn a_notification_needs_the_credentials_of_its_source_and_a_refused_one_le
         assert_eq!(answer.status, 200, "{source}: {}", answer.body);
     }
     let counted = metrics(&bridge).await;
-    let notifications =
-        |source: &str, code: u16| format!("scalebridge_notifications_total{{source=\"{source}\",code=\"{code}\"}}");
+    let notifications = |source: &str, code: u16| {
+        format!("scalebridge_notifications_total{{source=\"{source}\",code=\"{code}\"}}")
+    };
     assert_eq!(counted[&notifications("prod-eu", 401)], 3.0);
     assert_eq!(counted[&notifications("prod-eu", 403)], 1.0);
     assert_eq!(counted[&notifications("lab", 200)], 2.0);
@@ -182,7 +185,8 @@ async fn a_notification_needs_the_credentials_of_its_source_and_a_refused_one_le
     assert_eq!(counted[&failures("server", "other_source")], 2.0);
 
     let sources = read(&bridge, "/api/v1/sources").await;
-    let kinds: Vec<&Value> = sources.as_array().expect("a list").iter().map(|source| &source["auth"]).collect();
+    let kinds: Vec<&Value> =
+        sources.as_array().expect("a list").iter().map(|source| &source["auth"]).collect();
     assert_eq!(kinds, [&json!(["bearer", "basic"]), &json!([]), &json!(["bearer"])]);
     assert_no_secret(&bridge.log());
 }
@@ -206,7 +210,10 @@ async fn a_thousand_wrong_attempts_are_counted_and_logged_in_a_few_lines() {
     let of = |listener: &str| lines.iter().filter(|line| line["listener"] == listener).collect::<Vec<_>>();
     assert!((1..=3).contains(&of("server").len()) && (1..=3).contains(&of("admin").len()), "{lines:?}");
     let first = of("server")[0];
-    assert_eq!((&first["source"], &first["reason"], &first["count"]), (&json!("prod-eu"), &json!("wrong"), &json!(1)));
+    assert_eq!(
+        (&first["source"], &first["reason"], &first["count"]),
+        (&json!("prod-eu"), &json!("wrong"), &json!(1))
+    );
     assert!(bridge.log().lines().count() - before <= 8, "{}", bridge.log());
     assert!(!bridge.log().contains("guess-"));
     assert_eq!(notify(&bridge, "prod-eu", &[bearer(PROD)]).await.status, 200);
@@ -225,7 +232,10 @@ async fn a_secret_of_our_own_that_cannot_be_read_is_unavailable_until_it_can_be_
     assert_eq!((answer.status, answer.headers["retry-after"].as_str()), (503, "1"), "{}", answer.body);
     assert!(answer.body.contains("prod-eu") && !answer.body.contains("prod.token"), "{}", answer.body);
     let status = read(&bridge, "/api/v1/status").await;
-    assert_eq!(status["reception_gaps"]["prod-eu"]["cause"], "refused", "the sender may have been the source");
+    assert_eq!(
+        status["reception_gaps"]["prod-eu"]["cause"], "refused",
+        "the sender may have been the source"
+    );
     let error = status["auth_errors"]["prod-eu"].as_str().expect("an error");
     assert!(error.contains("prod.token"), "{error}");
     let token = bridge.dir().join("ann.token").display().to_string();
@@ -358,9 +368,18 @@ async fn the_actor_of_an_act_is_the_name_of_the_credential_and_cannot_be_forged(
         assert_eq!(call(&bridge, ANN, line, body).await.status, 400, "{line}");
     }
     let entries = read(&bridge, "/api/v1/audit").await["entries"].clone();
-    let acts: Vec<String> = entries.as_array().expect("a list").iter().map(|entry| {
-        format!("{} {}", entry["act"].as_str().unwrap_or_default(), entry["actor"].as_str().unwrap_or_default())
-    }).collect();
+    let acts: Vec<String> = entries
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| {
+            format!(
+                "{} {}",
+                entry["act"].as_str().unwrap_or_default(),
+                entry["actor"].as_str().unwrap_or_default()
+            )
+        })
+        .collect();
     assert_eq!(acts, ["bulk_discard ann", "reload ann", "resume ann", "pause ann"]);
     let paused = logged(&bridge, "paused");
     assert_eq!(paused[0]["author"], "ann");
@@ -486,4 +505,71 @@ async fn a_reload_exchanges_credentials_and_names_what_has_changed() {
     );
     assert_eq!(entry["reload"]["needs_restart"], Value::Null, "{entry}");
     assert_no_secret(&bridge.log());
+}
+
+/// A `web_config_file` of Prometheus with a user for each name, whose password is `NAME-4799`.
+fn web_config(users: &[&str]) -> String {
+    let user = |name: &&str| {
+        let hash = bcrypt::hash(format!("{name}-4799"), 5).expect("a hash");
+        format!("  {name}: {hash}\n")
+    };
+    let users: String = users.iter().map(user).collect();
+    let headers =
+        "http_server_config:\n  headers: { X-Frame-Options: deny, X-Content-Type-Options: nosniff }\n";
+    format!("basic_auth_users:\n{users}{headers}")
+}
+
+fn basic(name: &str) -> (&'static str, String) {
+    basic_auth(name, &format!("{name}-4799"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_config_file_has_users_and_headers_for_its_listener_and_a_reload_exchanges_them() {
+    let config = CONFIG
+        .replace("server: {", "server: { web_config_file: server.yml,")
+        .replace("admin: {", "admin: { web_config_file: admin.yml, users: [{ name: eve, scope: read }],");
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.write("server.yml", &web_config(&["am"]));
+    bridge.write("admin.yml", &web_config(&["dan", "eve"]));
+    bridge.run().await;
+    let admin = admin_address(&bridge);
+    let reload = async |name: &str| send(&admin, "POST /-/reload", &[basic(name)], "").await;
+
+    let refused = notify(&bridge, "prod-eu", &[]).await;
+    assert_eq!((refused.status, &refused.headers["www-authenticate"][..5]), (401, "Basic"));
+    let accepted = notify(&bridge, "prod-eu", &[basic("am")]).await;
+    let not_found = send(bridge.address(), "GET /nothing", &[], "").await;
+    let unknown = send(&admin, "GET /nothing", &[], "").await;
+    assert_eq!((accepted.status, not_found.status, unknown.status), (200, 404, 401));
+    for answer in [&refused, &accepted, &not_found, &unknown, &reload("dan").await] {
+        assert_eq!(answer.headers["x-frame-options"], "deny", "{answer:?}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{answer:?}");
+    }
+    assert_eq!(reload("eve").await.status, 403, "listed with the scope `read`");
+    let sources = send(&admin, "GET /api/v1/sources", &[basic("eve")], "").await.json();
+    assert_eq!(sources[0]["auth"], json!(["basic"]));
+    assert_eq!(notify(&bridge, "prod-eu", &[basic("dan")]).await.status, 401, "a user of the other listener");
+
+    bridge.write("admin.yml", &web_config(&["fay", "eve"]));
+    eventually("the new user", async || (reload("fay").await.status == 200).then_some(())).await;
+    assert_eq!(reload("dan").await.status, 401);
+    let entries = send(&admin, "GET /api/v1/audit?act=reload", &[basic("fay")], "").await.json();
+    let changed: Vec<&str> = entries["entries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .flat_map(|entry| entry["reload"]["changed"].as_array().into_iter().flatten())
+        .filter_map(Value::as_str)
+        .collect();
+    for line in ["admin.web_config_file user dan removed", "admin.web_config_file user fay added"] {
+        assert!(changed.contains(&line), "{changed:?}");
+    }
+    assert!(
+        entries["entries"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .all(|entry| entry["reload"]["needs_restart"].is_null())
+    );
+    assert!(!entries.to_string().contains("$2") && !bridge.log().contains("$2"), "no hash is shown");
 }

@@ -61,8 +61,13 @@ async fn nothing_is_accepted_while_the_file_of_the_store_is_gone() {
         assert!(shown["refusing"].as_str().is_some_and(|why| why.contains("removed or replaced")), "{shown}");
         let text = status(&bridge);
         assert!(text.contains("not ready") && text.contains("Notifications are REFUSED: "), "{text}");
-        let (code, problem) =
-            bridge.api("POST", "/api/v1/pauses", Some(json!({ "reason": "why", "for": "1h" }))).await;
+        let (code, problem) = bridge
+            .api(
+                "POST",
+                "/api/v1/pauses",
+                Some(json!({ "author": "me", "reason": "why", "ends_after": "1h" })),
+            )
+            .await;
         assert_eq!(code, 503, "a pause would be lost too: {problem}");
         fs::rename(&away, &file).expect("a move");
         wait_ready(&bridge).await;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, captured};
+use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pending_pod};
 use crate::support::tools::eventually;
 
 /// Exit code and stderr of a start that fails.
@@ -77,7 +77,7 @@ async fn a_link_to_a_file_of_the_bridge_is_not_written() {
         symlink(target, &journal).expect("a link");
     };
     link_to(&rules);
-    assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
+    assert_eq!(bridge.post(notification(&[pending_pod("group-1", "a")])).await.status, 200);
     let failing = async |what: &str| {
         eventually(what, async || {
             let (_, ready) = crate::support::tools::get(&bridge.url("/-/ready")).await.expect("an answer");
