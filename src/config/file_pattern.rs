@@ -9,18 +9,18 @@ use glob::{MatchOptions, Pattern, PatternError};
 /// The characters that make a name a pattern.
 const WILDCARDS: [char; 3] = ['*', '?', '['];
 
-/// A pattern for the names of files. `*`, `?` and `[a-z]` match within one part of the path, `**` any number of
-/// directories. As in a shell, hidden files and directories are matched only by a part that begins with a dot; backup
+/// A pattern for the names of files. `*`, `?` and `[a-z]` match within one segment of the path, `**` any number of
+/// directories. As in a shell, hidden files and directories are matched only by a segment that begins with a dot; backup
 /// files of editors (`rules.yaml~`, `#rules.yaml#`) are not matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilePattern {
-    /// The directory before the first part with a wildcard.
+    /// The directory before the first segment with a wildcard.
     base: PathBuf,
-    parts: Vec<Part>,
+    segments: Vec<Segment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum Segment {
     /// A name, or `.` or `..`.
     Name(String),
     /// A pattern for one name.
@@ -38,24 +38,26 @@ impl FilePattern {
     /// Parses a pattern, which is relative to `directory`.
     pub(super) fn parse(text: &str, directory: &Path) -> Result<Self, PatternError> {
         let mut base = if text.starts_with('/') { PathBuf::from("/") } else { directory.to_owned() };
-        let mut parts = Vec::new();
-        for part in text.split('/').filter(|part| !part.is_empty()) {
-            match part {
-                "**" if parts.last() == Some(&Part::AnyDirectories) => {}
-                "**" => parts.push(Part::AnyDirectories),
-                part if Self::is_pattern(part) => parts.push(Part::Pattern(Pattern::new(part)?)),
-                part if parts.is_empty() => base.push(part),
-                part => parts.push(Part::Name(part.to_owned())),
+        let mut segments = Vec::new();
+        for segment in text.split('/').filter(|segment| !segment.is_empty()) {
+            match segment {
+                "**" if segments.last() == Some(&Segment::AnyDirectories) => {}
+                "**" => segments.push(Segment::AnyDirectories),
+                segment if Self::is_pattern(segment) => {
+                    segments.push(Segment::Pattern(Pattern::new(segment)?))
+                }
+                segment if segments.is_empty() => base.push(segment),
+                segment => segments.push(Segment::Name(segment.to_owned())),
             }
         }
-        Ok(Self { base, parts })
+        Ok(Self { base, segments })
     }
 
-    /// The files that match, each part of the path in the order of its bytes. Links are followed, except by `**`. Second,
+    /// The files that match, each segment of the path in the order of its bytes. Links are followed, except by `**`. Second,
     /// the directories that cannot be read; one that does not exist has no files.
     pub(super) fn find(&self) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {
         let mut found = Found { files: Vec::new(), unreadable: Vec::new() };
-        found.descend(&self.base, &self.parts);
+        found.descend(&self.base, &self.segments);
         // Several `**` find a file once for each way in which they can divide its directories.
         found.files.sort();
         found.files.dedup();
@@ -69,27 +71,27 @@ struct Found {
 }
 
 impl Found {
-    fn descend(&mut self, path: &Path, parts: &[Part]) {
-        let Some((part, rest)) = parts.split_first() else {
+    fn descend(&mut self, path: &Path, segments: &[Segment]) {
+        let Some((segment, rest)) = segments.split_first() else {
             if path.is_file() {
                 self.files.push(path.to_owned());
             }
             return;
         };
-        match part {
-            Part::Name(name) => self.descend(&path.join(name), rest),
-            Part::Pattern(pattern) => {
+        match segment {
+            Segment::Name(name) => self.descend(&path.join(name), rest),
+            Segment::Pattern(pattern) => {
                 for name in self.names(path).iter().filter(|name| matches(pattern, name)) {
                     self.descend(&path.join(name), rest);
                 }
             }
-            Part::AnyDirectories => {
+            Segment::AnyDirectories => {
                 self.descend(path, rest);
                 for name in self.names(path).iter().filter(|name| !name.starts_with('.')) {
                     let inner = path.join(name);
                     // A link may lead back to where it is.
                     if inner.is_dir() && !inner.is_symlink() {
-                        self.descend(&inner, parts);
+                        self.descend(&inner, segments);
                     }
                 }
             }

@@ -29,7 +29,9 @@ pub(super) fn lint_rules(
     for (index, (rule, location, spans)) in rules.iter().enumerate() {
         let listening: Vec<&Source> = sources.values().filter(|source| rule.sees(source)).collect();
         if is_valid && !sources.is_empty() && listening.is_empty() {
-            report_unreached(rule, location, diagnostics);
+            if rule.mode != Mode::Disabled {
+                report_unreached(rule, location, diagnostics);
+            }
             continue;
         }
         if lint_never_matches(rule, spans, &listening, diagnostics)

@@ -354,7 +354,7 @@ async fn a_source_file_that_appears_changes_or_disappears_is_a_reload() {
     assert_eq!((&target["cluster"], &target["region"]), (&json!("prod-us"), &json!("eu-west-1")));
 
     // What is wrong is reported in its own file, and the running configuration stays.
-    fs::write(folder.join("prod-ap.yaml"), "sources:\n  prod-us: {}\n  prod-ap: { late_windwo: 1m }\n")
+    fs::write(folder.join("third.yaml"), "sources:\n  prod-us: {}\n  prod-ap: { late_windwo: 1m }\n")
         .expect("a file");
     let rejected = |bridge: &Bridge| {
         let log = bridge.log();
@@ -363,14 +363,14 @@ async fn a_source_file_that_appears_changes_or_disappears_is_a_reload() {
     };
     let line = eventually("the rejection", async || rejected(&bridge)).await;
     for expected in [
-        "sources/prod-ap.yaml:2:3: error[E015]: duplicate source name `prod-us`",
+        "sources/third.yaml:2:3: error[E015]: duplicate source name `prod-us`",
         "first defined at sources/prod-us.yaml:2:3",
-        "sources/prod-ap.yaml:3:14: error[E004]: unknown key `late_windwo`",
+        "sources/third.yaml:3:14: error[E004]: unknown key `late_windwo`",
     ] {
         assert!(line.contains(expected), "{expected}: {line}");
     }
     assert_eq!(status_of(&bridge, "prod-us").await, 200);
-    fs::write(folder.join("prod-ap.yaml"), "sources:\n  prod-ap: { late_window: 1m }\n").expect("a file");
+    fs::write(folder.join("third.yaml"), "sources:\n  prod-ap: { late_window: 1m }\n").expect("a file");
     wait_for_status(&bridge, "prod-ap", 200).await;
 
     // The open episode of a removed source stays, and goes on when the source is back.
@@ -405,7 +405,7 @@ async fn what_a_source_may_reach_can_be_narrowed_while_an_episode_is_open() {
     let decisions = bridge.decisions("invalid").await;
     assert!(decisions.iter().any(|decision| decision["detail"] == detail), "{decisions:?}");
     let labels = ["alertname=KubePodsPending", "nodegroup=others"];
-    let (code, said, _) = bridge.cli(&["explain", labels[0], labels[1]]);
+    let (code, said, _) = bridge.cli(&["explain", "--config", "scalebridge.yaml", labels[0], labels[1]]);
     assert!(code == Some(0) && said.contains(detail), "{said}");
     let sources = bridge.get_json("/api/v1/sources").await;
     assert_eq!(sources[0]["targets"], json!(["*/*/*/*/prod-us/*/*"]), "{sources}");
