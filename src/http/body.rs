@@ -143,6 +143,9 @@ async fn read_gzip(body: &mut Body, max_bytes: usize, taken: Taken) -> Result<Re
             decoding.await.map_err(|_| ReadError::Stopping)??
         };
     }
+    // Writes what is decoded and not written yet.
+    let finished = decoder.try_finish();
+    let decoder = check_decoded(decoder, finished)?;
     let decoded = decoder.finish().map_err(|error| ReadError::Gzip(error.to_string()))?;
     Ok(ReceivedBody { bytes: decoded.bytes.into(), _taken: decoded.taken })
 }
@@ -217,7 +220,16 @@ impl Write for Decoded {
 }
 
 fn decode(mut decoder: MultiGzDecoder<Decoded>, piece: &[u8]) -> Result<MultiGzDecoder<Decoded>, ReadError> {
-    match decoder.write_all(piece) {
+    let written = decoder.write_all(piece);
+    check_decoded(decoder, written)
+}
+
+/// An error of the decoder is one of gzip, unless what it has decoded was refused.
+fn check_decoded(
+    mut decoder: MultiGzDecoder<Decoded>,
+    result: std::io::Result<()>,
+) -> Result<MultiGzDecoder<Decoded>, ReadError> {
+    match result {
         Ok(()) => Ok(decoder),
         Err(error) => {
             let refused = decoder.get_mut().refused.take();
@@ -233,7 +245,6 @@ mod tests {
     use flate2::write::GzEncoder;
     use hyper::body::Frame;
 
-    use super::super::transport::Budget;
     use super::*;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -291,11 +302,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_takes_its_decoded_bytes_until_it_is_dropped() {
-        let text = b"twelve bytes";
+        let text = &b"twelve bytes".repeat(100)[..];
         let limits = limits(text.len(), text.len());
         for (at, (body, is_gzip)) in forms(text).into_iter().enumerate() {
             let read = received(&limits, body, is_gzip).await.unwrap();
-            assert_eq!(read.bytes, &text[..], "{at}");
+            assert_eq!(read.bytes, text, "{at}");
             for (body, is_gzip) in forms(text) {
                 let (status, error) = received(&limits, body, is_gzip).await.err().unwrap();
                 assert!(

@@ -13,6 +13,8 @@ mod pace;
 mod request_body;
 mod request_head;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +94,7 @@ pub(crate) async fn serve(
             }
             accepted = listener.accept(), if pause_until.is_none() => match accepted {
                 Ok((stream, _)) => {
-                    let (is_served, change) = accepting.accepted(open.len());
+                    let (is_served, change) = accepting.accepted(open.len(), Instant::now());
                     if is_served {
                         let connection = serve_connection(stream, tls.clone(), served.clone(), stop.child_token());
                         open.spawn(connection);
@@ -100,8 +102,9 @@ pub(crate) async fn serve(
                     change
                 }
                 Err(error) => {
-                    let (pause, change) = accepting.failed(&error);
-                    pause_until = pause.map(|pause| Instant::now() + pause);
+                    let now = Instant::now();
+                    let (pause, change) = accepting.failed(&error, now);
+                    pause_until = pause.map(|pause| now + pause);
                     change
                 }
             },
