@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 
 use super::Limits;
 use super::error::Rejection;
-use super::transport::{BodyError, Taken};
+use super::transport::{BodyError, HeldBytes};
 
 /// A larger piece of a gzip body is decoded on a blocking thread.
 const MAX_INLINE_DECODE_BYTES: usize = 4 * 1024;
@@ -21,7 +21,7 @@ const MAX_INLINE_DECODE_BYTES: usize = 4 * 1024;
 pub(super) struct ReceivedBody {
     /// The decoded body.
     pub bytes: Bytes,
-    _taken: Taken,
+    _taken: HeldBytes,
 }
 
 /// Why a body cannot be read.
@@ -100,7 +100,7 @@ pub(super) async fn receive(
 pub(super) async fn read(
     body: &mut Body,
     max_bytes: usize,
-    mut taken: Taken,
+    mut taken: HeldBytes,
 ) -> Result<ReceivedBody, ReadError> {
     check_length(body, max_bytes)?;
     // Nearly every body is one piece, which is not copied.
@@ -127,7 +127,7 @@ pub(super) async fn read(
     Ok(ReceivedBody { bytes, _taken: taken })
 }
 
-async fn read_gzip(body: &mut Body, max_bytes: usize, taken: Taken) -> Result<ReceivedBody, ReadError> {
+async fn read_gzip(body: &mut Body, max_bytes: usize, taken: HeldBytes) -> Result<ReceivedBody, ReadError> {
     check_length(body, max_bytes)?;
     let mut decoder = MultiGzDecoder::new(Decoded { bytes: Vec::new(), max_bytes, taken, refused: None });
     let mut length = 0;
@@ -196,7 +196,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Rejection> {
 struct Decoded {
     bytes: Vec<u8>,
     max_bytes: usize,
-    taken: Taken,
+    taken: HeldBytes,
     refused: Option<ReadError>,
 }
 

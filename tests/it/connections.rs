@@ -95,16 +95,17 @@ async fn bytes_in_flight_are_taken_as_they_arrive() {
     for _ in 0..10 {
         assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
     }
-    let mut sent = Raw::request(bridge.address(), unfinished_post(99_900, 99_800)).await;
+    let mut sent = Vec::new();
     let refused = eventually("a rejection", async || {
+        // It may itself be refused while the notification below is in flight, so each round sends another one.
+        sent.push(Raw::request(bridge.address(), unfinished_post(99_900, 99_800)).await);
         let answer = bridge.post(captured("one-firing")).await;
         (answer.status != 200).then_some(answer)
     })
     .await;
     assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
     assert!(refused.body.contains("max_in_flight_bytes"), "{}", refused.body);
-    sent.send(" ".repeat(100)).await.expect("the rest");
-    assert_eq!(status(&sent.head().await), 400, "blanks are not a notification");
+    drop((announced, sent));
     eventually("capacity for a notification", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
@@ -144,7 +145,7 @@ async fn bodies_on_the_admin_listener_share_a_limit_of_their_own() {
     };
     let unfinished = head("/api/v1/explain", 99_900) + &" ".repeat(99_800);
     let mut explain = Raw::request(bridge.admin_address(), unfinished).await;
-    let pause = format!("{{\"reason\":\"{}\",\"duration\":\"1h\"}}", "x".repeat(300));
+    let pause = format!("{{\"author\":\"ops\",\"reason\":\"{}\"}}", "x".repeat(300));
     for path in ["/api/v1/pauses", "/api/v1/explain"] {
         let refused = eventually("a rejection", async || {
             let request = head(path, pause.len()) + &pause;

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Server;
 use crate::credentials::tls::ServerTls;
 use accept::Accepting;
-pub(crate) use budget::{Budget, Taken};
+pub(crate) use budget::{Budget, HeldBytes};
 use connection::Connections;
 pub(crate) use request_body::BodyError;
 
