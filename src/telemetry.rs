@@ -104,6 +104,12 @@ struct VerdictLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AuthFailureLabels {
+    listener: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
 }
@@ -136,6 +142,7 @@ pub struct Metrics {
     paused: Gauge,
     last_notification: Family<SourceLabels, SecondsGauge>,
     heartbeat: Family<SourceLabels, Gauge>,
+    auth_failures: Family<AuthFailureLabels, Counter>,
     store_up: Gauge,
     unreadable_rows: Gauge,
     due_lag_seconds: SecondsGauge,
@@ -182,6 +189,7 @@ impl Metrics {
             paused: Gauge::default(),
             last_notification: Family::default(),
             heartbeat: Family::default(),
+            auth_failures: Family::default(),
             store_up: Gauge::default(),
             unreadable_rows: Gauge::default(),
             due_lag_seconds: Gauge::default(),
@@ -277,6 +285,11 @@ impl Metrics {
             self.deferred.clone(),
         );
         bridge.register("paused", "Active pauses", self.paused.clone());
+        bridge.register(
+            "auth_failures",
+            "Requests refused for their credentials, or because a page of another site sent them",
+            self.auth_failures.clone(),
+        );
         self.store_up.set(1);
         bridge.register(
             "store_up",
@@ -323,6 +336,11 @@ impl Metrics {
         let seconds = last_heard.map_or(0.0, |at| at.as_millis() as f64 / 1e3);
         self.last_notification.get_or_create(&labels).set(seconds);
         self.heartbeat.get_or_create(&labels).set(i64::from(has_heartbeat));
+    }
+
+    /// Counts refused requests of a listener.
+    pub fn record_auth_failures(&self, listener: &'static str, reason: &'static str, count: u64) {
+        self.auth_failures.get_or_create(&AuthFailureLabels { listener, reason }).inc_by(count);
     }
 
     /// Sets whether the store works.

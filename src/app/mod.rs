@@ -4,6 +4,7 @@
 //! that a port in use is an error at once. They reply 503 until the store is open.
 
 mod certificates;
+mod credential_changes;
 mod file_limit;
 mod listener;
 mod reload;
@@ -20,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::Time;
 use crate::http::transport::Options;
-use crate::http::{self, AdminLimits, HttpState, Limits, MAX_STREAMS};
+use crate::http::{self, Access, AdminLimits, HttpState, Limits, MAX_STREAMS};
 use crate::kinds::Loaded;
-use crate::ops::{Lifecycle, LifecyclePhase, ReloadHandle, ReloadRequests};
+use crate::ops::{ActiveCredentials, Lifecycle, LifecyclePhase, ReloadHandle, ReloadRequests};
 use crate::telemetry::Metrics;
 use listener::Listener;
 use running::RunningBridge;
@@ -89,27 +90,30 @@ impl App {
         let (server, admin) = (settings.server.clone(), settings.admin.clone());
         let lifecycle = Arc::new(Lifecycle::default());
         let services = Arc::new(OnceLock::new());
+        let credentials = Arc::new(ActiveCredentials::new(&settings));
+        let access = Arc::new(Access::new(&settings, credentials.clone(), metrics.clone()));
         let state = HttpState {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             services: services.clone(),
             limits: Limits::new(&server),
+            access: access.clone(),
             admin_limits: AdminLimits::new(&server),
-            admin_on_loopback: admin.listen.ip().to_canonical().is_loopback(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
         file_limit::raise();
-        let options = Options::new("server", &server, http::refuse_on_server(metrics.clone()));
+        let options =
+            Options::new("server", &server, http::refuse_on_server(metrics.clone()), metrics.clone());
         let routes = http::server_routes(state.clone());
         let webhook = Listener::start(server.listen, &server.access, options, routes)?;
-        let options = Options::new("admin", &server, http::refuse_on_admin());
+        let options = Options::new("admin", &server, http::refuse_on_admin(), metrics.clone());
         let admin_api = Listener::start(admin.listen, &admin.access, options, http::admin_routes(state))?;
 
-        let Some(mut running) = RunningBridge::start(settings, origin, metrics, &stop).await? else {
+        let Some(mut running) = RunningBridge::start(settings, origin, metrics, access, &stop).await? else {
             return Ok(());
         };
         running.watch_files(reloads.clone());
-        let set = services.set(running.services(lifecycle.clone(), reloads));
+        let set = services.set(running.services(lifecycle.clone(), credentials, reloads));
         debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
         running.begin_reception().await;

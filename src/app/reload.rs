@@ -12,10 +12,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use super::{Origin, wall_clock};
+use super::{Origin, credential_changes, wall_clock};
 use crate::bridge::Bridge;
+use crate::config::access::ListenerAccess;
+use crate::config::{Admin, Server};
 use crate::dispatch::Workers;
 use crate::domain::name::Name;
+use crate::http::Access;
 use crate::kinds::{self, Settings};
 use crate::ops::api::{ConfigurationStatus, ReloadReport};
 use crate::ops::{Initiator, ReloadError, ReloadTrail};
@@ -31,6 +34,7 @@ pub(super) struct Reloader {
     pub store: Store,
     pub trail: ReloadTrail,
     pub metrics: Metrics,
+    pub access: Arc<Access>,
 }
 
 impl Reloader {
@@ -124,6 +128,8 @@ impl Reloader {
         let settings = Arc::new(settings);
         // From here on, no step makes the reload fail.
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
+        // First, so that no source is known whose credentials are not.
+        self.access.reload(&settings);
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let (retired_rules, rechecks) = self.bridge.reload(rules, sources, settings.policy()).await;
         if let Err(error) = rechecks {
@@ -147,11 +153,25 @@ fn merge_settings(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
             needs_restart.push(key.to_owned());
         }
     };
-    compare("server", new.server != before.server);
-    compare("admin", new.admin != before.admin);
+    // Users and headers of a `web_config_file` are replaced with the other credentials.
+    let with_web_config = |access: &ListenerAccess, new: &ListenerAccess| ListenerAccess {
+        web_config: new.web_config.clone(),
+        ..access.clone()
+    };
+    let server = Server {
+        access: with_web_config(&before.server.access, &new.server.access),
+        ..before.server.clone()
+    };
+    let admin = Admin {
+        access: with_web_config(&before.admin.access, &new.admin.access),
+        auth: new.admin.auth.clone(),
+        ..before.admin.clone()
+    };
+    compare("server", new.server != server);
+    compare("admin", new.admin != admin);
     compare("store", new.store != before.store);
     compare("log", new.log != before.log);
-    let (server, admin, store) = (before.server.clone(), before.admin.clone(), before.store.clone());
+    let store = before.store.clone();
     (Settings { server, admin, store, log: before.log, ..new }, needs_restart)
 }
 
@@ -188,6 +208,7 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
             lines.push(format!("{key} changed"));
         }
     }
+    lines.extend(credential_changes::describe(before, new));
     lines
 }
 

@@ -15,10 +15,10 @@ use crate::bridge::Bridge;
 use crate::config;
 use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers};
 use crate::domain::name::Name;
-use crate::http::Services;
+use crate::http::{Access, Services};
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
-use crate::ops::{Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
+use crate::ops::{ActiveCredentials, Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
 use crate::store::{self, ClockChange, ClockComparison, NotificationLimits, Sqlite, Store};
 use crate::telemetry::Metrics;
 
@@ -57,6 +57,7 @@ impl RunningBridge {
         settings: Arc<Settings>,
         origin: Origin,
         metrics: Metrics,
+        access: Arc<Access>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
@@ -113,6 +114,7 @@ impl RunningBridge {
             trail: ReloadTrail::new(store.clone()),
             store,
             metrics,
+            access,
         };
         workers.retire_orphans().await?;
         Ok(Some(Self {
@@ -157,7 +159,12 @@ impl RunningBridge {
     }
 
     /// The parts that HTTP handlers use.
-    pub(super) fn services(&self, lifecycle: Arc<Lifecycle>, reloads: ReloadHandle) -> Services {
+    pub(super) fn services(
+        &self,
+        lifecycle: Arc<Lifecycle>,
+        credentials: Arc<ActiveCredentials>,
+        reloads: ReloadHandle,
+    ) -> Services {
         let Reloader { bridge, store, settings, configuration, .. } = &self.reloader;
         let ops = Ops::new(Deps {
             lifecycle,
@@ -166,6 +173,7 @@ impl RunningBridge {
             statuses: self.statuses.clone(),
             settings: settings.clone(),
             configuration: configuration.clone(),
+            credentials,
             reloads,
             running: Default::default(),
         });

@@ -215,7 +215,7 @@ fn render(found: &Diagnostics, stdin: Option<&str>) -> String {
         let text = match &one.location {
             Location::File { file, .. } => {
                 let read =
-                    || match stdin.filter(|_| file.as_ref() == Path::new(STDIN)).or(found.redacted(file)) {
+                    || match found.redacted(file).or(stdin.filter(|_| file.as_ref() == Path::new(STDIN))) {
                         Some(text) => Some(text.to_owned()),
                         None => {
                             std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())

@@ -154,6 +154,11 @@ impl Server {
         Ok(format!("{}{path}", self.url.trim_end_matches('/')))
     }
 
+    /// Whether requests present a credential, whose name is the actor of what they do.
+    pub(super) fn presents_credentials(&self) -> bool {
+        self.token_file.is_some()
+    }
+
     fn authorized<B>(
         &self,
         request: ureq::RequestBuilder<B>,

@@ -1,5 +1,7 @@
 //! Escapes text from outside, so that it shows what it is.
 
+use crate::ops::is_hidden;
+
 /// Escapes characters that control the terminal or hide what follows, so that external text shows what it is.
 pub(super) fn escape_control_chars(text: &str) -> String {
     let escape = |c: char| if is_hidden(c) { c.escape_default().to_string() } else { c.to_string() };
@@ -25,26 +27,6 @@ pub(super) fn escape_json(json: &str) -> String {
         }
     }
     escaped
-}
-
-/// Control characters, those of Unicode's category Cf (which reverse or hide text), and its separators of lines.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{600}'..='\u{605}'
-                | '\u{61c}'
-                | '\u{6dd}'
-                | '\u{70f}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 #[cfg(test)]

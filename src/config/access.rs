@@ -4,11 +4,29 @@
 //! Secrets are only ever named by file here; `credentials` reads the files, again when they change. The one exception
 //! are the bcrypt hashes of a `web_config_file`, which Prometheus' format has inline.
 
+mod admin_auth;
+mod client_cert;
+mod consistency;
+mod http_client;
+mod jwt;
+mod listener;
+mod local_file;
+mod secret_maps;
+mod source_auth;
+mod tls;
+mod url;
+pub(crate) mod users_file;
+mod web_config;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+pub(super) use admin_auth::{AdminAuthDraft, admin_auth};
+pub(super) use consistency::{check_admin, check_sources};
+pub(super) use listener::{ListenerDraft, listener};
+pub(super) use source_auth::{SourceAuthDraft, source_auth};
 
 /// How a listener is protected: its own `tls`, or a `web_config_file`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -235,6 +253,13 @@ pub enum HttpAuthorization {
         /// The file with the password, read for each request.
         password_file: PathBuf,
     },
+}
+
+impl ClientAuth {
+    /// Whether a certificate that a client presents is verified.
+    pub const fn verifies(&self) -> bool {
+        matches!(self, Self::VerifyClientCertIfGiven(_) | Self::RequireAndVerifyClientCert(_))
+    }
 }
 
 impl SourceAuth {

@@ -11,7 +11,6 @@ mod address;
 mod coverage;
 mod inhibition;
 mod matchers;
-mod redact;
 mod routes;
 mod space;
 #[cfg(test)]
@@ -31,6 +30,7 @@ use webhooks::Webhooks;
 use super::decode::wrong_type;
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::file;
+use super::redact;
 use super::settings::Settings;
 use super::yaml::{self, Kind, Node, Origin};
 use crate::domain::name::Name;
@@ -39,7 +39,7 @@ use crate::domain::name::Name;
 pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &mut Diagnostics) {
     let Some(text) = file::read_text(path, diagnostics) else { return };
     let sources = || settings.sources.keys().map(Name::as_str);
-    diagnostics.show_redacted(path, redact::redact(&text, &sources().collect()));
+    diagnostics.show_redacted(path, redact::foreign(&text, &sources().collect()));
     let Some(root) = yaml::parse_untyped(&text, &Origin::File(path.into()), diagnostics) else { return };
     let (Some(route), Some(receivers)) = (root.get("route"), root.get("receivers")) else {
         let help = "pass the file that Alertmanager is started with to `--alertmanager`: it has the keys `route` \
@@ -52,7 +52,7 @@ pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &m
     }
     let webhooks = webhooks::find(receivers, settings, diagnostics);
     let sources = sources().chain(webhooks.named.iter().copied());
-    diagnostics.show_redacted(path, redact::redact(&text, &sources.collect()));
+    diagnostics.show_redacted(path, redact::foreign(&text, &sources.collect()));
     // Routes are followed only if all of their matchers could be read.
     let mut unreadable = Diagnostics::default();
     let routes = routes::read(route, &mut unreadable);

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access::SourceAuth;
 use super::decode::{Fields, Spanned, entries, list, spanned, wrong_type_with};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
@@ -16,7 +15,7 @@ use super::scalar::text;
 use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Destination, Settings};
 use super::yaml::{Kind, Node};
-use super::{destinations, file, layers, lints, rules, server, sources, store};
+use super::{access, destinations, file, layers, lints, rules, server, sources, store};
 use crate::domain::duration::MAX_DURATION;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
@@ -24,7 +23,7 @@ use crate::domain::table::RuleTable;
 use crate::domain::template::Templates;
 
 /// Reads all sections, also after errors, and then checks them against each other. Returns the settings and
-/// the stamps of the rules files.
+/// the stamps of the other files that it was read from.
 pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     root: &Node,
     directory: &Path,
@@ -32,7 +31,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
 ) -> Option<(Settings<D, S>, Vec<FileStamp>)> {
     let mut templates = Templates::new();
     let mut fields = Fields::from_node(root, "", diagnostics)?;
-    let server = fields.get("server", server::server);
+    let (server, server_listener) = fields.get("server", server::server).unzip();
     let admin = fields.get("admin", server::admin);
     let store = fields.get("store", store::store);
     let retention = fields.get("retention", store::retention);
@@ -41,9 +40,10 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let delivery = fields.get("delivery", delivery);
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
-    let source_kinds = sources.iter().map(|(name, (_, kind))| (name.clone(), *kind)).collect();
-    let source_auth = sources.keys().map(|name| (name.clone(), SourceAuth::default())).collect();
-    let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, _))| (name, source)).collect();
+    let source_kinds = sources.iter().map(|(name, (_, kind, _))| (name.clone(), *kind)).collect();
+    let source_auth: BTreeMap<_, _> =
+        sources.iter().map(|(name, (_, _, auth))| (name.clone(), auth.clone())).collect();
+    let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, ..))| (name, source)).collect();
     let (destination_names, destinations) =
         section(&mut fields, "destinations", |name, node, diagnostics| {
             destinations::destination::<D>(name, node, common, diagnostics)
@@ -51,7 +51,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let before = fields.diagnostics.len();
     let drafts = fields
         .get("rules", |node, diagnostics| read_rules_files(node, directory, &mut templates, diagnostics));
-    let (drafts, files) = drafts.unwrap_or_default();
+    let (drafts, mut files) = drafts.unwrap_or_default();
 
     let has_rules = !drafts.is_empty() || fields.diagnostics.len() > before;
     let rules_location = fields.location_of("rules");
@@ -66,6 +66,14 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
         semantics::check_section(root, "destinations", &example, diagnostics);
     }
+    access::check_sources(server_listener.as_ref(), &source_auth, diagnostics);
+    files.extend(server_listener.and_then(|listener| listener.web_config_stamp));
+    let admin = admin.and_then(|(admin, listener, auth)| {
+        access::check_admin(&listener, &auth, diagnostics);
+        files.extend(listener.web_config_stamp);
+        admin
+    });
+    let server = server.flatten();
     if let (Some(server), Some(admin)) = (&server, &admin) {
         server::check_distinct_listeners(server, admin, root, diagnostics);
     }
@@ -85,7 +93,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         store: store?,
         sources,
         source_kinds,
-        source_auth,
+        source_auth: source_auth.into_iter().map(|(name, draft)| (name, draft.auth)).collect(),
         destinations,
         max_backlog: delivery?.1,
         rules: Arc::new(RuleTable::new(rules, templates)),

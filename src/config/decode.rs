@@ -35,12 +35,12 @@ struct Missing {
     help: String,
 }
 
-/// The fixes of the unknown keys of a map.
+/// The fixes of the unknown and unsupported keys of a map.
 #[derive(Debug, Default)]
 pub(super) struct KeyFixes(Vec<String>);
 
 impl KeyFixes {
-    /// Whether an unknown key was meant to be `key`.
+    /// Whether one of these keys was meant to be `key`.
     pub(super) fn suggest(&self, key: &str) -> bool {
         let names = |help: &str| {
             help.split('`').skip(1).step_by(2).any(|code| {
@@ -184,7 +184,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         self.finish_with_fixes();
     }
 
-    /// Like [`Self::finish`]; returns the fixes of the unknown keys, for what else is missing because of them.
+    /// Like [`Self::finish`]; returns the fixes of the unknown and unsupported keys, for what else is missing because of them.
     pub(super) fn finish_with_fixes(self) -> KeyFixes {
         let Self { path, location, entries, known, missing, diagnostics } = self;
         let mut fixes = KeyFixes::default();
@@ -193,6 +193,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         for (key, node) in entries {
             if let Some(entry) = unsupported::find(path, &key.name) {
                 entry.report(&key.location, diagnostics);
+                fixes.0.push(entry.help().to_owned());
             } else if !known.contains(&key.name.as_str()) {
                 let message = format!("unknown key `{}`", key.name);
                 let near_unsupported = nearest(&key.name.to_lowercase(), unsupported::keys(path));

@@ -118,8 +118,10 @@ codes! {
     UnknownSource = "E026", "A receiver that sends to a source that is not configured.";
     ReplacedBody = "E027", "A receiver whose `payload` replaces the notification.";
     ShortLateWindow = "E028", "A `late_window` that is not longer than Alertmanager's `group_interval`.";
+    InlineSecret = "E040", "A secret that is written into the configuration.";
     UncertainAddress = "N001", "A receiver whose address cannot be read from the configuration.";
     NoHeartbeatTimeout = "N002", "A source whose heartbeat has no `heartbeat_timeout`.";
+    NoEffect = "N003", "A setting that has no effect.";
     DoesNothing = "W001", "A rule without an action.";
     DuplicateActing = "W002", "A rule that sends its events to more than one acting destination.";
     NoHeartbeat = "W003", "A source without a heartbeat whose alerts can decrease capacity.";
@@ -146,6 +148,11 @@ codes! {
     RemovesAll = "W033", "A decrease by 100 percent without a minimum capacity.";
     IndistinctTargets = "W034", "Targets of several sources that cannot be told apart.";
     NotATemplate = "W035", "A text that looks like a template and is none.";
+    UnusableFile = "W040", "A file with a secret, a key or a certificate that cannot be used.";
+    ReadableSecret = "W041", "A file with a secret that every user of the machine can read.";
+    PlainHttp = "W042", "Credentials over plain HTTP.";
+    SharedToken = "W043", "A token that is valid for more than one source.";
+    UnknownUser = "W044", "A scope of a user that does not exist.";
 }
 
 impl Code {
@@ -237,6 +244,7 @@ impl Diagnostics {
     /// Adds all diagnostics of `others`.
     pub fn append(&mut self, others: Self) {
         others.0.into_iter().for_each(|one| self.push(one));
+        self.1.extend(others.1);
     }
 
     /// The diagnostics in order.

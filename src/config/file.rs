@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::file_stamp::FileStamp;
+use super::redact;
 use super::yaml::{self, Node, Origin};
 
 /// Reads a file and its stamp. `named_at` is the location at which another file names it.
@@ -31,7 +32,12 @@ pub(super) fn read(
 pub(super) fn parse(path: &Path, bytes: Vec<u8>, diagnostics: &mut Diagnostics) -> Option<Node> {
     let file: Arc<Path> = path.into();
     match String::from_utf8(bytes) {
-        Ok(text) => yaml::parse(&text, &Origin::File(file), diagnostics),
+        Ok(text) => {
+            if let Some(shown) = redact::own(&text) {
+                diagnostics.show_redacted(path, shown);
+            }
+            yaml::parse(&text, &Origin::File(file), diagnostics)
+        }
         Err(error) => {
             let (line, column) = end_position(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
             let location = Location::File { file, line, column };

@@ -15,6 +15,26 @@ use super::yaml::{self, Key, Kind, Node, Origin};
 const PREFIX: &str = "SCALEBRIDGE";
 const SEPARATOR: &str = "__";
 
+/// Scalars without a default that the environment reaches too.
+const WITHOUT_DEFAULT: [&str; 16] = [
+    "server.web_config_file",
+    "server.tls.cert_file",
+    "server.tls.key_file",
+    "server.tls.client_auth_type",
+    "server.tls.client_ca_file",
+    "server.tls.min_version",
+    "server.tls.max_version",
+    "admin.web_config_file",
+    "admin.tls.cert_file",
+    "admin.tls.key_file",
+    "admin.tls.client_auth_type",
+    "admin.tls.client_ca_file",
+    "admin.tls.min_version",
+    "admin.tls.max_version",
+    "admin.users_file",
+    "admin.external_url",
+];
+
 /// Merges the three layers. Without a `file` only the environment is checked.
 pub(super) fn merge(
     file: Option<&Node>,
@@ -119,6 +139,7 @@ impl Variables {
     ) -> Self {
         let mut reachable = Vec::new();
         collect_scalar_paths("", defaults, &mut reachable);
+        reachable.extend(WITHOUT_DEFAULT.map(str::to_owned));
         let mut variables = BTreeMap::new();
         for (name, value) in environment {
             let uppercase = name.to_uppercase();

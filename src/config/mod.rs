@@ -25,6 +25,7 @@ mod layers;
 mod lints;
 mod matchers;
 mod names;
+mod redact;
 mod rules;
 mod scalar;
 pub mod schema;
@@ -53,13 +54,13 @@ pub use settings::{
     Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
 };
 
-/// What a kind needs to read its settings.
+/// What a kind needs to read its settings, and `credentials` to read files.
 #[cfg(feature = "server")]
 pub(crate) mod read {
     pub(crate) use crate::config::decode::Fields;
     pub(crate) use crate::config::diagnostic::{Code, Diagnostics};
     pub(crate) use crate::config::scalar::{flag, keyword, number, owned_text, text};
-    pub(crate) use crate::config::yaml::Node;
+    pub(crate) use crate::config::yaml::{Key, Kind, Node, parse_private};
 }
 
 /// A valid configuration.
@@ -69,7 +70,8 @@ pub struct Loaded<D, S> {
     pub settings: Settings<D, S>,
     /// Diagnostics that are not errors.
     pub warnings: Diagnostics,
-    /// The configuration file and the rules files, each with its stamp from before it was read.
+    /// The configuration file, the rules files and the web configuration files, each with its stamp from before it was
+    /// read.
     pub files: Vec<FileStamp>,
 }
 

@@ -5,6 +5,7 @@
 
 #![expect(dead_code, reason = "the types only describe the schemas and are never constructed")]
 
+mod access;
 mod config_file;
 mod kinds;
 mod rules_file;

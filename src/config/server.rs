@@ -1,17 +1,22 @@
 //! Readers of the sections `server` and `admin`.
 
-use std::net::SocketAddr;
-
-use super::access::{AdminAuth, ListenerAccess};
-use super::decode::{Fields, Spanned, spanned};
+use super::access::{AdminAuthDraft, ListenerDraft, admin_auth, listener};
+use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics, Location};
-use super::scalar::{address, flag, number, positive_duration};
+use super::scalar::{number, positive_duration};
 use super::settings::{Admin, Server};
 use super::yaml::Node;
 
-pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Server> {
+/// Reads the webhook listener: its settings, if all are valid, and what later checks need.
+pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<(Option<Server>, ListenerDraft)> {
     let mut fields = Fields::from_node(node, "server", diagnostics)?;
-    let (listen, access) = listen(&mut fields);
+    let listener = listener(&mut fields);
+    let settings = settings(&mut fields, &listener);
+    fields.finish();
+    Some((settings, listener))
+}
+
+fn settings(fields: &mut Fields<'_, '_>, listener: &ListenerDraft) -> Option<Server> {
     let max_body_bytes = fields.get("max_body_bytes", number::<usize>(1..=i64::MAX));
     let max_in_flight = fields.get("max_in_flight", number(1..=1_000_000));
     let max_in_flight_bytes = fields.get("max_in_flight_bytes", number(1..=i64::MAX));
@@ -32,9 +37,8 @@ pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Serve
         let location = locations.into_iter().find(is_written).unwrap_or(locations[0]);
         fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
-    fields.finish();
     Some(Server {
-        listen: listen?.value,
+        listen: listener.address.as_ref()?.value,
         max_body_bytes: max_body_bytes?,
         max_in_flight: max_in_flight?,
         max_in_flight_bytes: max_in_flight_bytes?,
@@ -42,16 +46,24 @@ pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Serve
         header_timeout: header_timeout?,
         body_timeout: body_timeout?,
         write_timeout: write_timeout?,
-        access,
+        access: listener.access.clone(),
         drain_timeout: drain_timeout?,
     })
 }
 
-pub(super) fn admin(node: &Node, diagnostics: &mut Diagnostics) -> Option<Admin> {
+/// Reads the admin listener: its settings, if all are valid, and what later checks need.
+pub(super) fn admin(
+    node: &Node,
+    diagnostics: &mut Diagnostics,
+) -> Option<(Option<Admin>, ListenerDraft, AdminAuthDraft)> {
     let mut fields = Fields::from_node(node, "admin", diagnostics)?;
-    let (listen, access) = listen(&mut fields);
+    let listener = listener(&mut fields);
+    let auth = admin_auth(&mut fields);
     fields.finish();
-    Some(Admin { listen: listen?.value, access, auth: AdminAuth::default() })
+    let address = listener.address.as_ref().map(|address| address.value);
+    let admin =
+        address.map(|listen| Admin { listen, access: listener.access.clone(), auth: auth.auth.clone() });
+    Some((admin, listener, auth))
 }
 
 /// Reports two listeners with the same address. Port 0 selects a free port for each.
@@ -74,22 +86,4 @@ pub(super) fn check_distinct_listeners(
             "use a different port for each listener",
         );
     }
-}
-
-/// Reads a listen address. A non-loopback address requires `allow_unauthenticated: true`, since there is no
-/// authentication.
-fn listen(fields: &mut Fields<'_, '_>) -> (Option<Spanned<SocketAddr>>, ListenerAccess) {
-    let allowed = fields.get("allow_unauthenticated", flag);
-    let access =
-        ListenerAccess { allow_unauthenticated: allowed.unwrap_or_default(), ..ListenerAccess::default() };
-    let Some(listen) = fields.get("listen", spanned(address)) else { return (None, access) };
-    let loopback = listen.value.ip().to_canonical().is_loopback();
-    if !loopback && allowed == Some(false) {
-        let message =
-            format!("{} is not a loopback address, and the listener has no authentication", listen.value);
-        let help = "listen on 127.0.0.1, or set `allow_unauthenticated: true` next to `listen` if a proxy or \
-                    network policy restricts access";
-        fields.diagnostics.add_with_help(Code::Unauthenticated, &listen.location, message, help);
-    }
-    (Some(listen), access)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::{SourceAuthDraft, source_auth};
 use super::decode::{Fields, check_not_empty, distinct, entries};
 use super::diagnostic::{Code, Diagnostics};
 use super::kinds::SourceKind;
@@ -19,15 +20,16 @@ use crate::domain::source::{HeartbeatSettings, Source};
 const DEFAULT_LATE_WINDOW: Duration = Duration::from_mins(6);
 const DEFAULT_OCCURRENCE_TTL: Duration = Duration::from_hours(24);
 
-/// Reads a source and its kind.
+/// Reads a source, its kind and its credentials.
 pub(super) fn source<S: SourceKind>(
     name: Name,
     node: &Node,
     diagnostics: &mut Diagnostics,
-) -> Option<(Source, S)> {
+) -> Option<(Source, S, SourceAuthDraft)> {
     let mut fields = Fields::from_node(node, "sources.*", diagnostics)?;
     let (_, default_kind) = S::KINDS.first()?;
     let kind = fields.get("kind", kind).unwrap_or(*default_kind);
+    let auth = fields.get("auth", source_auth).unwrap_or_default();
     let labels = fields.get("labels", labels).unwrap_or_default();
     let heartbeat = heartbeat_settings(&mut fields);
     if let Some(heartbeat) = &heartbeat {
@@ -52,6 +54,7 @@ pub(super) fn source<S: SourceKind>(
     Some((
         Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat, ignore_labels },
         kind,
+        auth,
     ))
 }
 

@@ -229,7 +229,7 @@ fn test_file<D: DestinationSettings, S: SourceKind>(
             let mut sources: BTreeMap<Name, Source> = configured_sources
                 .into_iter()
                 .flatten()
-                .map(|(source, _)| (source.name.clone(), source))
+                .map(|(source, ..)| (source.name.clone(), source))
                 .collect();
             let notifications = tests.iter().flat_map(|test| &test.steps).flat_map(TestStep::notifications);
             let named: BTreeSet<&Name> = notifications

@@ -1,10 +1,13 @@
 //! Configuration files in `tests/config`, with the expected diagnostics of each.
 
+mod access;
 mod broken_lines;
 mod defaults;
 mod pages;
 mod schema;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +24,8 @@ use crate::kinds::{self, Checked, Loaded, load};
 /// Set this variable to overwrite the expected diagnostics.
 const BLESS: &str = "BLESS_DIAGNOSTICS";
 
-fn configurations(directory: &str) -> Vec<PathBuf> {
+fn configurations(directory: impl AsRef<Path>) -> Vec<PathBuf> {
+    let directory = directory.as_ref();
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| {
@@ -29,7 +33,7 @@ fn configurations(directory: &str) -> Vec<PathBuf> {
         name.ends_with(".yaml") && !name.ends_with(".rules.yaml")
     });
     paths.sort();
-    assert!(!paths.is_empty(), "no configuration in {directory}");
+    assert!(!paths.is_empty(), "no configuration in {}", directory.display());
     paths
 }
 
@@ -79,6 +83,12 @@ fn each_bad_configuration_reports_every_error() {
 }
 
 #[test]
+fn each_bad_configuration_of_access_reports_every_error() {
+    compare("tests/config/bad/access", |path| check(path).map(|loaded| loaded.warnings));
+    assert!(configurations("tests/config/bad/access").len() >= 50);
+}
+
+#[test]
 fn each_bad_rules_file_reports_every_error() {
     compare("tests/config/bad/rules", |path| match kinds::check(path, None, [], None)? {
         Checked::Config(loaded) => Ok(loaded.warnings),
@@ -86,9 +96,27 @@ fn each_bad_rules_file_reports_every_error() {
     });
 }
 
+/// A copy of the good configurations whose secrets only their owner can read.
+fn private_copy() -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("secrets")).unwrap();
+    for folder in ["", "secrets"] {
+        for file in std::fs::read_dir(Path::new("tests/config/good").join(folder)).unwrap() {
+            let file = file.unwrap();
+            let to = copy.path().join(folder).join(file.file_name());
+            if file.file_type().unwrap().is_file() {
+                std::fs::copy(file.path(), &to).unwrap();
+                std::fs::set_permissions(&to, Permissions::from_mode(0o600)).unwrap();
+            }
+        }
+    }
+    copy
+}
+
 #[test]
 fn good_configurations_have_no_diagnostics() {
-    for path in configurations("tests/config/good") {
+    let copy = private_copy();
+    for path in configurations(copy.path()) {
         match check(&path) {
             Ok(loaded) => assert_eq!(loaded.warnings.to_string(), "", "{}", path.display()),
             Err(diagnostics) => panic!("{diagnostics}"),

@@ -4,11 +4,28 @@
 //! whatever is presented and whatever is configured. A secret of the bridge itself that cannot be read makes a request
 //! [`Denied::Unavailable`], never a failure of the sender: Alertmanager retries a 503 and gives up on a 401.
 
+mod admin;
+mod certificate;
+mod file;
+mod header;
+mod jwt;
+mod outgoing;
+mod password;
+mod registry;
+mod source;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tls;
+mod token;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
 
 use crate::config::access::Scope;
+pub(crate) use admin::AdminCredentials;
+pub(crate) use outgoing::{OutgoingClient, OutgoingError};
+pub(crate) use source::SourceCredentials;
 
 /// What a request presents.
 pub(crate) struct Presented<'r> {
@@ -51,6 +68,8 @@ pub(crate) enum Denied {
     /// 503: a secret or key set of the bridge itself cannot be read. The text names the file or URL and the cause, for
     /// the log; it is not for the sender.
     Unavailable(String),
+    /// 503: too many comparisons of passwords, or requests for new keys, wait. Counted as [`AuthFailure::Busy`].
+    Busy,
 }
 
 /// Why a credential does not count: the label `reason` of `scalebridge_auth_failures_total`.
@@ -111,4 +130,20 @@ impl AuthFailure {
             Self::CrossSite => "cross_site",
         }
     }
+}
+
+/// `WWW-Authenticate` for the kinds of credentials that are configured. A client certificate has no scheme, and a 401
+/// must have one.
+const fn challenge(has_bearer: bool, has_basic: bool) -> &'static str {
+    match (has_bearer, has_basic) {
+        (true, true) => r#"Bearer realm="scalebridge", Basic realm="scalebridge", charset="UTF-8""#,
+        (false, true) => r#"Basic realm="scalebridge", charset="UTF-8""#,
+        (_, false) => r#"Bearer realm="scalebridge""#,
+    }
+}
+
+/// The time that tokens are checked against, in seconds since 1970.
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

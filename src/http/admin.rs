@@ -2,58 +2,32 @@
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
 use super::api::{self, problem};
-use super::{HttpState, response_budget};
+use super::auth::Routes;
+use super::{HttpState, healthy, ready};
+use crate::config::access::Scope;
 use crate::telemetry;
 
 /// The routes of `admin.listen`.
 pub(crate) fn admin_routes(shared: HttpState) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/openapi.json", get(|| async { Json(api::document()) }))
-        .route("/-/reload", api::reload::route())
-        .nest("/api/v1", api::routes())
-        .fallback(|| async {
-            problem::not_found("not found; metrics are at /metrics, the API is described at /openapi.json")
-        })
-        .method_not_allowed_fallback(|| async {
-            problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method not allowed; see /openapi.json for the allowed methods",
-            )
-        })
-        .layer(axum::middleware::from_fn_with_state(shared.clone(), response_budget::limit))
-        .layer(axum::middleware::from_fn_with_state(shared.clone(), require_loopback_host))
-        .with_state(shared)
-}
-
-/// Protects a loopback listener from DNS rebinding: a web page whose host name resolves to 127.0.0.1 could otherwise
-/// make the operator's browser send requests to this listener. On loopback, only IP addresses and `localhost` are
-/// accepted in `Host`.
-async fn require_loopback_host(State(shared): State<HttpState>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    if shared.admin_on_loopback && host.is_some_and(|host| !is_ip_or_localhost(host)) {
-        let why = "invalid Host: this listener is on loopback, use its IP address or localhost";
-        return problem::new(StatusCode::MISDIRECTED_REQUEST, why).into_response();
-    }
-    next.run(request).await
-}
-
-/// `127.0.0.1:9097`, `[::1]`, `localhost:9097`.
-fn is_ip_or_localhost(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || inner.parse::<std::net::IpAddr>().is_ok()
+    let routes = Routes::new(shared)
+        .probes(get(healthy), get(ready))
+        .scoped(Scope::Read, "/metrics", get(metrics))
+        .scoped(Scope::Read, "/openapi.json", get(|| async { Json(api::document()) }))
+        .scoped(Scope::Operate, "/-/reload", api::reload::route());
+    api::add_routes(routes).into_router(
+        problem::not_found("not found; metrics are at /metrics, the API is described at /openapi.json"),
+        problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method not allowed; see /openapi.json for the allowed methods",
+        ),
+    )
 }
 
 /// OpenMetrics if the client asks for it, as Prometheus does; else the older text format, which `promtool` reads.
@@ -88,23 +62,6 @@ async fn metrics(State(shared): State<HttpState>, headers: HeaderMap) -> Respons
         Err(error) => {
             tracing::error!(%error, "encoding metrics failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_ip_or_localhost;
-
-    #[test]
-    fn a_host_name_that_an_attacker_could_own_is_rejected() {
-        for host in ["127.0.0.1:9097", "127.0.0.1", "[::1]:9097", "[::1]", "localhost", "LOCALHOST:1"] {
-            assert!(is_ip_or_localhost(host), "{host}");
-        }
-        for host in
-            ["evil.example:9097", "localhost.evil.example", "127.0.0.1.evil.example", "", "scalebridge:9097"]
-        {
-            assert!(!is_ip_or_localhost(host), "{host}");
         }
     }
 }

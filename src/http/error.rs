@@ -14,6 +14,10 @@ pub(super) struct Rejection {
     status: StatusCode,
     message: String,
     cause: GapCause,
+    /// `WWW-Authenticate` of a 401.
+    challenge: Option<&'static str>,
+    /// Whether it has a line of its own in the log.
+    has_log_line: bool,
 }
 
 #[derive(Serialize)]
@@ -24,7 +28,13 @@ struct Body<'a> {
 impl Rejection {
     /// A permanent rejection.
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), cause: GapCause::Refused }
+        Self {
+            status,
+            message: message.into(),
+            cause: GapCause::Refused,
+            challenge: None,
+            has_log_line: true,
+        }
     }
 
     /// A transient rejection: 503 with `Retry-After: 1`.
@@ -35,6 +45,20 @@ impl Rejection {
     /// The same, with another cause of the reception gap that a refused notification leaves.
     pub(super) fn caused_by(self, cause: GapCause) -> Self {
         Self { cause, ..self }
+    }
+
+    /// The same, with the credentials that the sender can present.
+    pub(super) fn with_challenge(self, challenge: &'static str) -> Self {
+        Self { challenge: Some(challenge), ..self }
+    }
+
+    /// The same, already counted and logged, together with others of its kind.
+    pub(super) fn without_log_line(self) -> Self {
+        Self { has_log_line: false, ..self }
+    }
+
+    pub(super) fn has_log_line(&self) -> bool {
+        self.has_log_line
     }
 
     /// The cause of the reception gap, if a notification of a known source is refused.
@@ -57,6 +81,9 @@ impl IntoResponse for Rejection {
         let mut response = (self.status, Json(Body { error: &self.message })).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

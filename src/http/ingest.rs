@@ -1,19 +1,22 @@
 //! The webhook: `POST /webhook/{source}`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::auth::RefusedSender;
 use super::error::Rejection;
 use super::{HttpState, Services, body};
 use crate::bridge::SourceHandle;
+use crate::credentials::ClientCertificate;
 use crate::domain::control::GapCause;
 use crate::domain::name::Name;
 use crate::domain::summary::Summary;
@@ -43,25 +46,29 @@ impl From<Summary> for WebhookResponse {
 pub(super) async fn webhook(
     State(shared): State<HttpState>,
     source: Result<Path<String>, PathRejection>,
+    certificate: Option<Extension<Arc<ClientCertificate>>>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
     // A path segment that is not valid UTF-8 is an unknown source.
     let source = source.map_or_else(|_| String::new(), |Path(source)| source);
     let known = shared.services.get().is_some_and(|services| services.bridge.source(&source).is_some());
-    let result = accept(&shared, &source, &headers, &mut body).await;
+    let certificate = certificate.map(|Extension(certificate)| certificate);
+    let result = accept(&shared, &source, &headers, certificate.as_ref(), &mut body).await;
     let code = result.as_ref().map_or_else(Rejection::status, |_| StatusCode::OK);
     // Only configured names become label values, which bounds the cardinality.
     shared.metrics.record_notification(if known { &source } else { "" }, 1, code.as_u16());
     match result {
         Ok(result) => Json(result).into_response(),
         Err(rejection) => {
-            tracing::warn!(
-                source = if known { source.as_str() } else { "?" },
-                code = code.as_u16(),
-                reason = rejection.message(),
-                "notification rejected"
-            );
+            if rejection.has_log_line() {
+                tracing::warn!(
+                    source = if known { source.as_str() } else { "?" },
+                    code = code.as_u16(),
+                    reason = rejection.message(),
+                    "notification rejected"
+                );
+            }
             rejection.into_response()
         }
     }
@@ -71,6 +78,7 @@ async fn accept(
     shared: &HttpState,
     source: &str,
     headers: &HeaderMap,
+    certificate: Option<&Arc<ClientCertificate>>,
     body: &mut Body,
 ) -> Result<WebhookResponse, Rejection> {
     let services = match (shared.lifecycle.phase(), shared.services.get()) {
@@ -78,10 +86,18 @@ async fn accept(
         (LifecyclePhase::Stopping, _) => return Err(Rejection::unavailable("scalebridge is stopping")),
         _ => return Err(Rejection::unavailable("scalebridge is starting")),
     };
+    shared.access.check_sender(headers)?;
     let Some(handle) = services.bridge.source(source) else {
         let text = "unknown source; the last part of the path must be the name of a configured source";
         return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
+    let checked = shared.access.check_source(&handle.source().name, headers, certificate).await;
+    if let Err(RefusedSender { rejection, leaves_gap }) = checked {
+        if leaves_gap {
+            services.bridge.receive(&handle.source().name).refuse(rejection.cause());
+        }
+        return Err(rejection);
+    }
     // From here on, an answer other than 200 is a reception gap of the source. Those before are not: while the bridge
     // starts or stops, all sources have one.
     let reception = services.bridge.receive(&handle.source().name);

@@ -2,6 +2,7 @@
 
 mod admin;
 pub(crate) mod api;
+mod auth;
 mod body;
 mod error;
 mod ingest;
@@ -27,6 +28,7 @@ use crate::store::DeliveryQueue as _;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub(crate) use admin::admin_routes;
+pub(crate) use auth::Access;
 use error::Rejection;
 use transport::{Budget, Refuse};
 
@@ -41,8 +43,8 @@ pub(crate) struct HttpState {
     pub limits: Limits,
     /// Limits of the admin listener.
     pub admin_limits: AdminLimits,
-    /// Whether `admin.listen` is a loopback address.
-    pub admin_on_loopback: bool,
+    /// Who may use the listeners.
+    pub access: Arc<Access>,
     /// Permits for concurrent decision streams.
     pub streams: Arc<Semaphore>,
 }
@@ -99,10 +101,16 @@ pub(crate) fn server_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
         .route("/webhook/{source}/", axum::routing::post(ingest::webhook))
-        .route("/-/healthy", get(|| async { "scalebridge is alive\n" }))
+        .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .fallback(not_found)
+        .layer(axum::middleware::from_fn_with_state(shared.access.clone(), auth::server_headers))
         .with_state(shared)
+}
+
+/// Whether the process answers.
+async fn healthy() -> &'static str {
+    "scalebridge is alive\n"
 }
 
 /// Answers 404 to an unknown path, counted and logged like an unknown source: usually the webhook's URL in

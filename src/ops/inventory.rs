@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Ops;
 use super::api::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView, Word};
+use super::credentials::kinds_of_source;
 use crate::domain::control::{Controls, ReceptionGap};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
@@ -22,13 +23,15 @@ impl Ops {
 
     /// Lists sources.
     pub(crate) fn sources(&self) -> Vec<SourceView> {
-        let settings = self.0.settings.load();
+        let all = self.0.settings.load();
         let (controls, clock) = (self.0.bridge.controls(), self.0.store.clock());
-        let sources = settings.sources.values().map(|source| {
+        let sources = all.sources.values().map(|source| {
             let heartbeat = controls.heartbeat_of_source(&source.name);
             let settings = source.heartbeat.as_ref();
             SourceView {
                 name: source.name.to_string(),
+                auth: kinds_of_source(&all, &source.name).into_iter().map(Into::into).collect(),
+                auth_error: self.0.credentials.unreadable(&source.name),
                 labels: source
                     .labels
                     .iter()

@@ -11,6 +11,7 @@ mod act;
 pub(crate) mod api;
 mod audit;
 mod bulk;
+mod credentials;
 mod dead_letters;
 mod decisions;
 mod episodes;
@@ -37,11 +38,13 @@ use crate::bridge::Bridge;
 use crate::dispatch::DestinationStatuses;
 use crate::kinds::Settings;
 use crate::store::Store;
-pub(crate) use act::Actor;
 pub use act::Initiator;
+pub(crate) use act::{Actor, Requester};
 use api::ConfigurationStatus;
+pub(crate) use credentials::ActiveCredentials;
 pub use error::Error;
 pub(crate) use lifecycle::{Lifecycle, LifecyclePhase};
+pub(crate) use parse::is_hidden;
 pub use pauses::{PauseRequest, Pauses};
 pub(crate) use reload::{ReloadError, ReloadHandle, ReloadRequests, ReloadTrail};
 
@@ -59,6 +62,7 @@ pub(crate) struct Deps {
     pub settings: Arc<ArcSwap<Settings>>,
     /// The result of the last reload.
     pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
+    pub credentials: Arc<ActiveCredentials>,
     pub reloads: ReloadHandle,
     /// The audit entries of bulk operations in progress.
     pub running: Mutex<BTreeSet<i64>>,

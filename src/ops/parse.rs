@@ -65,8 +65,10 @@ pub(super) fn page_size(limit: Option<usize>) -> Result<usize, Error> {
 /// A text for other operators, for the log and for the audit trail.
 pub(super) fn required_text(key: &str, text: &str) -> Result<String, Error> {
     let text = text.trim();
-    if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.contains(char::is_control) {
-        let expected = format!("{key}: expected 1 to {MAX_TEXT_CHARS} characters without control characters");
+    if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.contains(is_hidden) {
+        let expected = format!(
+            "{key}: expected 1 to {MAX_TEXT_CHARS} characters without control or invisible characters"
+        );
         return Err(Error::Invalid(expected));
     }
     Ok(text.to_owned())
@@ -76,4 +78,24 @@ pub(super) fn required_text(key: &str, text: &str) -> Result<String, Error> {
 pub(super) fn optional_text(key: &str, text: Option<&str>) -> Result<Option<String>, Error> {
     let given = text.filter(|text| !text.trim().is_empty());
     given.map(|text| required_text(key, text)).transpose()
+}
+
+/// Control characters, those of Unicode's category Cf (which reverse or hide text), and its separators of lines.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }

@@ -29,6 +29,7 @@ impl Ops {
                 .collect(),
             deferred: deferred.collect(),
             reception_gaps: self.reception_gaps(),
+            auth_errors: deps.credentials.all_unreadable(),
             unreadable_rows: self.unreadable_rows(),
         }
     }

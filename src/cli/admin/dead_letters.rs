@@ -131,12 +131,12 @@ impl DeadLetters {
                 .get::<Raw<DeadLetterView>>(&format!("/api/v1/dead-letters/{id}"), &())
                 .map(|dead_letter| output.print(&dead_letter, |style| text(style, &dead_letter.value))),
             DeadLetterCommand::Redrive { server, selector, valid_for, force, initiator, output } => {
-                let InitiatorParams { author, reason } = initiator.params();
+                let InitiatorParams { author, reason } = initiator.params(server);
                 let options = RedriveOptions { valid_for: valid_for.clone(), force: *force, author, reason };
                 redrive(server, selector, options, *output)
             }
             DeadLetterCommand::Discard { server, selector, initiator, output } => {
-                discard(server, selector, initiator.params(), *output)
+                discard(server, selector, initiator.params(server), *output)
             }
         };
         result.map_or_else(ClientError::report, |()| ExitCode::SUCCESS)

@@ -31,7 +31,7 @@ pub(crate) struct Forgive {
     /// Reason, for the log and the audit trail
     #[arg(long)]
     reason: String,
-    /// Operator name, for the log and the audit trail. Default: $USER
+    /// Operator name, for the log and the audit trail. Default: $USER, or the name of the credential
     #[arg(long)]
     author: Option<String>,
     #[command(flatten)]
@@ -43,7 +43,7 @@ impl Forgive {
         let request = ForgiveRequest {
             target: self.target.clone(),
             rule: self.rule.clone(),
-            author: Some(author(self.author.as_ref())),
+            author: author(self.author.as_ref(), &self.server),
             reason: self.reason.clone(),
         };
         let forgiven: Result<Raw<Forgiven>, ClientError> = self.server.post_json("/api/v1/forgive", &request);

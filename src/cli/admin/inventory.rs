@@ -142,7 +142,13 @@ pub(super) fn sources_table(style: &Style, sources: &[&SourceView]) -> String {
     let mut headers =
         vec!["SOURCE", "LAST NOTIFICATION", "HEARTBEAT", "LAST RECEPTION GAP", "NO DECREASE BEFORE"];
     if style.is_wide() {
-        headers.extend(["HEARTBEAT SETTINGS", "LATE WINDOW", "OCCURRENCE TTL", "IGNORED LABELS"]);
+        headers.extend([
+            "CREDENTIALS",
+            "HEARTBEAT SETTINGS",
+            "LATE WINDOW",
+            "OCCURRENCE TTL",
+            "IGNORED LABELS",
+        ]);
     }
     let row = |source: &&SourceView| {
         let gap = source.last_gap.as_ref();
@@ -158,6 +164,7 @@ pub(super) fn sources_table(style: &Style, sources: &[&SourceView]) -> String {
         ];
         if style.is_wide() {
             row.extend([
+                list_cell_of(source.auth.iter().map(AsRef::as_ref)),
                 heartbeat_settings(source),
                 cell(&source.late_window),
                 cell(&source.occurrence_ttl),

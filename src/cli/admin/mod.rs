@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::client::ClientError;
+use super::client::{ClientError, Server};
 use super::escape::escape_control_chars;
 use super::output::{Format, print};
 use crate::domain::duration;
@@ -37,7 +37,7 @@ const MAX_PAGE_SIZE: usize = 1000;
 /// Who makes a change, and why.
 #[derive(Debug, Args)]
 struct InitiatorArgs {
-    /// Operator name, for the log and the audit trail. Default: $USER
+    /// Operator name, for the log and the audit trail. Default: $USER, or the name of the credential
     #[arg(long)]
     author: Option<String>,
     /// Reason, for the log and the audit trail
@@ -46,15 +46,19 @@ struct InitiatorArgs {
 }
 
 impl InitiatorArgs {
-    fn params(&self) -> InitiatorParams {
-        InitiatorParams { author: Some(author(self.author.as_ref())), reason: self.reason.clone() }
+    fn params(&self, server: &Server) -> InitiatorParams {
+        InitiatorParams { author: author(self.author.as_ref(), server), reason: self.reason.clone() }
     }
 }
 
-/// The operator's name: `--author`, else $USER.
-fn author(flag: Option<&String>) -> String {
-    let named = flag.cloned().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
-    named.unwrap_or_else(|| "unknown".to_owned())
+/// The operator's name: `--author`, else $USER. Credentials name the operator themselves.
+fn author(flag: Option<&String>, server: &Server) -> Option<String> {
+    let user = || match server.presents_credentials() {
+        true => None,
+        false => Some(std::env::var("USER").unwrap_or_default()),
+    };
+    let unknown = |name: String| if name.is_empty() { "unknown".to_owned() } else { name };
+    flag.cloned().or_else(user).map(unknown)
 }
 
 /// A cell of a table.

@@ -47,7 +47,7 @@ pub(crate) struct Pause {
     /// Reason, for other operators
     #[arg(long)]
     reason: Option<String>,
-    /// Operator name. Default: $USER
+    /// Operator name. Default: $USER, or the name of the credential
     #[arg(long)]
     author: Option<String>,
     #[command(flatten)]
@@ -133,7 +133,7 @@ impl Pause {
                 target: self.target.clone(),
                 direction: self.direction,
                 ends_after,
-                author: author(self.author.as_ref()),
+                author: author(self.author.as_ref(), &self.server),
                 reason: reason.clone(),
             };
             let paused = self.server.post_json("/api/v1/pauses", &new).map(|pause| vec![pause]);
@@ -213,7 +213,7 @@ impl Resume {
         };
         let end = |id: &u64| {
             let path = format!("/api/v1/pauses/{id}");
-            let ended = self.server.delete::<PauseView>(&path, &self.initiator.params());
+            let ended = self.server.delete::<PauseView>(&path, &self.initiator.params(&self.server));
             ended.map(|_| print(format!("pause {id} ended")))
         };
         let ended = ids.and_then(|ids| ids.iter().try_for_each(end));

@@ -92,7 +92,17 @@ fn summary(style: &Style, status: &api::Status) -> String {
         shown +=
             &format!("Restart needed to apply changes to: {}\n", list_cell(&configuration.needs_restart));
     }
-    shown + &unreadable(&status.unreadable_rows)
+    shown + &unreadable_credentials(&status.auth_errors) + &unreadable(&status.unreadable_rows)
+}
+
+/// Which of the bridge's own secrets cannot be read.
+fn unreadable_credentials(errors: &BTreeMap<String, String>) -> String {
+    if errors.is_empty() {
+        return String::new();
+    }
+    let lines: String =
+        errors.iter().map(|(at, error)| format!("  {}: {}\n", cell(at), cell(error))).collect();
+    format!("UNREADABLE CREDENTIALS: requests there get 503, as the last one did\n{lines}")
 }
 
 /// What cannot be read, what follows from it, and how to end it.
@@ -259,7 +269,7 @@ pub(crate) struct Reload {
 impl Reload {
     pub(crate) fn run(&self) -> ExitCode {
         let report: Result<Raw<ReloadReport>, ClientError> =
-            self.server.post("/-/reload", &self.initiator.params(), b"");
+            self.server.post("/-/reload", &self.initiator.params(&self.server), b"");
         let report = match report {
             Ok(report) => report,
             Err(error) => return error.report(),

@@ -30,7 +30,7 @@ enum StoreCommand {
         /// Reason, for the log and the audit trail
         #[arg(long)]
         reason: String,
-        /// Operator name, for the log and the audit trail. Default: $USER
+        /// Operator name, for the log and the audit trail. Default: $USER, or the name of the credential
         #[arg(long)]
         author: Option<String>,
         #[command(flatten)]
@@ -43,7 +43,7 @@ impl Store {
         let StoreCommand::Drop { server, target, reason, author: flag, output } = &self.command;
         let request = DropUnreadableState {
             target: target.clone(),
-            author: Some(author(flag.as_ref())),
+            author: author(flag.as_ref(), server),
             reason: reason.clone(),
         };
         let dropped: Result<Raw<UnreadableRowView>, ClientError> =

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
+use super::access::{AdminClientCert, AdminJwt, AdminToken, AdminUser, SourceAuth, Tls};
 use super::kinds::{Destination, KindName};
 use super::{Duration, DurationOrOff, Matcher};
 use crate::config::kinds::{DestinationSettings, SourceKind};
@@ -41,7 +42,11 @@ pub(super) struct ConfigFile<D, S> {
 struct Server {
     /// IP address and port. Default 127.0.0.1:9096.
     listen: Option<String>,
-    /// Allow a non-loopback address although the listener has no authentication. Default false.
+    /// TLS; or `web_config_file`. By default plain HTTP.
+    tls: Option<Tls>,
+    /// Prometheus' web configuration file with TLS, users and headers; or `tls`. Relative to this file.
+    web_config_file: Option<String>,
+    /// Allow a non-loopback address although the listener does not ask for credentials. Default false.
     allow_unauthenticated: Option<bool>,
     /// Maximum size of a request body in bytes; a larger one gets 413. Default 33554432 (32 MiB).
     max_body_bytes: Option<u64>,
@@ -67,8 +72,26 @@ struct Server {
 struct Admin {
     /// IP address and port. Default 127.0.0.1:9097.
     listen: Option<String>,
-    /// Allow a non-loopback address although the listener has no authentication. Default false.
+    /// TLS; or `web_config_file`. By default plain HTTP.
+    tls: Option<Tls>,
+    /// Prometheus' web configuration file with TLS, users and headers; or `tls`. Relative to this file.
+    web_config_file: Option<String>,
+    /// Allow a non-loopback address although the listener does not ask for credentials. Default false.
     allow_unauthenticated: Option<bool>,
+    /// Bearer tokens.
+    tokens: Option<Vec<AdminToken>>,
+    /// The file with users and bcrypt hashes; requires `users`. Relative to this file.
+    users_file: Option<String>,
+    /// The scopes of the users of `users_file` or of the `web_config_file`.
+    users: Option<Vec<AdminUser>>,
+    /// Verified client certificates.
+    client_certs: Option<Vec<AdminClientCert>>,
+    /// JSON Web Tokens, tried in this order.
+    jwt: Option<Vec<AdminJwt>>,
+    /// Whether /metrics needs no credentials. Default false.
+    metrics_unauthenticated: Option<bool>,
+    /// The address under which browsers and proxies reach the listener, such as `https://ops.example/scalebridge`.
+    external_url: Option<String>,
 }
 
 /// The store of state, undelivered events and decisions.
@@ -93,6 +116,8 @@ struct Sqlite {
 pub(super) struct Source<S> {
     /// The format of the notifications. Default alertmanager.
     kind: Option<KindName<S>>,
+    /// The credentials of the sender. By default the users of the listener's `web_config_file`, or none.
+    auth: Option<SourceAuth>,
     /// Labels that override those of each alert.
     labels: Option<BTreeMap<String, String>>,
     /// The alert that always fires. While it is not open, no alert of this source can decrease capacity.

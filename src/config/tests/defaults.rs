@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::name;
+use crate::config::access::{HttpAuthorization, JwksLocation};
 use crate::config::diagnostic::{Code, Diagnostics};
 use crate::config::{SourceKind as _, layers, schema};
 use crate::dispatch::DestinationSettings;
@@ -17,7 +18,15 @@ use crate::sources::SourceKind;
 /// Definition of the schema and key, with the default as text.
 type Values = BTreeMap<(String, String), String>;
 
-const CONFIG: &str = "sources: { local: { heartbeat: [alertname = Watchdog] } }
+const CONFIG: &str = "server: { tls: { cert_file: server.crt, key_file: server.key } }
+sources: { local: { heartbeat: [alertname = Watchdog] } }
+admin:
+  jwt:
+    - issuer: a
+      audience: b
+      scope: read
+      jwks_url: https://idp.example/keys
+      http: { authorization: { credentials_file: rules.yaml } }
 destinations:
   queue: { sqs: { queue_url: \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }
   function: { lambda: { function: scaler } }
@@ -56,7 +65,8 @@ fn effective() -> Values {
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(tests.policy, loaded.settings.policy(), "rules are tested with the default policy");
     let start = tests.tests[0].start.to_string();
-    let items = items(&loaded).into_iter().chain(rules(&loaded)).chain([("Test", "start", start)]);
+    let items = items(&loaded).into_iter().chain(rules(&loaded)).chain(access(&loaded));
+    let items = items.chain([("Test", "start", start)]);
     let items = items.map(|(definition, key, value)| ((definition.to_owned(), key.to_owned()), value));
     sections().into_iter().chain(items).collect()
 }
@@ -102,6 +112,23 @@ fn items(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
         ("Lambda", "invocation_type", format!("{:?}", lambda.invocation_type).to_lowercase()),
         ("Lambda", "per_target_order", ordered.to_string()),
         ("Lambda", "max_events", lambda.max_events.to_string()),
+    ]
+}
+
+/// The defaults of credentials.
+fn access(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
+    let [jwt] = &loaded.settings.admin.auth.jwt[..] else { panic!("{loaded:?}") };
+    let JwksLocation::Url { http, .. } = &jwt.token.keys else { panic!("{jwt:?}") };
+    let Some(HttpAuthorization::Credentials { kind, .. }) = &http.authorization else { panic!("{http:?}") };
+    let tls = loaded.settings.server.access.tls.as_ref().unwrap();
+    let version = |version| format!("{version:?}").to_uppercase();
+    vec![
+        ("Tls", "client_auth_type", format!("{:?}", tls.client_auth)),
+        ("Tls", "min_version", version(tls.min_version)),
+        ("Tls", "max_version", version(tls.max_version)),
+        ("AdminJwt", "name_claim", jwt.name_claim.clone()),
+        ("AdminJwt", "header", jwt.header.clone()),
+        ("HttpAuthorization", "type", kind.clone()),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! The pages of the codes: each has an example with the diagnostic, and a corrected one.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::config::Diagnostics;
@@ -20,6 +22,13 @@ const RULES: &str = "rules:\n  - name: pods\n    matchers: [alertname = KubePodU
     target: { platform: eks, kind: nodegroup, name: workers }\n    on_firing: { scale_out: { by: 1 } }\n    \
     on_resolved: { scale_in: { revert: true } }\n    send_to: [scaling-queue]\n";
 
+/// Files that examples name, with their modes.
+const SECRET_FILES: [(&str, &str, u32); 3] = [
+    ("prod-eu.token", "sesame\n", 0o600),
+    ("world-readable.token", "sesame\n", 0o644),
+    ("users.htpasswd", "alice:$2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze\n", 0o600),
+];
+
 /// The code blocks of a page: kind and text of each.
 fn blocks(page: &str) -> Vec<(&str, &str)> {
     let parts = page.split("```yaml ").skip(1);
@@ -37,6 +46,10 @@ fn diagnose(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
     let base = BASE.iter().filter(|(key, _)| !has_key(key)).map(|(_, text)| *text);
     let config = base.chain([config_example]).collect::<String>();
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
+    for (name, text, mode) in SECRET_FILES {
+        write(name, text);
+        std::fs::set_permissions(directory.join(name), Permissions::from_mode(mode)).unwrap();
+    }
     write("scalebridge.yaml", &config);
     write("rules.yaml", if kind == "rules" { text } else { RULES });
     write("alertmanager.yml", alertmanager);

@@ -12,7 +12,7 @@ use crate::ops::api::{AuditPage, ListAuditParams, Problem};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/audit",
             "listAudit",

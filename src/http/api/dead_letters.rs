@@ -8,6 +8,7 @@ use axum::routing::{delete, get, post};
 use super::extract::{self, Id, Query, ops};
 use super::operation::{Operation, ResponseBody, schema_of};
 use crate::http::HttpState;
+use crate::http::auth::Caller;
 use crate::ops::Initiator;
 use crate::ops::api::{
     BulkDiscard, BulkRedrive, BulkResult, DeadLetterPage, DeadLetterView, InitiatorParams,
@@ -16,7 +17,7 @@ use crate::ops::api::{
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/dead-letters",
             "listDeadLetters",
@@ -25,7 +26,7 @@ pub(super) fn operations() -> Vec<Operation> {
             get(list),
         )
         .query::<ListDeadLettersParams>(),
-        Operation::new(
+        Operation::operate(
             Method::POST,
             "/dead-letters/redrive",
             "redriveDeadLetters",
@@ -34,7 +35,7 @@ pub(super) fn operations() -> Vec<Operation> {
             post(redrive_selected),
         )
         .body::<BulkRedrive>(),
-        Operation::new(
+        Operation::operate(
             Method::POST,
             "/dead-letters/discard",
             "discardDeadLetters",
@@ -43,7 +44,7 @@ pub(super) fn operations() -> Vec<Operation> {
             post(discard_selected),
         )
         .body::<BulkDiscard>(),
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/dead-letters/{id}",
             "getDeadLetter",
@@ -51,7 +52,7 @@ pub(super) fn operations() -> Vec<Operation> {
             ResponseBody::Json(200, schema_of::<DeadLetterView>),
             get(show),
         ),
-        Operation::new(
+        Operation::operate(
             Method::DELETE,
             "/dead-letters/{id}",
             "discardDeadLetter",
@@ -60,7 +61,7 @@ pub(super) fn operations() -> Vec<Operation> {
             delete(discard),
         )
         .query::<InitiatorParams>(),
-        Operation::new(
+        Operation::operate(
             Method::POST,
             "/dead-letters/{id}/redrive",
             "redriveDeadLetter",
@@ -85,37 +86,41 @@ async fn show(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<DeadLe
 
 async fn redrive(
     State(shared): State<HttpState>,
+    caller: Caller,
     Id(id): Id,
     extract::Json(options): extract::Json<RedriveOptions>,
 ) -> Result<StatusCode, Problem> {
-    ops(&shared)?.redrive(&redriver(&options)?, &id, &options).await?;
+    ops(&shared)?.redrive(&redriver(&caller, &options)?, &id, &options).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn discard(
     State(shared): State<HttpState>,
+    caller: Caller,
     Id(id): Id,
     Query(params): Query<InitiatorParams>,
 ) -> Result<StatusCode, Problem> {
-    ops(&shared)?.discard(&extract::initiator(&params)?, &id).await?;
+    ops(&shared)?.discard(&extract::initiator(&caller, &params)?, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn redrive_selected(
     State(shared): State<HttpState>,
+    caller: Caller,
     extract::Json(params): extract::Json<BulkRedrive>,
 ) -> Result<Json<BulkResult>, Problem> {
-    Ok(Json(ops(&shared)?.bulk_redrive(&redriver(&params.options)?, &params).await?))
+    Ok(Json(ops(&shared)?.bulk_redrive(&redriver(&caller, &params.options)?, &params).await?))
 }
 
 async fn discard_selected(
     State(shared): State<HttpState>,
+    caller: Caller,
     extract::Json(params): extract::Json<BulkDiscard>,
 ) -> Result<Json<BulkResult>, Problem> {
-    let by = Initiator::from_request(params.author.as_deref(), params.reason.as_deref())?;
+    let by = caller.initiator(params.author.as_deref(), params.reason.as_deref())?;
     Ok(Json(ops(&shared)?.bulk_discard(&by, &params).await?))
 }
 
-fn redriver(options: &RedriveOptions) -> Result<Initiator, Problem> {
-    Ok(Initiator::from_request(options.author.as_deref(), options.reason.as_deref())?)
+fn redriver(caller: &Caller, options: &RedriveOptions) -> Result<Initiator, Problem> {
+    caller.initiator(options.author.as_deref(), options.reason.as_deref())
 }

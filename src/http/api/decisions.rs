@@ -25,7 +25,7 @@ const STREAM_BUFFER_EVENTS: usize = 64;
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/decisions",
             "listDecisions",
@@ -34,7 +34,7 @@ pub(super) fn operations() -> Vec<Operation> {
             get(list),
         )
         .query::<ListDecisionsParams>(),
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/decisions/stream",
             "streamDecisions",
@@ -43,7 +43,7 @@ pub(super) fn operations() -> Vec<Operation> {
             get(stream),
         )
         .query::<ListDecisionsParams>(),
-        Operation::new(
+        Operation::read(
             Method::POST,
             "/explain",
             "explain",

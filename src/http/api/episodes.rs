@@ -12,7 +12,7 @@ use crate::ops::api::{EpisodePage, ListEpisodesParams, Problem};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/episodes",
             "listEpisodes",

@@ -12,7 +12,7 @@ use crate::ops::api::{DeliveryPage, EventView, ListDeliveriesParams, Problem};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/events/{id}",
             "getEvent",
@@ -20,7 +20,7 @@ pub(super) fn operations() -> Vec<Operation> {
             ResponseBody::Json(200, schema_of::<EventView>),
             get(event),
         ),
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/deliveries",
             "listDeliveries",

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::problem;
+use crate::http::auth::Caller;
 use crate::http::body::{self, ReceivedBody};
 use crate::http::{HttpState, Services};
 use crate::json::Object;
@@ -89,6 +90,6 @@ pub(super) fn ops(shared: &HttpState) -> Result<&Ops, Problem> {
     Ok(&services(shared)?.ops)
 }
 
-pub(super) fn initiator(params: &InitiatorParams) -> Result<Initiator, Problem> {
-    Ok(Initiator::from_request(params.author.as_deref(), params.reason.as_deref())?)
+pub(super) fn initiator(caller: &Caller, params: &InitiatorParams) -> Result<Initiator, Problem> {
+    caller.initiator(params.author.as_deref(), params.reason.as_deref())
 }

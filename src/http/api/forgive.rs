@@ -8,12 +8,12 @@ use axum::routing::post;
 use super::extract::{self, ops};
 use super::operation::{Operation, ResponseBody, schema_of};
 use crate::http::HttpState;
-use crate::ops::Initiator;
+use crate::http::auth::Caller;
 use crate::ops::api::{ForgiveRequest, Forgiven, Problem};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::operate(
             Method::POST,
             "/forgive",
             "forgive",
@@ -27,8 +27,9 @@ pub(super) fn operations() -> Vec<Operation> {
 
 async fn forgive(
     State(shared): State<HttpState>,
+    caller: Caller,
     extract::Json(request): extract::Json<ForgiveRequest>,
 ) -> Result<Json<Forgiven>, Problem> {
-    let by = Initiator::from_request_with_reason(request.author.as_deref(), &request.reason)?;
+    let by = caller.initiator_with_reason(request.author.as_deref(), &request.reason)?;
     Ok(Json(ops(&shared)?.forgive(by, &request).await?))
 }

@@ -12,7 +12,7 @@ use crate::ops::api::{DestinationView, Problem, RuleView, SourceView};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/rules",
             "listRules",
@@ -20,7 +20,7 @@ pub(super) fn operations() -> Vec<Operation> {
             ResponseBody::Json(200, schema_of::<Vec<RuleView>>),
             get(rules),
         ),
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/sources",
             "listSources",
@@ -28,7 +28,7 @@ pub(super) fn operations() -> Vec<Operation> {
             ResponseBody::Json(200, schema_of::<Vec<SourceView>>),
             get(sources),
         ),
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/destinations",
             "listDestinations",

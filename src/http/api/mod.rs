@@ -21,11 +21,12 @@ mod status;
 mod targets;
 mod unreadable_states;
 
-use axum::Router;
-
-use super::HttpState;
+use super::auth::Routes;
 pub(crate) use openapi::document;
 use operation::Operation;
+
+/// What precedes the paths of operations.
+const PREFIX: &str = "/api/v1";
 
 /// All operations, in the order of the OpenAPI document.
 fn operations() -> Vec<Operation> {
@@ -46,9 +47,10 @@ fn operations() -> Vec<Operation> {
     resources.into_iter().flatten().collect()
 }
 
-/// The routes, relative to `/api/v1`.
-pub(crate) fn routes() -> Router<HttpState> {
-    operations()
-        .into_iter()
-        .fold(Router::new(), |router, operation| router.route(operation.path, operation.handler))
+/// Adds all operations to the routes of the admin listener.
+pub(super) fn add_routes(routes: Routes) -> Routes {
+    let add = |routes: Routes, operation: Operation| {
+        routes.scoped(operation.scope, &format!("{PREFIX}{}", operation.path), operation.handler)
+    };
+    operations().into_iter().fold(routes, add)
 }

@@ -6,7 +6,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::operation::{Operation, ResponseBody, SchemaFn, schema_of};
-use super::operations;
+use super::{PREFIX, operations};
+use crate::config::access::Scope;
 use crate::ops::api::{InitiatorParams, Problem, ReloadReport};
 
 pub(crate) fn document() -> Value {
@@ -17,7 +18,7 @@ pub(crate) fn document() -> Value {
     let mut generator = settings.for_serialize().into_generator();
     let mut paths = Map::new();
     for operation in operations() {
-        let path = format!("/api/v1{}", operation.path);
+        let path = format!("{PREFIX}{}", operation.path);
         let method = operation.method.as_str().to_lowercase();
         let described = operation_object(&operation, &mut generator);
         let entry = paths.entry(path).or_insert_with(|| json!({}));
@@ -34,8 +35,52 @@ pub(crate) fn document() -> Value {
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "paths": paths,
-        "components": { "schemas": schemas },
+        "components": { "schemas": schemas, "securitySchemes": security_schemes() },
     })
+}
+
+/// How a client can present credentials; which of them are accepted is a matter of the configuration.
+fn security_schemes() -> Value {
+    json!({
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token of `admin.tokens`, or a JSON Web Token of `admin.jwt`",
+        },
+        "basic": {
+            "type": "http",
+            "scheme": "basic",
+            "description": "A user of `admin.users_file` or of the listener's `web_config_file`",
+        },
+        "client_certificate": {
+            "type": "mutualTLS",
+            "description": "A client certificate of `admin.client_certs`",
+        },
+    })
+}
+
+/// The credentials that an operation needs: one of each kind, with this scope. Without configured credentials, none.
+fn security(scope: Scope) -> Value {
+    let role = match scope {
+        Scope::Read => "read",
+        Scope::Operate => "operate",
+    };
+    json!([{ "bearer": [role] }, { "basic": [role] }, { "client_certificate": [role] }])
+}
+
+/// The responses of an operation: a success, and the errors.
+fn responses(status: u16, success: Value, scope: Scope, generator: &mut SchemaGenerator) -> Value {
+    let mut all = json!({
+        status.to_string(): success,
+        "401": problem("Missing or wrong credentials (RFC 9457)", generator),
+        "default": problem("Error (RFC 9457)", generator),
+    });
+    let forbidden = match scope {
+        Scope::Read => "Sent by a page of another site (RFC 9457)",
+        Scope::Operate => "Sent with credentials of scope `read`, or by a page of another site (RFC 9457)",
+    };
+    all["403"] = problem(forbidden, generator);
+    all
 }
 
 fn operation_object(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
@@ -45,7 +90,6 @@ fn operation_object(operation: &Operation, generator: &mut SchemaGenerator) -> V
     if let Some(query) = operation.query {
         parameters.extend(query_parameters(&inline_schema(query, generator)));
     }
-    let problem = problem(generator);
     let (status, success) = match operation.response {
         ResponseBody::Json(status, schema) => {
             let schema = schema(generator);
@@ -68,7 +112,8 @@ fn operation_object(operation: &Operation, generator: &mut SchemaGenerator) -> V
     let mut described = json!({
         "operationId": operation.id,
         "summary": operation.summary,
-        "responses": { status.to_string(): success, "default": problem },
+        "security": security(operation.scope),
+        "responses": responses(status, success, operation.scope, generator),
     });
     if !parameters.is_empty() {
         described["parameters"] = parameters.into();
@@ -85,21 +130,20 @@ fn operation_object(operation: &Operation, generator: &mut SchemaGenerator) -> V
 fn reload(generator: &mut SchemaGenerator) -> Value {
     let schema = generator.subschema_for::<ReloadReport>();
     let parameters = query_parameters(&inline_schema(schema_of::<InitiatorParams>, generator));
+    let success = json!({ "description": "The configuration is active", "content": { "application/json": { "schema": schema } } });
     json!({
         "operationId": "reload",
         "summary": "Reload the configuration (atomic)",
         "parameters": parameters,
-        "responses": {
-            "200": { "description": "The configuration is active", "content": { "application/json": { "schema": schema } } },
-            "default": problem(generator),
-        },
+        "security": security(Scope::Operate),
+        "responses": responses(200, success, Scope::Operate, generator),
     })
 }
 
-fn problem(generator: &mut SchemaGenerator) -> Value {
+fn problem(description: &str, generator: &mut SchemaGenerator) -> Value {
     let schema = generator.subschema_for::<Problem>();
     json!({
-        "description": "Error (RFC 9457)",
+        "description": description,
         "content": { "application/problem+json": { "schema": schema } },
     })
 }

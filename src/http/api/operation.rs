@@ -4,6 +4,7 @@ use axum::http::Method;
 use axum::routing::MethodRouter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use crate::config::access::Scope;
 use crate::http::HttpState;
 
 /// Generates the JSON Schema of a type.
@@ -24,6 +25,8 @@ pub(super) enum ResponseBody {
 }
 
 pub(super) struct Operation {
+    /// Who may use it.
+    pub scope: Scope,
     pub method: Method,
     /// Relative to `/api/v1`; OpenAPI and axum share the syntax of parameters.
     pub path: &'static str,
@@ -37,7 +40,8 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    pub(super) fn new(
+    /// An operation that changes nothing.
+    pub(super) fn read(
         method: Method,
         path: &'static str,
         id: &'static str,
@@ -45,7 +49,20 @@ impl Operation {
         response: ResponseBody,
         handler: MethodRouter<HttpState>,
     ) -> Self {
-        Self { method, path, id, summary, query: None, body: None, response, handler }
+        let scope = Scope::Read;
+        Self { scope, method, path, id, summary, query: None, body: None, response, handler }
+    }
+
+    /// An operation that changes something.
+    pub(super) fn operate(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+        response: ResponseBody,
+        handler: MethodRouter<HttpState>,
+    ) -> Self {
+        Self { scope: Scope::Operate, ..Self::read(method, path, id, summary, response, handler) }
     }
 
     pub(super) fn query<T: JsonSchema>(self) -> Self {

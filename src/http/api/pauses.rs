@@ -8,12 +8,12 @@ use axum::routing::{delete, get, post};
 use super::extract::{self, Id, Query, ops};
 use super::operation::{Operation, ResponseBody, schema_of};
 use crate::http::HttpState;
-use crate::ops::Initiator;
+use crate::http::auth::Caller;
 use crate::ops::api::{InitiatorParams, ListPausesParams, NewPause, PauseView, Problem};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
+        Operation::read(
             Method::GET,
             "/pauses",
             "listPauses",
@@ -22,7 +22,7 @@ pub(super) fn operations() -> Vec<Operation> {
             get(list),
         )
         .query::<ListPausesParams>(),
-        Operation::new(
+        Operation::operate(
             Method::POST,
             "/pauses",
             "createPause",
@@ -31,7 +31,7 @@ pub(super) fn operations() -> Vec<Operation> {
             post(create),
         )
         .body::<NewPause>(),
-        Operation::new(
+        Operation::operate(
             Method::DELETE,
             "/pauses/{id}",
             "endPause",
@@ -52,17 +52,19 @@ async fn list(
 
 async fn create(
     State(shared): State<HttpState>,
+    caller: Caller,
     extract::Json(new): extract::Json<NewPause>,
 ) -> Result<(StatusCode, Json<PauseView>), Problem> {
-    let by = Initiator::with_reason(&new.author, &new.reason)?;
+    let by = caller.named_initiator(new.author.as_deref(), &new.reason)?;
     Ok((StatusCode::CREATED, Json(ops(&shared)?.pause(by, &new).await?)))
 }
 
 async fn end(
     State(shared): State<HttpState>,
+    caller: Caller,
     Id(id): Id,
     Query(params): Query<InitiatorParams>,
 ) -> Result<Json<PauseView>, Problem> {
-    let by = extract::initiator(&params)?;
+    let by = extract::initiator(&caller, &params)?;
     Ok(Json(ops(&shared)?.resume(by, &id).await?))
 }

@@ -6,6 +6,7 @@ use axum::routing::{MethodRouter, post};
 
 use super::extract::{self, Query, ops};
 use crate::http::HttpState;
+use crate::http::auth::Caller;
 use crate::ops::api::{InitiatorParams, Problem, ReloadReport};
 
 pub(in crate::http) fn route() -> MethodRouter<HttpState> {
@@ -15,8 +16,9 @@ pub(in crate::http) fn route() -> MethodRouter<HttpState> {
 /// Reloads the configuration. An invalid one changes nothing.
 async fn reload(
     State(shared): State<HttpState>,
+    caller: Caller,
     Query(params): Query<InitiatorParams>,
 ) -> Result<Json<ReloadReport>, Problem> {
-    let by = extract::initiator(&params)?;
+    let by = extract::initiator(&caller, &params)?;
     Ok(Json(ops(&shared)?.reload(by).await?))
 }

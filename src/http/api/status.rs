@@ -11,7 +11,7 @@ use crate::http::HttpState;
 use crate::ops::api::{Problem, Status};
 
 pub(super) fn operations() -> Vec<Operation> {
-    vec![Operation::new(
+    vec![Operation::read(
         Method::GET,
         "/status",
         "getStatus",

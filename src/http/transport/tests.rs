@@ -59,6 +59,7 @@ fn options(header_timeout: Duration) -> Options {
         body_timeout: Duration::from_secs(600),
         write_timeout: Duration::from_secs(600),
         refuse: Arc::new(|_, _| Response::default()),
+        metrics: Metrics::new(),
     }
 }
 

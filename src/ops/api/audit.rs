@@ -64,7 +64,8 @@ pub(crate) struct AuditEntryView {
     pub id: i64,
     /// When it was performed; for a bulk operation, when it began. RFC 3339.
     pub at: String,
-    /// Who performed it: the author of the request, `unknown`, `signal` or `file watcher`.
+    /// Who performed it: the name of the credential of the request; without credentials its author, or `unknown`; `signal` or
+    /// `file watcher`.
     pub actor: String,
     /// `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard`, `reload`,
     /// `drop_state` or `forgive`.

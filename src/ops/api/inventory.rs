@@ -66,6 +66,12 @@ pub(crate) struct ActionView {
 pub(crate) struct SourceView {
     /// Its name, the last part of the webhook's path.
     pub name: String,
+    /// The kinds of credentials that it accepts: `bearer`, `basic`, `client_cert`, `jwt`; empty if it asks for none.
+    #[serde(default)]
+    pub auth: Vec<Word>,
+    /// Why its credentials could not be checked by the last request that needed it: what of the bridge's own cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_error: Option<String>,
     /// Labels that override those of its alerts.
     pub labels: BTreeMap<String, String>,
     /// The matchers of its heartbeat; empty if none is configured.

@@ -91,8 +91,9 @@ pub(crate) struct NewPause {
     /// The duration, in Prometheus' format, after which it ends automatically. Default: until it is ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends_after: Option<String>,
-    /// Who creates it.
-    pub author: String,
+    /// Who creates it; required if the bridge asks for no credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// The reason, for other operators.
     pub reason: String,
 }

@@ -38,6 +38,10 @@ pub(crate) struct Status {
     /// The last reception gap of each source that had one.
     #[serde(default)]
     pub reception_gaps: BTreeMap<String, ReceptionGapView>,
+    /// Why credentials could not be checked by the last request that needed it, by source, or `admin.listen`: what of the
+    /// bridge's own cannot be read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub auth_errors: BTreeMap<String, String>,
     /// States of targets that cannot be read, as far as they were found: each is found when it is needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable_rows: Vec<UnreadableRowView>,

@@ -1,0 +1,188 @@
+//! Reads the paths of files with secrets, keys and certificates, and warns about files that cannot be used.
+//!
+//! What is wrong with a file is a warning: the machine that checks a configuration may not have its secrets.
+//! `credentials` reads the files again when they are used.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::diagnostic::{Code, Diagnostics, Location};
+use super::super::redact;
+use super::super::scalar::text;
+use super::super::yaml::Node;
+use super::users_file;
+
+/// Maximum size of a file; a larger one is not what it should be.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// What happens without the file.
+const ANSWERS_503: &str =
+    "the bridge starts without it, and answers 503 where it is needed until it can be used";
+const CALLS_FAIL: &str = "the bridge starts without it, and calls that need it fail until it can be used";
+const NOT_STARTED: &str = "the bridge does not start without it";
+
+/// Reads the path of a file with a token.
+pub(super) fn token_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    check_secret(&path, "token", ANSWERS_503, node, check_token, diagnostics);
+    Some(path)
+}
+
+/// Reads the path of a file with credentials that the bridge sends.
+pub(super) fn own_credentials_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    check_secret(&path, "credentials", CALLS_FAIL, node, check_not_blank, diagnostics);
+    Some(path)
+}
+
+/// Reads the path of a file with the private key of a client certificate.
+pub(super) fn client_key_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    check_secret(&path, "key", CALLS_FAIL, node, check_pem, diagnostics);
+    Some(path)
+}
+
+/// Reads the path of a file with the private key of a listener.
+pub(super) fn key_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    check_secret(&path, "key", NOT_STARTED, node, check_pem, diagnostics);
+    Some(path)
+}
+
+/// Reads the path of a file with certificates of a listener.
+pub(super) fn certificate_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    check(&path, "certificate", NOT_STARTED, node, check_pem, diagnostics);
+    Some(path)
+}
+
+/// Reads the path of a file with certificates of an outgoing client.
+pub(super) fn client_certificate_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    check(&path, "certificate", CALLS_FAIL, node, check_pem, diagnostics);
+    Some(path)
+}
+
+/// Reads the path of a file with a JSON Web Key Set.
+pub(super) fn jwks_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    check(&path, "key set", ANSWERS_503, node, check_jwks, diagnostics);
+    Some(path)
+}
+
+/// Reads the path of a file with users and their hashes.
+pub(super) fn users_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    if let Some(text) = check_secret(&path, "users", ANSWERS_503, node, |_| None, diagnostics) {
+        let file: Arc<Path> = path.as_path().into();
+        for (line, problem) in users_file::parse(&text).problems {
+            let location = Location::File { file: file.clone(), line, column: 1 };
+            diagnostics.add_with_help(Code::UnusableFile, &location, problem, ANSWERS_503);
+        }
+        diagnostics.show_redacted(&path, redact::users(&text));
+    }
+    Some(path)
+}
+
+/// Reads a path. A relative one is relative to the file in which it is written; in an environment variable, to the
+/// working directory.
+pub(super) fn path(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+    let path = Path::new(text(node, diagnostics)?);
+    let directory = match &node.location {
+        Location::File { file, .. } => file.parent(),
+        _ => None,
+    };
+    Some(directory.unwrap_or(Path::new("")).join(path))
+}
+
+/// Like [`check`], and warns if every user of the machine can read the file.
+fn check_secret(
+    path: &Path,
+    what: &str,
+    without: &str,
+    named_by: &Node,
+    problem: impl Fn(&str) -> Option<&'static str>,
+    diagnostics: &mut Diagnostics,
+) -> Option<String> {
+    if let Some(mode) = mode_if_readable_by_all(path) {
+        let message = format!("every user of the machine can read {} (mode {mode:04o})", path.display());
+        let help =
+            "let only the bridge read it: `chmod 0640 FILE`, or `defaultMode: 0440` in the volume of a pod";
+        diagnostics.add_with_help(Code::ReadableSecret, &named_by.location, message, help);
+    }
+    check(path, what, without, named_by, problem, diagnostics)
+}
+
+/// Warns about a file that cannot be used, and says what happens without it. Returns the text.
+fn check(
+    path: &Path,
+    what: &str,
+    without: &str,
+    named_by: &Node,
+    problem: impl Fn(&str) -> Option<&'static str>,
+    diagnostics: &mut Diagnostics,
+) -> Option<String> {
+    let read = read(path);
+    let found = match &read {
+        Err(error) => Some(format!("cannot read the {what} in {}: {error}", path.display())),
+        Ok(text) => problem(text).map(|problem| format!("the {what} in {} {problem}", path.display())),
+    };
+    if let Some(message) = found {
+        diagnostics.add_with_help(Code::UnusableFile, &named_by.location, message, without);
+    }
+    read.ok()
+}
+
+/// Reads a file that is a regular one and not too large: a pipe would block.
+fn read(path: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err("larger than 1 MiB".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())
+}
+
+#[cfg(unix)]
+fn mode_if_readable_by_all(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    (metadata.is_file() && mode & 0o004 != 0).then_some(mode)
+}
+
+#[cfg(not(unix))]
+const fn mode_if_readable_by_all(_: &Path) -> Option<u32> {
+    None
+}
+
+fn check_not_blank(text: &str) -> Option<&'static str> {
+    text.trim().is_empty().then_some("is empty")
+}
+
+fn check_token(text: &str) -> Option<&'static str> {
+    let token = text.trim();
+    let has_space = token.contains(|c: char| c.is_whitespace() || c.is_control());
+    check_not_blank(text)
+        .or(has_space.then_some("contains white space: a file has one token, without `Bearer`"))
+}
+
+fn check_pem(text: &str) -> Option<&'static str> {
+    check_not_blank(text).or((!text.contains("-----BEGIN ")).then_some("is not in PEM format"))
+}
+
+fn check_jwks(text: &str) -> Option<&'static str> {
+    let keys = serde_json::from_str::<serde_json::Value>(text).ok();
+    let keys = keys.as_ref().and_then(|set| set.get("keys")).and_then(serde_json::Value::as_array);
+    check_not_blank(text).or(match keys.map(Vec::as_slice) {
+        None => Some("is not a JSON Web Key Set"),
+        Some([]) => Some("has no keys"),
+        Some(_) => None,
+    })
+}

@@ -1,0 +1,191 @@
+//! Settings of credentials have the configured values.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::access::{
+    AdminClientCert, AdminJwt, ClientAuth, ClientCertAuth, HttpAuthorization, HttpClient, JwksLocation,
+    JwtAuth, NamedScope, Scope, Tls, TlsVersion,
+};
+use crate::config::diagnostic::Location;
+use crate::config::tests::{environment, name};
+use crate::config::{FileStamp, snippet};
+use crate::kinds::load;
+
+fn full() -> crate::kinds::Loaded {
+    let path = Path::new("tests/config/good/full.yaml");
+    load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+}
+
+/// A path that is relative to the configuration file.
+fn beside(file: &str) -> PathBuf {
+    Path::new("tests/config/good").join(file)
+}
+
+#[test]
+fn credentials_of_sources_are_read() {
+    let settings = full().settings;
+    let eu = &settings.source_auth[&name("prod-eu")];
+    assert_eq!(eu.bearer_token_files, [beside("secrets/prod-eu"), beside("secrets/prod-eu.next")]);
+    assert_eq!(eu.basic_auth_users_file, Some(beside("secrets/senders.htpasswd")));
+    let names = ["alertmanager.monitoring.svc", "alertmanager"].map(str::to_owned);
+    let [sans, subjects] = names.map(|name| vec![name]);
+    assert_eq!(eu.client_cert, Some(ClientCertAuth { sans, subjects }));
+    let jwt = eu.jwt.as_ref().unwrap();
+    assert_eq!((&*jwt.issuer, &*jwt.audience.join(" ")), ("https://kubernetes.default.svc", "scalebridge"));
+    assert_eq!(jwt.subjects, ["system:serviceaccount:monitoring:*"]);
+    let JwksLocation::Url { url, http } = &jwt.keys else { panic!("{jwt:?}") };
+    assert_eq!(url, "https://kubernetes.default.svc/openid/v1/jwks");
+    let credentials_file = beside("secrets/service-account");
+    let kind = "Bearer".to_owned();
+    assert_eq!(http.authorization, Some(HttpAuthorization::Credentials { kind, credentials_file }));
+    assert_eq!(http.ca_file, Some(beside("secrets/ca.crt")));
+    assert_eq!(http.client_cert, Some((beside("secrets/client.crt"), beside("secrets/client.key"))));
+    assert_eq!(http.server_name.as_deref(), Some("kubernetes.default.svc"));
+    assert_eq!(http.proxy_url.as_ref().unwrap().expose(), "http://user:pass@proxy.internal:3128");
+    assert_eq!(http.no_proxy.as_deref(), Some("10.0.0.0/8,.svc"));
+
+    assert!(settings.source_auth[&name("prod-us")].is_empty());
+    let elsewhere = settings.source_auth[&name("elsewhere")].jwt.as_ref().unwrap();
+    let JwksLocation::Url { http, .. } = &elsewhere.keys else { panic!("{elsewhere:?}") };
+    let (username, password_file) = ("bridge".to_owned(), beside("secrets/password"));
+    assert_eq!(http.authorization, Some(HttpAuthorization::Basic { username, password_file }));
+}
+
+#[test]
+fn credentials_of_the_admin_listener_are_read() {
+    let auth = full().settings.admin.auth;
+    let tokens: Vec<_> =
+        auth.tokens.iter().map(|it| (it.name.as_str(), it.scope, it.token_file.clone())).collect();
+    assert_eq!(
+        tokens,
+        [
+            ("oncall", Scope::Operate, beside("secrets/oncall")),
+            ("grafana", Scope::Read, beside("secrets/grafana"))
+        ]
+    );
+    assert_eq!(auth.users_file, Some(beside("secrets/operators")));
+    let user = |name: &str, scope| NamedScope { name: name.to_owned(), scope };
+    assert_eq!(
+        auth.users,
+        [user("alice", Scope::Operate), user("bob", Scope::Read), user("carol", Scope::Read)]
+    );
+    let sans = ["deployer.ci.svc", "spiffe://ci/deployer"].map(str::to_owned).to_vec();
+    let deployer = AdminClientCert { name: "deployer".to_owned(), scope: Scope::Operate, sans };
+    assert_eq!(auth.client_certs, [deployer]);
+    let [idp, ci] = &auth.jwt[..] else { panic!("{:?}", auth.jwt) };
+    let url = "https://idp.example/keys".to_owned();
+    let token = JwtAuth {
+        issuer: "https://idp.example".to_owned(),
+        audience: ["scalebridge", "ops"].map(str::to_owned).to_vec(),
+        keys: JwksLocation::Url { url, http: HttpClient::default() },
+        subjects: Vec::new(),
+    };
+    let (name_claim, header) = ("email".to_owned(), "x-forwarded-access-token".to_owned());
+    let groups = vec!["sre".to_owned()];
+    assert_eq!(*idp, AdminJwt { token, name_claim, scope: Scope::Read, groups, header });
+    assert_eq!(ci.token.keys, JwksLocation::File(beside("secrets/keys.json")));
+    assert_eq!((&*ci.name_claim, &*ci.header), ("sub", "authorization"), "the defaults");
+    assert!(auth.metrics_unauthenticated);
+    assert_eq!(auth.external_url.as_deref(), Some("https://ops.example/scalebridge"), "of the environment");
+}
+
+#[test]
+fn tls_and_web_configurations_are_read() {
+    let loaded = full();
+    let server = loaded.settings.server.access.tls.as_ref().unwrap();
+    let ca_file = beside("secrets/ca.crt");
+    let sans = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let expected = Tls {
+        cert_file: beside("secrets/server.crt"),
+        key_file: beside("secrets/server.key"),
+        client_auth: ClientAuth::VerifyClientCertIfGiven(ca_file.clone()),
+        client_allowed_sans: sans(&["alertmanager.monitoring.svc"]),
+        min_version: TlsVersion::Tls13,
+        max_version: TlsVersion::Tls13,
+    };
+    assert_eq!(*server, expected, "the environment wins over the file");
+
+    let access = &loaded.settings.admin.access;
+    let expected = Tls {
+        client_auth: ClientAuth::RequireAndVerifyClientCert(ca_file),
+        client_allowed_sans: sans(&["deployer.ci.svc", "ops.example"]),
+        min_version: TlsVersion::Tls12,
+        ..expected
+    };
+    assert_eq!(access.tls.as_ref(), Some(&expected), "paths are relative to the web configuration");
+    let web_config = access.web_config.as_ref().unwrap();
+    assert_eq!(web_config.path, beside("secrets/web.yml"));
+    assert_eq!(web_config.basic_auth_users.keys().collect::<Vec<_>>(), ["carol"]);
+    assert!(web_config.basic_auth_users["carol"].expose().starts_with("$2y$10$hLq"));
+    let headers: Vec<&str> = web_config.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        headers,
+        ["Content-Security-Policy", "X-Frame-Options", "X-Content-Type-Options", "Strict-Transport-Security"],
+        "a blank header is not sent"
+    );
+    let file = FileStamp::read(beside("secrets/web.yml"));
+    assert!(loaded.files.contains(&file), "a change of the web configuration reloads: {:?}", loaded.files);
+}
+
+/// Loads a configuration in a folder with these files and their modes, and renders what is found.
+fn load_with(config: &str, files: &[(&str, &str, u32)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text, mode) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        std::fs::set_permissions(folder.path().join(name), Permissions::from_mode(*mode)).unwrap();
+    }
+    std::fs::create_dir(folder.path().join("a-folder")).unwrap();
+    let rules = std::fs::read("tests/config/bad/ok.rules.yaml").unwrap();
+    std::fs::write(folder.path().join("rules.yaml"), rules).unwrap();
+    let tail = "destinations: { journal: { file: { path: \"-\" } } }\nrules: [rules.yaml]\n";
+    let path = folder.path().join("scalebridge.yaml");
+    std::fs::write(&path, format!("{config}\n{tail}")).unwrap();
+    let found = match load(&path, []) {
+        Ok(loaded) => loaded.warnings,
+        Err(diagnostics) => diagnostics,
+    };
+    let rendered = found.iter().map(|one| {
+        let text = match &one.location {
+            Location::File { file, .. } => Some(
+                found.redacted(file).map_or_else(|| std::fs::read_to_string(file).unwrap(), str::to_owned),
+            ),
+            _ => None,
+        };
+        snippet::render(one, text.as_deref())
+    });
+    let rendered = rendered.collect::<Vec<_>>().join("\n");
+    rendered.replace(&format!("{}/", folder.path().display()), "")
+}
+
+#[test]
+fn files_that_cannot_be_used_are_warned_about_and_never_shown() {
+    const HASH: &str = "mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze";
+    let users = format!("alice:$2y$10${HASH}\nbob:$2y$15${HASH}\ncarol:sesame\n");
+    let files = [
+        ("empty", "\n", 0o600),
+        ("two", "sesame sesame", 0o640),
+        ("readable", "sesame", 0o644),
+        ("good", "sesame\n", 0o600),
+        ("users", &users, 0o600),
+        ("keys.json", "{\"keys\": []}", 0o644),
+        ("a.crt", "sesame", 0o644),
+        ("a.key", "-----BEGIN PRIVATE KEY-----", 0o604),
+    ];
+    let config = "server: { tls: { cert_file: a.crt, key_file: a.key } }\nsources:\n  local:\n    auth:\n      \
+                  bearer_token_files: [good, empty, two, readable, a-folder, missing]\n      \
+                  basic_auth_users_file: users\n      jwt: { issuer: a, audience: b, jwks_file: keys.json }";
+    let found = load_with(config, &files);
+    insta::assert_snapshot!(found);
+    assert!(!found.contains("sesame") && !found.contains(HASH));
+}
+
+#[test]
+fn inline_secrets_are_never_shown() {
+    let config = "sources:\n  a: { auth: { bearer_token: sesame } }\n  b:\n    auth:\n      password:\n        sesame\n      jwt: { \
+                  issuer: a, audience: b, jwks_url: \"https://user:sesame@idp/keys\" }\nadmin:\n  tokens: [sesame]";
+    let found = load_with(config, &[]);
+    insta::assert_snapshot!(found);
+    assert!(!found.contains("sesame"));
+}

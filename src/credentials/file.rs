@@ -1,0 +1,216 @@
+//! Files with secrets, read again when they change.
+//!
+//! A request looks at the stamp of a file at most every [`MAX_AGE`]. Before it is denied it looks again, so that a new
+//! secret is valid at once. Only a changed file is read, on a thread for blocking calls.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::config::FileStamp;
+
+/// The maximum size of a file with a secret.
+pub(super) const MAX_SECRET_BYTES: usize = 64 * 1024;
+
+/// How long a reading counts without a look at the stamp: a removed secret is invalid after this time.
+pub(super) const MAX_AGE: Duration = Duration::from_millis(500);
+
+/// Two writes within one tick of the file system's clock can leave the same stamp. After this time the file is read
+/// once more.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
+
+/// How long a request waits for a file. Reads of network file systems can hang.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a file cannot be used: its path and the cause, without any of its content.
+pub(super) type FileError = Arc<str>;
+
+/// A file whose content is parsed to a `T`.
+pub(super) struct SecretFile<T> {
+    path: PathBuf,
+    max_bytes: usize,
+    parse: fn(&str) -> Result<T, String>,
+    /// Which settings name the file, for the log.
+    used_by: Mutex<String>,
+    reading: ArcSwap<Reading<T>>,
+    /// When the stamp was looked at.
+    checked_at: Mutex<Instant>,
+    /// Held by the one task that reads.
+    reader: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct Reading<T> {
+    stamp: FileStamp,
+    /// When this stamp was seen first.
+    since: Instant,
+    /// Whether the file was read again after [`SETTLE_TIME`].
+    is_settled: bool,
+    /// The hash of the content, if it could be read.
+    content: Option<[u8; 32]>,
+    value: Result<Arc<T>, FileError>,
+}
+
+impl<T: Send + Sync + 'static> SecretFile<T> {
+    /// Reads the file at `path`. `parse` gets the trimmed, non-empty text; its error must not contain any of it.
+    pub(super) fn load(
+        path: &Path,
+        max_bytes: usize,
+        used_by: &str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        let unread = Reading {
+            stamp: FileStamp::read(path.to_owned()),
+            since: now,
+            is_settled: false,
+            content: None,
+            value: Err(FileError::from("")),
+        };
+        let file = Self {
+            path: path.to_owned(),
+            max_bytes,
+            parse,
+            used_by: Mutex::new(used_by.to_owned()),
+            reading: ArcSwap::from_pointee(unread),
+            checked_at: Mutex::new(now),
+            reader: Arc::default(),
+        };
+        let reading = file.read(now);
+        if let Err(error) = &reading.value {
+            file.log_failure(error);
+        }
+        file.reading.store(Arc::new(reading));
+        Arc::new(file)
+    }
+
+    /// Sets which settings name the file, after a reload.
+    pub(super) fn set_used_by(&self, used_by: &str) {
+        used_by.clone_into(&mut self.used_by.lock());
+    }
+
+    /// The last reading, however old.
+    pub(super) fn last(&self) -> Result<Arc<T>, FileError> {
+        self.reading.load().value.clone()
+    }
+
+    /// The content of the file, whose stamp was looked at within `max_age`; now, if that is zero.
+    pub(super) async fn current(self: &Arc<Self>, max_age: Duration) -> Result<Arc<T>, FileError> {
+        let now = Instant::now();
+        let age = now.saturating_duration_since(*self.checked_at.lock());
+        if age < max_age {
+            return self.last();
+        }
+        let reading = self.reading.load_full();
+        // This takes about a microsecond; a task for it would take longer.
+        if reading.is_settled && reading.stamp.refresh() == reading.stamp {
+            self.set_checked_at(now);
+            return reading.value.clone();
+        }
+        match tokio::time::timeout(READ_TIMEOUT, self.read_again(now)).await {
+            Ok(()) => self.last(),
+            Err(_) => Err(self.error(&format!("was not read within {} s", READ_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// Reads the file, unless another task has done so since `asked_at`.
+    async fn read_again(self: &Arc<Self>, asked_at: Instant) {
+        let guard = self.reader.clone().lock_owned().await;
+        if *self.checked_at.lock() > asked_at {
+            return;
+        }
+        let file = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            // The guard is moved here: a request that gives up does not start a second reader.
+            let _guard = guard;
+            let now = Instant::now();
+            let reading = file.read(now);
+            file.replace(reading);
+            file.set_checked_at(now);
+        });
+        // It fails only if `parse` panics or the runtime stops; the last reading stays.
+        if let Err(error) = read.await {
+            tracing::error!(file = %self.path.display(), %error, "reading a secret failed");
+        }
+    }
+
+    fn set_checked_at(&self, now: Instant) {
+        let mut checked_at = self.checked_at.lock();
+        *checked_at = now.max(*checked_at);
+    }
+
+    fn replace(&self, reading: Reading<T>) {
+        let last = self.reading.load();
+        match (&last.value, &reading.value) {
+            (Ok(_), Err(error)) => self.log_failure(error),
+            (Err(_), Ok(_)) => {
+                let used_by = self.used_by.lock().clone();
+                tracing::info!(file = %self.path.display(), used_by, "secret readable again");
+            }
+            _ => {}
+        }
+        drop(last);
+        self.reading.store(Arc::new(reading));
+    }
+
+    fn log_failure(&self, error: &FileError) {
+        let used_by = self.used_by.lock().clone();
+        tracing::error!(file = %self.path.display(), used_by, %error, "secret unavailable, requests are denied with 503");
+    }
+
+    /// Reads the file until its stamp is the same before and after.
+    fn read(&self, now: Instant) -> Reading<T> {
+        const MAX_ATTEMPTS: u32 = 3;
+        let last = self.reading.load();
+        let mut stamp = FileStamp::read(self.path.clone());
+        let mut text = read_text(&self.path, self.max_bytes);
+        for _ in 1..MAX_ATTEMPTS {
+            let after = stamp.refresh();
+            if after == stamp {
+                break;
+            }
+            stamp = after;
+            text = read_text(&self.path, self.max_bytes);
+        }
+        let is_same = stamp == last.stamp;
+        let since = if is_same { last.since } else { now };
+        let is_settled = is_same && now.saturating_duration_since(since) >= SETTLE_TIME;
+        let content = text.as_ref().ok().map(|text| Sha256::digest(text.as_bytes()).into());
+        let value = match text {
+            // What was derived from the content, such as passwords that were compared, is kept with it.
+            Ok(_) if content == last.content => last.value.clone(),
+            Ok(text) => (self.parse)(text.trim()).map(Arc::new).map_err(|cause| self.error(&cause)),
+            Err(cause) => Err(self.error(&cause)),
+        };
+        Reading { stamp, since, is_settled, content, value }
+    }
+
+    fn error(&self, cause: &str) -> FileError {
+        FileError::from(format!("{}: {cause}", self.path.display()))
+    }
+}
+
+/// The text of a file, which is not empty.
+pub(super) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
+    let io = |error: std::io::Error| format!("the file cannot be read: {error}");
+    // Opening a pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    File::open(path).map_err(io)?.take(max_bytes as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() > max_bytes {
+        return Err(format!("the file is larger than {} KiB", max_bytes / 1024));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
+    if text.trim().is_empty() {
+        return Err("the file is empty; write the secret into it".to_owned());
+    }
+    Ok(text)
+}

@@ -1,0 +1,216 @@
+//! The outgoing HTTP client: the `http:` block of the configuration.
+//!
+//! Proxies of the environment are ignored, as Prometheus does without `proxy_from_environment`. Redirects are not
+//! followed: they would carry credentials elsewhere. Certificates are read again when they change, credentials for each
+//! request.
+
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
+use parking_lot::Mutex;
+use reqwest::redirect::Policy;
+use reqwest::{NoProxy, Proxy};
+
+use super::file::{MAX_SECRET_BYTES, read_text};
+use super::header::encode_basic;
+use crate::config::FileStamp;
+use crate::config::access::{HttpAuthorization, HttpClient};
+
+/// Why a request failed. No text contains a secret, or a URL.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutgoingError {
+    /// A file of the settings.
+    #[error("{file}: {cause}")]
+    File {
+        /// Its path.
+        file: String,
+        /// The cause.
+        cause: String,
+    },
+    /// Another setting.
+    #[error("{0}")]
+    Settings(String),
+    /// No response.
+    #[error("the request failed: {0}")]
+    Request(String),
+    /// No complete response in time.
+    #[error("no complete response within {0:?}")]
+    TimedOut(Duration),
+    /// A response that is not a success.
+    #[error("the response has the status {0}")]
+    Status(u16),
+    /// A redirect.
+    #[error("the response has the status {0}; redirects are not followed, configure the final URL")]
+    Redirect(u16),
+    /// A response that is too large.
+    #[error("the response is larger than {} KiB", .0 / 1024)]
+    TooLarge(usize),
+}
+
+/// Calls one or more servers with the settings of an `http:` block.
+pub(crate) struct OutgoingClient {
+    settings: HttpClient,
+    built: Mutex<Option<Built>>,
+}
+
+#[derive(Clone)]
+struct Built {
+    /// The files of the TLS settings as they were read.
+    stamps: Vec<FileStamp>,
+    /// Whether it has roots of trust. Without `https:` it needs none, and a machine may have none.
+    has_tls: bool,
+    client: reqwest::Client,
+}
+
+impl OutgoingClient {
+    /// A client with these settings. Files are read when it is used.
+    pub(crate) fn new(settings: HttpClient) -> Self {
+        Self { settings, built: Mutex::new(None) }
+    }
+
+    /// The body of a response to `GET url`, if its status is a success and it has at most `max_bytes`.
+    ///
+    /// # Errors
+    /// Why there is no such body. `timeout` is for settings that have none.
+    pub(crate) async fn get(
+        &self,
+        url: &str,
+        max_bytes: usize,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, OutgoingError> {
+        let timeout = self.settings.timeout.unwrap_or(timeout);
+        tokio::time::timeout(timeout, self.get_body(url, max_bytes))
+            .await
+            .unwrap_or(Err(OutgoingError::TimedOut(timeout)))
+    }
+
+    async fn get_body(&self, url: &str, max_bytes: usize) -> Result<Vec<u8>, OutgoingError> {
+        let mut request = self.client(url).await?.get(url);
+        if let Some(credentials) = self.authorization().await? {
+            request = request.header(AUTHORIZATION, credentials);
+        }
+        let mut response = request.send().await.map_err(request_error)?;
+        let status = response.status();
+        if status.is_redirection() {
+            return Err(OutgoingError::Redirect(status.as_u16()));
+        } else if !status.is_success() {
+            return Err(OutgoingError::Status(status.as_u16()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(request_error)? {
+            if body.len() + chunk.len() > max_bytes {
+                return Err(OutgoingError::TooLarge(max_bytes));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// The client, made anew if a certificate has changed.
+    async fn client(&self, url: &str) -> Result<reqwest::Client, OutgoingError> {
+        let is_https = |url: &str| url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+        let needs_tls =
+            is_https(url) || self.settings.proxy_url.as_ref().is_some_and(|url| is_https(url.expose()));
+        let built = self.built.lock().clone();
+        let is_current = |built: &Built| {
+            (built.has_tls || !needs_tls) && built.stamps.iter().all(|stamp| stamp.refresh() == *stamp)
+        };
+        if let Some(built) = built.filter(is_current) {
+            return Ok(built.client);
+        }
+        let settings = self.settings.clone();
+        let built = blocking(move || build(&settings, needs_tls)).await?;
+        let client = built.client.clone();
+        *self.built.lock() = Some(built);
+        Ok(client)
+    }
+
+    /// The credentials, read now.
+    async fn authorization(&self) -> Result<Option<HeaderValue>, OutgoingError> {
+        let Some(settings) = self.settings.authorization.clone() else { return Ok(None) };
+        blocking(move || {
+            let read = |file: &std::path::Path| {
+                read_text(file, MAX_SECRET_BYTES)
+                    .map_err(|cause| OutgoingError::File { file: file.display().to_string(), cause })
+            };
+            let (file, value) = match &settings {
+                HttpAuthorization::Credentials { kind, credentials_file } => {
+                    (credentials_file, format!("{kind} {}", read(credentials_file)?.trim()))
+                }
+                HttpAuthorization::Basic { username, password_file } => {
+                    (password_file, encode_basic(username, read(password_file)?.trim()))
+                }
+            };
+            let mut value = HeaderValue::from_str(&value).map_err(|_| OutgoingError::File {
+                file: file.display().to_string(),
+                cause: "the credentials contain characters that a header cannot have".to_owned(),
+            })?;
+            value.set_sensitive(true);
+            Ok(Some(value))
+        })
+        .await
+    }
+}
+
+fn build(settings: &HttpClient, has_tls: bool) -> Result<Built, OutgoingError> {
+    let stamps =
+        settings.ca_file.iter().chain(settings.client_cert.iter().flat_map(|(cert, key)| [cert, key]));
+    let stamps = stamps.map(|file| FileStamp::read(file.clone())).collect();
+    let mut client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::client_config(settings, has_tls)?)
+        .redirect(Policy::none())
+        .no_proxy();
+    if let Some(url) = &settings.proxy_url {
+        let proxy = Proxy::all(url.expose())
+            .map_err(|_| OutgoingError::Settings("proxy_url is not a valid URL".to_owned()))?;
+        client = client.proxy(proxy.no_proxy(settings.no_proxy.as_deref().and_then(NoProxy::from_string)));
+    }
+    let client = client.build().map_err(|error| OutgoingError::Settings(causes(&error.without_url())))?;
+    Ok(Built { stamps, has_tls, client })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OutgoingError> + Send + 'static,
+) -> Result<T, OutgoingError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(OutgoingError::Request(error.to_string())),
+    }
+}
+
+fn request_error(error: reqwest::Error) -> OutgoingError {
+    OutgoingError::Request(causes(&error.without_url()))
+}
+
+/// The messages of an error and of its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A URL without user info, query and fragment, which can contain secrets.
+pub(super) fn shown_url(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+/// The provider of all cryptography, passed to everything that needs it: there is no default of the process.
+pub(super) fn crypto_provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

@@ -1,0 +1,126 @@
+//! The users of one file with their hashes, and what is known of passwords that were compared with them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use bcrypt::HashParts;
+use parking_lot::Mutex;
+use subtle::ConstantTimeEq as _;
+
+use super::users_file;
+use crate::config::Secret;
+
+/// The lowest cost that bcrypt defines.
+const MIN_COST: u32 = 4;
+
+/// A comparison of cost 14 takes about a second, each further step twice as long.
+const MAX_COST: u32 = 14;
+
+/// Wrong passwords that are remembered. Beyond them all are forgotten.
+const MAX_REFUSED: usize = 1024;
+
+/// A keyed hash of a user and a password.
+pub(super) type PairDigest = [u8; 32];
+
+/// The users of one file. A changed file makes a new table, without any remembered comparison.
+pub(in crate::credentials) struct UserTable {
+    users: HashMap<String, Arc<User>>,
+    /// Takes the place of a user that does not exist, so that the time does not tell.
+    unknown: Arc<User>,
+    /// Users and passwords that do not match.
+    refused: Mutex<HashSet<PairDigest>>,
+}
+
+pub(super) struct User {
+    /// `None` for the one that takes the place of unknown users.
+    pub name: Option<String>,
+    pub hash: Secret,
+    /// Comparisons that wait for their turn.
+    pub waiting: AtomicUsize,
+    /// The pair that matched. A user has one password, so this cache is bounded.
+    proven: Mutex<Option<PairDigest>>,
+}
+
+impl UserTable {
+    /// Reads the text of a file, in either format.
+    pub(in crate::credentials) fn parse(text: &str) -> Result<Self, String> {
+        let mut hashes = BTreeMap::new();
+        for (name, hash) in users_file::parse(text)? {
+            if hashes.insert(name.clone(), Secret::new(hash)).is_some() {
+                return Err(format!("user `{name}` is there twice; remove one of the lines"));
+            }
+        }
+        Self::new(&hashes)
+    }
+
+    /// A table of these users and hashes.
+    pub(in crate::credentials) fn new(hashes: &BTreeMap<String, Secret>) -> Result<Self, String> {
+        let mut highest_cost = MIN_COST;
+        for (name, hash) in hashes {
+            let cost = cost(hash.expose()).map_err(|cause| format!("user `{name}`: {cause}"))?;
+            highest_cost = highest_cost.max(cost);
+        }
+        let user = |name: Option<&String>, hash: &Secret| {
+            Arc::new(User {
+                name: name.cloned(),
+                hash: hash.clone(),
+                waiting: AtomicUsize::new(0),
+                proven: Mutex::new(None),
+            })
+        };
+        let unknown = Secret::new(format!("$2b${highest_cost:02}${}", ".".repeat(22 + 31)));
+        Ok(Self {
+            users: hashes.iter().map(|(name, hash)| (name.clone(), user(Some(name), hash))).collect(),
+            unknown: user(None, &unknown),
+            refused: Mutex::default(),
+        })
+    }
+
+    pub(in crate::credentials) fn contains(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// The user of this name, or the one that takes the place of unknown users.
+    pub(super) fn user(&self, name: &str) -> &Arc<User> {
+        self.users.get(name).unwrap_or(&self.unknown)
+    }
+
+    /// The result of an earlier comparison.
+    pub(super) fn remembered(&self, user: &User, pair: &PairDigest) -> Option<bool> {
+        let proven = user.proven.lock().is_some_and(|proven| proven.ct_eq(pair).into());
+        if proven {
+            return Some(true);
+        }
+        self.refused.lock().contains(pair).then_some(false)
+    }
+
+    pub(super) fn remember(&self, user: &User, pair: PairDigest, matches: bool) {
+        if matches {
+            *user.proven.lock() = Some(pair);
+            return;
+        }
+        let mut refused = self.refused.lock();
+        if refused.len() >= MAX_REFUSED {
+            refused.clear();
+        }
+        refused.insert(pair);
+    }
+}
+
+/// The cost of a bcrypt hash that is supported.
+fn cost(hash: &str) -> Result<u32, String> {
+    let is_bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix));
+    let parts = HashParts::from_str(hash).ok().filter(|_| is_bcrypt);
+    let Some(parts) = parts else {
+        return Err("not a bcrypt hash ($2a$, $2b$ or $2y$); create it with `htpasswd -nB USER`".to_owned());
+    };
+    let cost = parts.get_cost();
+    if !(MIN_COST..=MAX_COST).contains(&cost) {
+        return Err(format!(
+            "the cost {cost} of the hash is not between {MIN_COST} and {MAX_COST}; create it with `htpasswd -nBC 10 USER`"
+        ));
+    }
+    Ok(cost)
+}

@@ -1,0 +1,218 @@
+//! Who may send to which source.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use subtle::Choice;
+
+use super::file::{FileError, MAX_AGE};
+use super::header::{Authorization, authorization};
+use super::jwt::{Rejection, Token, Verifier};
+use super::password::Outcome;
+use super::registry::{Registry, TokenFile, Users};
+use super::token::TokenDigest;
+use super::{AuthFailure, Denied, Presented, challenge, unix_now};
+use crate::config::access::{ClientCertAuth, SourceAuth, WebConfig};
+use crate::domain::name::Name;
+
+/// The credentials of all sources. Reads files and starts requests for key sets, so it is made within the runtime.
+pub(crate) struct SourceCredentials {
+    sources: BTreeMap<Name, Source>,
+    registry: Registry,
+    /// The users of the listener, for sources without credentials of their own.
+    web_users: Option<Users>,
+}
+
+/// The credentials of a source.
+struct Source {
+    tokens: Vec<TokenFile>,
+    users: Option<Users>,
+    certificates: Option<ClientCertAuth>,
+    jwt: Option<Verifier>,
+}
+
+impl SourceCredentials {
+    /// The credentials of the settings. A file that cannot be read is logged, and denies requests until it can.
+    pub(crate) fn new(auth: &BTreeMap<Name, SourceAuth>, web_config: Option<&WebConfig>) -> Self {
+        let none = Registry::new();
+        Self::build(none.successor(), &none, auth, web_config)
+    }
+
+    /// The credentials of reloaded settings, with the caches of what did not change.
+    pub(crate) fn reloaded(&self, auth: &BTreeMap<Name, SourceAuth>, web_config: Option<&WebConfig>) -> Self {
+        Self::build(self.registry.successor(), &self.registry, auth, web_config)
+    }
+
+    fn build(
+        mut registry: Registry,
+        old: &Registry,
+        auth: &BTreeMap<Name, SourceAuth>,
+        web_config: Option<&WebConfig>,
+    ) -> Self {
+        let web_users = registry.web_users(old, web_config);
+        let mut source = |(name, auth): (&Name, &SourceAuth)| {
+            let used_by = format!("source {name}");
+            let tokens = auth.bearer_token_files.iter();
+            let source = Source {
+                tokens: tokens.map(|path| registry.token(old, path, &used_by)).collect(),
+                users: auth.basic_auth_users_file.as_ref().map(|path| registry.users(old, path, &used_by)),
+                certificates: auth.client_cert.clone(),
+                jwt: auth.jwt.as_ref().map(|settings| registry.verifier(old, settings, &used_by)),
+            };
+            (name.clone(), source)
+        };
+        let sources = auth.iter().filter(|(_, auth)| !auth.is_empty()).map(|entry| source(entry)).collect();
+        Self { sources, registry, web_users }
+    }
+
+    /// Whether requests to `source` need no credential.
+    pub(crate) fn is_open(&self, source: &Name) -> bool {
+        !self.sources.contains_key(source) && self.web_users.is_none()
+    }
+
+    /// Whether a request with these credentials may send to `source`.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) async fn check(&self, source: &Name, presented: Presented<'_>) -> Result<(), Denied> {
+        let Some(own) = self.sources.get(source) else {
+            let Some(users) = &self.web_users else { return Ok(()) };
+            let challenge = challenge(false, true);
+            let credentials = authorization(presented.headers);
+            let denied = match credentials {
+                Ok(Authorization::Basic { user, password }) => {
+                    return self.check_password(source, users, &user, &password).await;
+                }
+                Ok(Authorization::Missing) => AuthFailure::Missing,
+                Ok(Authorization::Bearer(_)) => AuthFailure::Wrong,
+                Ok(Authorization::Unknown) | Err(_) => AuthFailure::Malformed,
+            };
+            return Err(Denied::Unauthenticated { failure: denied, challenge });
+        };
+        let unauthenticated = |failure| Denied::Unauthenticated { failure, challenge: own.challenge() };
+        let credentials =
+            authorization(presented.headers).map_err(|_| unauthenticated(AuthFailure::Malformed))?;
+        let accepts = |source: &Source| {
+            let accepted = source.certificates.as_ref().zip(presented.client_certificate);
+            accepted.is_some_and(|(accepted, certificate)| certificate.is_one_of(accepted))
+        };
+        if accepts(own) {
+            return Ok(());
+        }
+        match credentials {
+            Authorization::Missing if presented.client_certificate.is_none() => {
+                Err(unauthenticated(AuthFailure::Missing))
+            }
+            Authorization::Missing if self.sources.values().any(accepts) => {
+                Err(Denied::Forbidden(AuthFailure::OtherSource))
+            }
+            Authorization::Missing => Err(unauthenticated(AuthFailure::UnknownCertificate)),
+            Authorization::Unknown => Err(unauthenticated(AuthFailure::Malformed)),
+            Authorization::Basic { user, password } => match &own.users {
+                Some(users) => self.check_password(source, users, &user, &password).await,
+                None => Err(unauthenticated(AuthFailure::Wrong)),
+            },
+            Authorization::Bearer(token) => self.check_bearer(source, own, token).await,
+        }
+    }
+
+    async fn check_password(
+        &self,
+        source: &Name,
+        users: &Users,
+        user: &str,
+        password: &[u8],
+    ) -> Result<(), Denied> {
+        let unavailable = |error: FileError| Denied::Unavailable(format!("source {source}: {error}"));
+        let challenge = self.sources.get(source).map_or(challenge(false, true), Source::challenge);
+        let comparisons = &self.registry.comparisons;
+        let table = users.current().await.map_err(unavailable)?;
+        let mut outcome = comparisons.compare(&table, user, password).await;
+        if outcome == Outcome::Wrong {
+            let newer = users.table(Duration::ZERO).await.map_err(unavailable)?;
+            if !Arc::ptr_eq(&newer, &table) {
+                outcome = comparisons.compare(&newer, user, password).await;
+            }
+        }
+        match outcome {
+            Outcome::Matches => Ok(()),
+            Outcome::Wrong => Err(Denied::Unauthenticated { failure: AuthFailure::Wrong, challenge }),
+            Outcome::Busy => Err(Denied::Busy),
+        }
+    }
+
+    async fn check_bearer(&self, source: &Name, own: &Source, token: &[u8]) -> Result<(), Denied> {
+        let digest = TokenDigest::of(token);
+        let mut error = own.refresh(MAX_AGE).await.err();
+        let is_of_other = self.matches_other(source, &digest);
+        if own.matches(&digest) {
+            return Ok(());
+        }
+        // Before a request is denied, the files are looked at again.
+        if !own.tokens.is_empty() {
+            error = own.refresh(Duration::ZERO).await.err();
+            if own.matches(&digest) {
+                return Ok(());
+            }
+        }
+        let parsed = Token::is_jwt(token).then(|| Token::read(token)).flatten();
+        let mut failure = AuthFailure::Wrong;
+        if let Some(verifier) = &own.jwt {
+            let verified = match &parsed {
+                Some(token) => verifier.verify(token, unix_now()).await.map(|_| ()),
+                None => Err(Rejection::Invalid(AuthFailure::InvalidToken)),
+            };
+            match verified {
+                Ok(()) => return Ok(()),
+                Err(Rejection::Invalid(invalid)) => failure = invalid,
+                Err(Rejection::Subject) => failure = AuthFailure::InvalidToken,
+                Err(Rejection::Unavailable(cause)) => error = error.or(Some(cause)),
+                Err(Rejection::Busy) => return Err(Denied::Busy),
+            }
+        }
+        if let Some(error) = error {
+            return Err(Denied::Unavailable(format!("source {source}: {error}")));
+        }
+        if bool::from(is_of_other) || parsed.is_some_and(|token| self.verifies_for_other(source, &token)) {
+            return Err(Denied::Forbidden(AuthFailure::OtherSource));
+        }
+        Err(Denied::Unauthenticated { failure, challenge: own.challenge() })
+    }
+
+    /// Whether another source has this token. All tokens are compared, whichever matches.
+    fn matches_other(&self, source: &Name, digest: &TokenDigest) -> Choice {
+        let others = self.sources.iter().filter(|(name, _)| *name != source);
+        others.fold(Choice::from(0), |found, (_, other)| found | other.matches_choice(digest))
+    }
+
+    fn verifies_for_other(&self, source: &Name, token: &Token<'_>) -> bool {
+        let others = self.sources.iter().filter(|(name, _)| *name != source);
+        let now = unix_now();
+        others.filter_map(|(_, other)| other.jwt.as_ref()).any(|jwt| jwt.verify_cached(token, now).is_some())
+    }
+}
+
+impl Source {
+    /// Reads the tokens that have changed. An error if one cannot be read: it might be the one that is presented.
+    async fn refresh(&self, max_age: Duration) -> Result<(), FileError> {
+        let mut result = Ok(());
+        for file in &self.tokens {
+            result = result.and(file.current(max_age).await.map(|_| ()));
+        }
+        result
+    }
+
+    fn matches(&self, digest: &TokenDigest) -> bool {
+        self.matches_choice(digest).into()
+    }
+
+    fn matches_choice(&self, digest: &TokenDigest) -> Choice {
+        let tokens = self.tokens.iter().filter_map(|file| file.last().ok());
+        tokens.fold(Choice::from(0), |found, token| found | token.matches(digest))
+    }
+
+    fn challenge(&self) -> &'static str {
+        challenge(!self.tokens.is_empty() || self.jwt.is_some(), self.users.is_some())
+    }
+}
