@@ -211,13 +211,13 @@ async fn a_lack_of_files_is_reported_once_and_survived() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_never_read_do_not_keep_senders_out() {
     let mut bridge = Bridge::new(&config_with_server("write_timeout: 2s"), RULES);
-    bridge.wrap_with(&["sh", "-c", "ulimit -Sn 64; exec \"$0\" \"$@\""]);
+    bridge.wrap_with(&["sh", "-c", "ulimit -Sn 48; exec \"$0\" \"$@\""]);
     bridge.run().await;
     let files = || std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).expect("its files").count();
     let before = files();
     let request = "GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
     let mut readers = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..40 {
         let mut reader = Raw::connect_with_small_buffer(bridge.admin_address()).await;
         // More than the system buffers: the bridge has to wait for this reader.
         reader.send(request.repeat(100)).await.expect("the requests");
