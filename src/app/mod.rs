@@ -103,10 +103,11 @@ impl App {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
         file_limit::raise();
-        let options = Options::new("server", &server, http::refuse_on_server(metrics.clone()));
+        let options =
+            Options::new("server", &server, http::refuse_on_server(metrics.clone()), metrics.clone());
         let routes = http::server_routes(state.clone());
         let webhook = Listener::start(server.listen, &server.access, options, routes)?;
-        let options = Options::new("admin", &server, http::refuse_on_admin());
+        let options = Options::new("admin", &server, http::refuse_on_admin(), metrics.clone());
         let admin_api = Listener::start(admin.listen, &admin.access, options, http::admin_routes(state))?;
 
         let Some(mut running) = RunningBridge::start(settings, origin, metrics, access, &stop).await? else {

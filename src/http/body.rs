@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 
 use super::Limits;
 use super::error::Rejection;
-use super::transport::{BodyError, Taken};
+use super::transport::{BodyError, HeldBytes};
 
 /// A larger piece of a gzip body is decoded on a blocking thread.
 const MAX_INLINE_DECODE_BYTES: usize = 4 * 1024;
@@ -21,7 +21,7 @@ const MAX_INLINE_DECODE_BYTES: usize = 4 * 1024;
 pub(super) struct ReceivedBody {
     /// The decoded body.
     pub bytes: Bytes,
-    _taken: Taken,
+    _taken: HeldBytes,
 }
 
 /// Why a body cannot be read.
@@ -100,7 +100,7 @@ pub(super) async fn receive(
 pub(super) async fn read(
     body: &mut Body,
     max_bytes: usize,
-    mut taken: Taken,
+    mut taken: HeldBytes,
 ) -> Result<ReceivedBody, ReadError> {
     check_length(body, max_bytes)?;
     // Nearly every body is one piece, which is not copied.
@@ -127,7 +127,7 @@ pub(super) async fn read(
     Ok(ReceivedBody { bytes, _taken: taken })
 }
 
-async fn read_gzip(body: &mut Body, max_bytes: usize, taken: Taken) -> Result<ReceivedBody, ReadError> {
+async fn read_gzip(body: &mut Body, max_bytes: usize, taken: HeldBytes) -> Result<ReceivedBody, ReadError> {
     check_length(body, max_bytes)?;
     let mut decoder = MultiGzDecoder::new(Decoded { bytes: Vec::new(), max_bytes, taken, refused: None });
     let mut length = 0;
@@ -143,6 +143,9 @@ async fn read_gzip(body: &mut Body, max_bytes: usize, taken: Taken) -> Result<Re
             decoding.await.map_err(|_| ReadError::Stopping)??
         };
     }
+    // Writes what is decoded and not written yet.
+    let finished = decoder.try_finish();
+    let decoder = check_decoded(decoder, finished)?;
     let decoded = decoder.finish().map_err(|error| ReadError::Gzip(error.to_string()))?;
     Ok(ReceivedBody { bytes: decoded.bytes.into(), _taken: decoded.taken })
 }
@@ -193,7 +196,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Rejection> {
 struct Decoded {
     bytes: Vec<u8>,
     max_bytes: usize,
-    taken: Taken,
+    taken: HeldBytes,
     refused: Option<ReadError>,
 }
 
@@ -217,7 +220,16 @@ impl Write for Decoded {
 }
 
 fn decode(mut decoder: MultiGzDecoder<Decoded>, piece: &[u8]) -> Result<MultiGzDecoder<Decoded>, ReadError> {
-    match decoder.write_all(piece) {
+    let written = decoder.write_all(piece);
+    check_decoded(decoder, written)
+}
+
+/// An error of the decoder is one of gzip, unless what it has decoded was refused.
+fn check_decoded(
+    mut decoder: MultiGzDecoder<Decoded>,
+    result: std::io::Result<()>,
+) -> Result<MultiGzDecoder<Decoded>, ReadError> {
+    match result {
         Ok(()) => Ok(decoder),
         Err(error) => {
             let refused = decoder.get_mut().refused.take();
@@ -233,7 +245,6 @@ mod tests {
     use flate2::write::GzEncoder;
     use hyper::body::Frame;
 
-    use super::super::transport::Budget;
     use super::*;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -291,11 +302,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_takes_its_decoded_bytes_until_it_is_dropped() {
-        let text = b"twelve bytes";
+        let text = &b"twelve bytes".repeat(100)[..];
         let limits = limits(text.len(), text.len());
         for (at, (body, is_gzip)) in forms(text).into_iter().enumerate() {
             let read = received(&limits, body, is_gzip).await.unwrap();
-            assert_eq!(read.bytes, &text[..], "{at}");
+            assert_eq!(read.bytes, text, "{at}");
             for (body, is_gzip) in forms(text) {
                 let (status, error) = received(&limits, body, is_gzip).await.err().unwrap();
                 assert!(

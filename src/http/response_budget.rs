@@ -11,7 +11,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::HttpState;
 use super::problem;
-use super::transport::Taken;
+use super::transport::HeldBytes;
 
 /// A smaller response is always sent: those of `status`, `/-/ready` and most errors.
 const MAX_FREE_BYTES: u64 = 16 * 1024;
@@ -36,13 +36,13 @@ pub(super) async fn limit(State(shared): State<HttpState>, request: Request, nex
 /// A body of one piece, whose bytes are taken from the budget until it is sent.
 struct HeldBody {
     body: Body,
-    taken: Option<Taken>,
+    taken: Option<HeldBytes>,
 }
 
 /// hyper drops a body with its last piece, and the piece when it is written.
 struct HeldPiece {
     bytes: Bytes,
-    _taken: Option<Taken>,
+    _taken: Option<HeldBytes>,
 }
 
 impl AsRef<[u8]> for HeldPiece {

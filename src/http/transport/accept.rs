@@ -3,6 +3,12 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+/// Accepting works again if there was no error for so long. A file that is closed now and then lets in one connection, and
+/// the next one fails.
+const CALM: Duration = Duration::from_secs(1);
+
 /// The first pause after an error, and the longest: a connection that waits is accepted soon after a file is closed.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -24,15 +30,15 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Accepting {
     max_connections: usize,
-    /// The last pause, while accepting fails.
-    pause: Option<Duration>,
+    /// The time of the last error and the pause after it, while accepting fails.
+    failing: Option<(Instant, Duration)>,
     /// The connections that were closed, while there are too many.
     closed: Option<u64>,
 }
 
 impl Accepting {
     pub(super) fn new(max_connections: usize) -> Self {
-        Self { max_connections, pause: None, closed: None }
+        Self { max_connections, failing: None, closed: None }
     }
 
     /// Whether most of the connections that are allowed are open.
@@ -41,8 +47,8 @@ impl Accepting {
     }
 
     /// A connection was accepted while so many were open. Returns whether it is served, and what has changed.
-    pub(super) fn accepted(&mut self, open: usize) -> (bool, Option<Change>) {
-        let recovered = self.pause.take().map(|_| Change::Accepting);
+    pub(super) fn accepted(&mut self, open: usize, now: Instant) -> (bool, Option<Change>) {
+        let recovered = self.failing.take_if(|(last, _)| now - *last >= CALM).map(|_| Change::Accepting);
         if open < self.max_connections {
             return (true, recovered);
         }
@@ -60,15 +66,15 @@ impl Accepting {
     }
 
     /// Accepting has failed. Returns how long to wait, and what has changed.
-    pub(super) fn failed(&mut self, error: &io::Error) -> (Option<Duration>, Option<Change>) {
+    pub(super) fn failed(&mut self, error: &io::Error, now: Instant) -> (Option<Duration>, Option<Change>) {
         // The client has gone while its connection waited.
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
             return (None, None);
         }
-        let change = self.pause.is_none().then(|| Change::Failing(error.to_string()));
-        let pause = self.pause.map_or(MIN_PAUSE, |last| (last * 2).min(MAX_PAUSE));
-        self.pause = Some(pause);
+        let change = self.failing.is_none().then(|| Change::Failing(error.to_string()));
+        let pause = self.failing.map_or(MIN_PAUSE, |(_, last)| (last * 2).min(MAX_PAUSE));
+        self.failing = Some((now, pause));
         (Some(pause), change)
     }
 }
@@ -101,31 +107,34 @@ mod tests {
     #[test]
     fn an_error_is_logged_once_and_the_pauses_grow() {
         let mut accepting = Accepting::new(10);
+        let start = Instant::now();
         let no_files = || io::Error::from_raw_os_error(24);
-        let (first, change) = accepting.failed(&no_files());
+        let (first, change) = accepting.failed(&no_files(), start);
         assert_eq!((first, change), (Some(MIN_PAUSE), Some(Change::Failing(no_files().to_string()))));
         for _ in 0..100 {
-            let (pause, change) = accepting.failed(&no_files());
+            let (pause, change) = accepting.failed(&no_files(), start);
             assert!(pause > first && pause <= Some(MAX_PAUSE) && change.is_none());
+            assert_eq!(accepting.accepted(0, start + CALM / 2), (true, None), "it may fail again");
         }
-        assert_eq!(accepting.accepted(0), (true, Some(Change::Accepting)));
-        assert_eq!(accepting.accepted(1), (true, None));
-        assert_eq!(accepting.failed(&io::ErrorKind::ConnectionAborted.into()), (None, None));
-        assert_eq!(accepting.failed(&no_files()).0, first, "the pauses start again");
+        assert_eq!(accepting.accepted(0, start + CALM), (true, Some(Change::Accepting)));
+        assert_eq!(accepting.accepted(1, start + CALM), (true, None));
+        let gone = io::ErrorKind::ConnectionAborted.into();
+        assert_eq!(accepting.failed(&gone, start + CALM), (None, None));
+        assert_eq!(accepting.failed(&no_files(), start + CALM).0, first, "the pauses start again");
     }
 
     #[test]
     fn too_many_connections_are_logged_once_until_there_are_clearly_fewer() {
-        let mut accepting = Accepting::new(16);
-        assert_eq!(accepting.accepted(15), (true, None));
-        assert_eq!(accepting.accepted(16), (false, Some(Change::Full)));
+        let (mut accepting, now) = (Accepting::new(16), Instant::now());
+        assert_eq!(accepting.accepted(15, now), (true, None));
+        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full)));
         assert_eq!(accepting.ended(15), None);
-        assert_eq!(accepting.accepted(15), (true, None));
-        assert_eq!(accepting.accepted(16), (false, None));
+        assert_eq!(accepting.accepted(15, now), (true, None));
+        assert_eq!(accepting.accepted(16, now), (false, None));
         assert_eq!(accepting.ended(13), Some(Change::NotFull(2)));
-        assert_eq!(accepting.accepted(16), (false, Some(Change::Full)));
+        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full)));
         let mut one = Accepting::new(1);
-        assert_eq!((one.accepted(0).0, one.accepted(1).0), (true, false));
+        assert_eq!((one.accepted(0, now).0, one.accepted(1, now).0), (true, false));
         assert_eq!(one.ended(0), Some(Change::NotFull(1)));
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Budget {
 
 /// Bytes that are taken from a budget, and given back on drop.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct HeldBytes {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -22,18 +22,18 @@ impl Budget {
     }
 
     /// Nothing yet.
-    pub(crate) fn take_nothing(self: &Arc<Self>) -> Taken {
-        Taken { budget: self.clone(), bytes: 0 }
+    pub(crate) fn take_nothing(self: &Arc<Self>) -> HeldBytes {
+        HeldBytes { budget: self.clone(), bytes: 0 }
     }
 
     /// These bytes, unless fewer are free.
-    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<HeldBytes> {
         let mut taken = self.take_nothing();
         taken.take_more(bytes).then_some(taken)
     }
 }
 
-impl Taken {
+impl HeldBytes {
     /// Takes more bytes. Returns false, and takes none, if fewer are free.
     #[must_use]
     pub(crate) fn take_more(&mut self, bytes: usize) -> bool {
@@ -46,7 +46,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.budget.free.fetch_add(self.bytes, Ordering::Relaxed);
     }

@@ -13,6 +13,8 @@ mod pace;
 mod request_body;
 mod request_head;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Server;
 use crate::credentials::tls::ServerTls;
+use crate::telemetry::Metrics;
 use accept::Accepting;
-pub(crate) use budget::{Budget, Taken};
+pub(crate) use budget::{Budget, HeldBytes};
 use connection::Connections;
 pub(crate) use request_body::BodyError;
 
@@ -45,11 +48,16 @@ pub(crate) struct Options {
     body_timeout: Duration,
     write_timeout: Duration,
     refuse: Refuse,
+    metrics: Metrics,
 }
+
+/// The label `reason` of `scalebridge_auth_failures_total` for a TLS handshake that fails or takes too long.
+const HANDSHAKE_FAILURE: &str = "tls_handshake";
 
 impl Options {
     /// The limits of both listeners are set in `server`.
-    pub(crate) fn new(listener: &'static str, server: &Server, refuse: Refuse) -> Self {
+    pub(crate) fn new(listener: &'static str, server: &Server, refuse: Refuse, metrics: Metrics) -> Self {
+        metrics.record_auth_failures(listener, HANDSHAKE_FAILURE, 0);
         Self {
             listener,
             max_connections: server.max_connections,
@@ -57,6 +65,7 @@ impl Options {
             body_timeout: server.body_timeout,
             write_timeout: server.write_timeout,
             refuse,
+            metrics,
         }
     }
 }
@@ -92,7 +101,7 @@ pub(crate) async fn serve(
             }
             accepted = listener.accept(), if pause_until.is_none() => match accepted {
                 Ok((stream, _)) => {
-                    let (is_served, change) = accepting.accepted(open.len());
+                    let (is_served, change) = accepting.accepted(open.len(), Instant::now());
                     if is_served {
                         let connection = serve_connection(stream, tls.clone(), served.clone(), stop.child_token());
                         open.spawn(connection);
@@ -100,8 +109,9 @@ pub(crate) async fn serve(
                     change
                 }
                 Err(error) => {
-                    let (pause, change) = accepting.failed(&error);
-                    pause_until = pause.map(|pause| Instant::now() + pause);
+                    let now = Instant::now();
+                    let (pause, change) = accepting.failed(&error, now);
+                    pause_until = pause.map(|pause| now + pause);
                     change
                 }
             },
@@ -124,11 +134,14 @@ async fn serve_connection(
     // A response is written at once, so that waiting for more only delays it. If it fails, it is just slower.
     let _ignored = stream.set_nodelay(true);
     let Some(tls) = tls else { return served.serve(stream, None, &stop).await };
-    let Options { listener, header_timeout, .. } = *served.options();
+    let Options { listener, header_timeout, ref metrics, .. } = *served.options();
     match stop.run_until_cancelled(tokio::time::timeout(header_timeout, tls.accept(stream))).await {
-        Some(Ok(Ok((stream, certificate)))) => served.serve(stream, certificate.map(Arc::new), &stop).await,
+        Some(Ok(Ok((stream, certificate)))) => {
+            return served.serve(stream, certificate.map(Arc::new), &stop).await;
+        }
         Some(Ok(Err(error))) => tracing::debug!(listener, %error, "TLS handshake failed"),
         Some(Err(_)) => tracing::debug!(listener, "TLS handshake timed out"),
-        None => {}
+        None => return,
     }
+    metrics.record_auth_failures(listener, HANDSHAKE_FAILURE, 1);
 }

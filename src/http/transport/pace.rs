@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(ends_after(Pace::new(GRACE, None), 0, second).await, Some(GRACE));
         let dripping = ends_after(Pace::new(GRACE, None), 1, second).await.unwrap();
         assert!(dripping < GRACE + second, "{dripping:?}");
-        assert_eq!(ends_after(Pace::new(GRACE, None), 1023, second).await.map(|end| end > GRACE), Some(true));
+        assert_eq!(ends_after(Pace::new(GRACE, None), 900, second).await.map(|end| end > GRACE), Some(true));
         assert_eq!(ends_after(Pace::new(GRACE, None), 1024, second).await, None);
         let limit = Some(Duration::from_secs(30));
         assert_eq!(ends_after(Pace::new(GRACE, limit), 1 << 20, second).await, limit);

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_request_names_one_host() {
-        let new = |target, headers| status(target, Version::HTTP_11, headers);
+        let new = |target: &str, headers: &[(&str, &str)]| status(target, Version::HTTP_11, headers);
         for host in ["a", "a.example:9096", "127.0.0.1", "[::1]:9096", ""] {
             assert_eq!(new("/", &[("host", host)]), None, "{host}");
         }

@@ -213,6 +213,11 @@ impl Bridge {
         &self.running().webhook
     }
 
+    /// `127.0.0.1:PORT` of `admin.listen`.
+    pub(crate) fn admin_address(&self) -> &str {
+        &self.running().admin
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running().webhook)
     }

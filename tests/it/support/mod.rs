@@ -10,6 +10,7 @@ pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod prometheus;
 pub(crate) mod queue;
+pub(crate) mod raw;
 pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod sources;
