@@ -44,9 +44,8 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
     // They have been read.
-    for key in ["source_defaults", "source_files"] {
-        fields.lookup(key);
-    }
+    fields.lookup("source_defaults");
+    fields.lookup("source_files");
     let source_kinds = sources.iter().map(|(name, (_, kind))| (name.clone(), *kind)).collect();
     let source_auth = sources.keys().map(|name| (name.clone(), SourceAuth::default())).collect();
     let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, _))| (name, source)).collect();
