@@ -1,4 +1,4 @@
-//! Watches the files of the configuration for changes, by polling.
+//! Watches the files of the configuration for changes, and its patterns for files that appear or disappear, by polling.
 //!
 //! inotify on the files would miss updates of a ConfigMap: Kubernetes exchanges a symbolic link two
 //! directories above. Polling follows links, so it detects another file behind one.

@@ -103,7 +103,7 @@ codes! {
     Environment = "E011", "An environment variable that does not match any setting.";
     Unauthenticated = "E012", "A non-loopback listener without authentication.";
     Contradiction = "E013", "Two values that contradict each other.";
-    UnknownName = "E014", "A reference to a source or destination that is not configured.";
+    UnknownName = "E014", "A reference to a source, a rule or a destination that is not configured.";
     DuplicateName = "E015", "A duplicate name or list item.";
     Empty = "E016", "No sources, destinations, rules or tests.";
     Matcher = "E017", "An invalid matcher.";
@@ -148,6 +148,8 @@ codes! {
     RemovesAll = "W033", "A decrease by 100 percent without a minimum capacity.";
     IndistinctTargets = "W034", "Targets of several sources that cannot be told apart.";
     NotATemplate = "W035", "A text that looks like a template and is none.";
+    NoFile = "W040", "A pattern for files that matches none.";
+    Unreached = "W041", "A rule that sees the alerts of no source.";
     UnusableFile = "W045", "A file with a secret, a key or a certificate that cannot be used.";
     ReadableSecret = "W046", "A file with a secret that every user of the machine can read.";
     PlainHttp = "W047", "Credentials over plain HTTP.";

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::decode::Spanned;
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::kinds::DestinationSettings;
+use super::names;
 use super::rules::{Draft, RuleSpans, SendTo};
 use super::settings::{Destination, Retention, Store};
 use super::suggest::did_you_mean;
@@ -169,8 +170,28 @@ fn check_revert<D>(
     }
 }
 
-/// Warns about sources without a heartbeat whose alerts can decrease capacity.
-pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Diagnostics) {
+/// Checks that the rules that sources list exist. `known` is `None` if not all rules could be read.
+pub(super) fn check_source_rules(
+    sources: Option<&Node>,
+    known: Option<&[Name]>,
+    diagnostics: &mut Diagnostics,
+) {
+    let Some(Kind::Map(sources)) = sources.map(|node| &node.kind) else { return };
+    for list in sources.iter().filter_map(|(_, source)| source.get("rules")) {
+        // What is not a name has been reported.
+        let mut ignored = Diagnostics::default();
+        let names = names::names(list, &mut ignored).unwrap_or_default();
+        check_known_names(&names, known, "rule", diagnostics);
+    }
+}
+
+/// Warns about sources without a heartbeat whose alerts can decrease capacity. `valid` are the sources without errors.
+pub(super) fn check_heartbeats(
+    rules: &[Rule],
+    valid: &BTreeMap<Name, Source>,
+    root: &Node,
+    diagnostics: &mut Diagnostics,
+) {
     let Some(Kind::Map(sources)) = root.get("sources").map(|sources| &sources.kind) else { return };
     let decreasing: Vec<&Rule> = rules.iter().filter(|rule| may_decrease_capacity(rule)).collect();
     // In a faulty source the heartbeat may be what is misspelled.
@@ -179,9 +200,8 @@ pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Di
         sources.iter().filter(|(_, source)| source.get("heartbeat").is_none() && !is_faulty(source));
     let without: Vec<_> = without.map(|(source, _)| source).collect();
     for source in without {
-        let listens = |names: &Vec<Name>| names.iter().any(|name| name.as_str() == source.name);
-        let listener = decreasing.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
-        let Some(rule) = listener else { continue };
+        let Some(valid) = Name::new(&source.name).ok().and_then(|name| valid.get(&name)) else { continue };
+        let Some(rule) = decreasing.iter().find(|rule| rule.sees(valid)) else { continue };
         let message = format!(
             "source `{}` has no `heartbeat`, but its alerts can decrease capacity (rule `{}`)",
             source.name, rule.name
