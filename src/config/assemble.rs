@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, entries, wrong_type_with};
+use super::decode::{Fields, KeyFixes, entries, wrong_type_with};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
 use super::file_list::{FileList, ListedTrees};
@@ -15,7 +15,7 @@ use super::names::named_entries;
 use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Destination, Settings};
 use super::yaml::{Kind, Node};
-use super::{access, destinations, layers, lints, rules, server, source_map, sources, store};
+use super::{destinations, layers, lints, rules, server, source_map, sources, store};
 use crate::domain::duration::MAX_DURATION;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
@@ -33,7 +33,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let expanded = source_map::expand(root, directory, diagnostics);
     let root = &expanded.root;
     let mut fields = Fields::from_node(root, "", diagnostics)?;
-    let (server, server_listener) = fields.get("server", server::server).unzip();
+    let server = fields.get("server", server::server);
     let admin = fields.get("admin", server::admin);
     let store = fields.get("store", store::store);
     let retention = fields.get("retention", store::retention);
@@ -43,8 +43,9 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
     // They have been read.
-    fields.lookup("source_defaults");
-    fields.lookup("source_files");
+    for key in ["source_defaults", "source_files"] {
+        fields.lookup(key);
+    }
     let source_kinds = sources.iter().map(|(name, (_, kind, _))| (name.clone(), *kind)).collect();
     let source_auth: BTreeMap<_, _> =
         sources.iter().map(|(name, (_, _, auth))| (name.clone(), auth.clone())).collect();
@@ -56,7 +57,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let before = fields.diagnostics.errors();
     let rules_files = fields
         .get("rules", |node, diagnostics| read_rules_files(node, directory, &mut templates, diagnostics));
-    let RulesFiles { drafts, stamps: mut files, is_complete } = rules_files.unwrap_or_default();
+    let RulesFiles { drafts, stamps, is_complete } = rules_files.unwrap_or_default();
     let rule_names = rule_names(&drafts).filter(|_| is_complete);
 
     let has_rules = !drafts.is_empty() || fields.diagnostics.errors() > before;
@@ -65,24 +66,9 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     if !has_rules && !fixes.suggest("rules") {
         rules::report_no_rules(rules_location, diagnostics);
     }
-    if !fixes.suggest("sources") {
-        semantics::check_section(root, "sources", "sources: { local: {} }", diagnostics);
-    }
-    if !fixes.suggest("destinations") {
-        let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
-        semantics::check_section(root, "destinations", &example, diagnostics);
-    }
-    let admin_access = admin.as_ref().map(|(_, listener, auth)| (listener, auth));
-    access::check(server_listener.as_ref(), admin_access, &source_auth, diagnostics);
-    files.extend(server_listener.and_then(|listener| listener.web_config_stamp));
-    let admin = admin.and_then(|(admin, listener, _)| {
-        files.extend(listener.web_config_stamp);
-        admin
-    });
-    let server = server.flatten();
-    if let (Some(server), Some(admin)) = (&server, &admin) {
-        server::check_distinct_listeners(server, admin, root, diagnostics);
-    }
+    check_sections::<D>(root, &fixes, diagnostics);
+    let (server, admin, web_configs) =
+        server::check_listeners(server, admin, &source_auth, root, diagnostics);
     if let Some(retention) = &retention {
         semantics::check_retention(retention, sources.values(), root, diagnostics);
     }
@@ -110,8 +96,18 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         retention: retention?,
         log: log?,
     };
-    files.extend(expanded.stamps);
-    Some((settings, files))
+    Some((settings, [stamps, expanded.stamps, web_configs].concat()))
+}
+
+/// Reports sections that are required and missing, unless an unknown key was meant to be one.
+fn check_sections<D: DestinationSettings>(root: &Node, fixes: &KeyFixes, diagnostics: &mut Diagnostics) {
+    if !fixes.suggest("sources") {
+        semantics::check_section(root, "sources", "sources: { local: {} }", diagnostics);
+    }
+    if !fixes.suggest("destinations") {
+        let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
+        semantics::check_section(root, "destinations", &example, diagnostics);
+    }
 }
 
 /// Reads the rules files in `node` without a configuration: any source or destination name is accepted. The rules that

@@ -77,7 +77,7 @@ pub struct Loaded<D, S> {
     pub settings: Settings<D, S>,
     /// Diagnostics that are not errors.
     pub warnings: Diagnostics,
-    /// The configuration file, the rules files, the source files and the patterns for them, and the web configuration
+    /// The configuration file, the rules files, the source files, the patterns for them, and the web configuration
     /// files, each with its stamp from before it was read.
     pub files: Vec<FileStamp>,
 }

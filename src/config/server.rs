@@ -1,14 +1,23 @@
 //! Readers of the sections `server` and `admin`.
 
-use super::access::{AdminAuthDraft, ListenerDraft, admin_auth, listener};
+use std::collections::BTreeMap;
+
+use super::access::{self, AdminAuthDraft, ListenerDraft, SourceAuthDraft, admin_auth, listener};
 use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics, Location};
+use super::file_stamp::FileStamp;
 use super::scalar::{number, positive_duration};
 use super::settings::{Admin, Server};
 use super::yaml::Node;
+use crate::domain::name::Name;
 
-/// Reads the webhook listener: its settings, if all are valid, and what later checks need.
-pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<(Option<Server>, ListenerDraft)> {
+/// The webhook listener: its settings, if all are valid, and what later checks need.
+pub(super) type ServerDraft = (Option<Server>, ListenerDraft);
+/// The admin listener: its settings, if all are valid, and what later checks need.
+pub(super) type AdminDraft = (Option<Admin>, ListenerDraft, AdminAuthDraft);
+
+/// Reads the webhook listener.
+pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<ServerDraft> {
     let mut fields = Fields::from_node(node, "server", diagnostics)?;
     let listener = listener(&mut fields);
     let settings = settings(&mut fields, &listener);
@@ -51,11 +60,8 @@ fn settings(fields: &mut Fields<'_, '_>, listener: &ListenerDraft) -> Option<Ser
     })
 }
 
-/// Reads the admin listener: its settings, if all are valid, and what later checks need.
-pub(super) fn admin(
-    node: &Node,
-    diagnostics: &mut Diagnostics,
-) -> Option<(Option<Admin>, ListenerDraft, AdminAuthDraft)> {
+/// Reads the admin listener.
+pub(super) fn admin(node: &Node, diagnostics: &mut Diagnostics) -> Option<AdminDraft> {
     let mut fields = Fields::from_node(node, "admin", diagnostics)?;
     let listener = listener(&mut fields);
     let auth = admin_auth(&mut fields);
@@ -66,13 +72,34 @@ pub(super) fn admin(
     Some((admin, listener, auth))
 }
 
-/// Reports two listeners with the same address. Port 0 selects a free port for each.
-pub(super) fn check_distinct_listeners(
-    server: &Server,
-    admin: &Admin,
-    node: &Node,
+/// Checks the listeners against each other, and against the credentials of the sources. Returns their settings, and the
+/// stamps of their web configurations.
+pub(super) fn check_listeners(
+    server: Option<ServerDraft>,
+    admin: Option<AdminDraft>,
+    sources: &BTreeMap<Name, SourceAuthDraft>,
+    root: &Node,
     diagnostics: &mut Diagnostics,
-) {
+) -> (Option<Server>, Option<Admin>, Vec<FileStamp>) {
+    let admin_access = admin.as_ref().map(|(_, listener, auth)| (listener, auth));
+    access::check(server.as_ref().map(|(_, listener)| listener), admin_access, sources, diagnostics);
+    let mut stamps = Vec::new();
+    let server = server.and_then(|(server, listener)| {
+        stamps.extend(listener.web_config_stamp);
+        server
+    });
+    let admin = admin.and_then(|(admin, listener, _)| {
+        stamps.extend(listener.web_config_stamp);
+        admin
+    });
+    if let (Some(server), Some(admin)) = (&server, &admin) {
+        check_distinct_listeners(server, admin, root, diagnostics);
+    }
+    (server, admin, stamps)
+}
+
+/// Reports two listeners with the same address. Port 0 selects a free port for each.
+fn check_distinct_listeners(server: &Server, admin: &Admin, node: &Node, diagnostics: &mut Diagnostics) {
     if server.listen == admin.listen && server.listen.port() != 0 {
         let written =
             ["admin", "server"].map(|section| node.get(section).and_then(|section| section.get("listen")));

@@ -99,8 +99,8 @@ fn each_bad_rules_file_reports_every_error() {
 /// A copy of the good configurations whose secrets only their owner can read.
 fn private_copy() -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    std::fs::create_dir(copy.path().join("secrets")).unwrap();
-    for folder in ["", "secrets"] {
+    for folder in ["", "secrets", "sources"] {
+        std::fs::create_dir_all(copy.path().join(folder)).unwrap();
         for file in std::fs::read_dir(Path::new("tests/config/good").join(folder)).unwrap() {
             let file = file.unwrap();
             let to = copy.path().join(folder).join(file.file_name());

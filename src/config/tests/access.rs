@@ -46,6 +46,9 @@ fn credentials_of_sources_are_read() {
     assert_eq!(http.proxy_url.as_ref().unwrap().expose(), "http://user:pass@proxy.internal:3128");
     assert_eq!(http.no_proxy.as_deref(), Some("10.0.0.0/8,.svc"));
 
+    let ap = &settings.source_auth[&name("prod-ap")];
+    let file = beside("sources/../secrets/prod-ap");
+    assert_eq!(ap.bearer_token_files, [file], "relative to the file of the source");
     assert!(settings.source_auth[&name("prod-us")].is_empty());
     let elsewhere = settings.source_auth[&name("elsewhere")].jwt.as_ref().unwrap();
     let JwksLocation::Url { http, .. } = &elsewhere.keys else { panic!("{elsewhere:?}") };
