@@ -91,7 +91,7 @@ impl Sqlite {
 fn writer(dir: &Path, pages: i64) -> Writer {
     let opened = schema::open(&dir.join("bridge.db"), wall()()).unwrap();
     opened.writer.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
-    prepare(opened, &[queue()], wall(), mpsc::sync_channel(1).0).unwrap().writer
+    prepare(opened, &[queue()], wall(), mpsc::sync_channel(1).0, Arc::default()).unwrap().writer
 }
 
 /// A full disk makes SQLite roll back by itself, in the middle of a batch.
