@@ -43,9 +43,8 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
     // They have been read.
-    for key in ["source_defaults", "source_files"] {
-        fields.lookup(key);
-    }
+    fields.lookup("source_defaults");
+    fields.lookup("source_files");
     let source_kinds = sources.iter().map(|(name, (_, kind, _))| (name.clone(), *kind)).collect();
     let source_auth: BTreeMap<_, _> =
         sources.iter().map(|(name, (_, _, auth))| (name.clone(), auth.clone())).collect();

@@ -44,7 +44,7 @@ impl FilePattern {
                 "**" if segments.last() == Some(&Segment::AnyDirectories) => {}
                 "**" => segments.push(Segment::AnyDirectories),
                 segment if Self::is_pattern(segment) => {
-                    segments.push(Segment::Pattern(Pattern::new(segment)?))
+                    segments.push(Segment::Pattern(Pattern::new(segment)?));
                 }
                 segment if segments.is_empty() => base.push(segment),
                 segment => segments.push(Segment::Name(segment.to_owned())),

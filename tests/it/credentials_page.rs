@@ -32,8 +32,8 @@ const PASSWORD: &str = "password-secret-c4a1f60b9d";
 
 /// The snippets of a section that are for one file, parsed.
 fn snippets(section: &str, file: &str) -> Vec<Value> {
-    let section = PAGE.split("\n## ").find(|part| part.starts_with(&format!("{section}\n")));
-    let section = section.unwrap_or_else(|| panic!("the page has no section {section}"));
+    let found = PAGE.split("\n## ").find(|part| part.starts_with(&format!("{section}\n")));
+    let section = found.unwrap_or_else(|| panic!("the page has no section {section}"));
     let begin = format!("```yaml\n# {file}\n");
     let blocks = section.split(&begin).skip(1).map(|rest| rest.split("\n```").next().unwrap_or_default());
     blocks.map(|block| serde_saphyr::from_str(block).expect("valid YAML")).collect()

@@ -23,7 +23,7 @@ pub(in crate::credentials) struct Token<'t> {
 
 /// The parameters that matter. Keys that a token brings with it (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
 #[derive(Deserialize)]
-struct Header {
+struct TokenHeader {
     /// An unknown algorithm, `none` among them, is an error.
     alg: Algorithm,
     kid: Option<String>,
@@ -47,7 +47,7 @@ impl<'t> Token<'t> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
         let part = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
-        let header: Header = serde_json::from_slice(&part(header)?).ok()?;
+        let header: TokenHeader = serde_json::from_slice(&part(header)?).ok()?;
         if header.crit.is_some() || header.b64.is_some() {
             return None;
         }

@@ -65,8 +65,10 @@ impl Comparisons {
             return outcome;
         }
         let waiting_for_user = if user.name.is_some() { &user.waiting } else { &self.waiting_for_unknown };
-        let places =
-            (Place::take(&self.waiting, MAX_WAITING), Place::take(waiting_for_user, MAX_WAITING_FOR_USER));
+        let places = (
+            QueueSlot::take(&self.waiting, MAX_WAITING),
+            QueueSlot::take(waiting_for_user, MAX_WAITING_FOR_USER),
+        );
         let (Some(_), Some(_)) = &places else { return Outcome::Busy };
         let Ok(turn) = self.turn.clone().acquire_owned().await else { return Outcome::Busy };
         if let Some(outcome) = remembered() {
@@ -106,9 +108,9 @@ fn compare_now(user: &User, password: &[u8]) -> bool {
 }
 
 /// A place in a queue.
-struct Place<'q>(&'q AtomicUsize);
+struct QueueSlot<'q>(&'q AtomicUsize);
 
-impl<'q> Place<'q> {
+impl<'q> QueueSlot<'q> {
     fn take(queue: &'q AtomicUsize, max: usize) -> Option<Self> {
         let place = Self(queue);
         // The place is given back by `drop` if it is one too many.
@@ -116,7 +118,7 @@ impl<'q> Place<'q> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -4,11 +4,12 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use super::support::{
-    Folder, ISSUER, SigningKey, bearer, bearer_files, claims, claims_with, jwt, jwt_source, key_set, sources,
+    Folder, ISSUER, SigningKey, bearer, bearer_files, claims, claims_with, jwt, jwt_source, key_set, sign,
+    sources,
 };
 use crate::config::access::{JwksLocation, JwtAuth, SourceAuth};
 use crate::credentials::{SourceCredentials, unix_now};
@@ -111,8 +112,7 @@ async fn forged_tokens_are_denied() {
     let (message, signature) = good.rsplit_once('.').unwrap();
     let claims_part = message.split_once('.').unwrap().1;
     let hmac = |secret: &[u8], id: &str| {
-        let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::HS256) };
-        jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(secret).unwrap()).unwrap()
+        sign(&EncodingKey::from_secret(secret).unwrap(), Algorithm::HS256, Some(id), &claims())
     };
     let with_header = |header: Value| format!("{}.{claims_part}.{signature}", part(&header));
     for (case, token) in [

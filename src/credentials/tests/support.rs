@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey};
 use parking_lot::Mutex;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -140,9 +140,19 @@ impl SigningKey {
     }
 
     pub(super) fn sign_as(&self, algorithm: Algorithm, claims: &Value) -> String {
-        let header = Header { kid: self.id.map(str::to_owned), ..Header::new(algorithm) };
-        jsonwebtoken::encode(&header, claims, &self.key).unwrap()
+        sign(&self.key, algorithm, self.id, claims)
     }
+}
+
+pub(super) fn sign(key: &EncodingKey, algorithm: Algorithm, id: Option<&str>, claims: &Value) -> String {
+    let mut header = json!({ "alg": algorithm, "typ": "JWT" });
+    if let Some(id) = id {
+        header["kid"] = json!(id);
+    }
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(&header), part(claims));
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, algorithm).unwrap();
+    format!("{message}.{signature}")
 }
 
 pub(super) fn key_set(keys: &[&SigningKey]) -> String {

@@ -253,11 +253,6 @@ impl Bridge {
         format!("http://{}", self.running().admin)
     }
 
-    /// `127.0.0.1:PORT` of `admin.listen`.
-    pub(crate) fn admin_address(&self) -> &str {
-        &self.running().admin
-    }
-
     /// Calls the admin API. Returns the status and the JSON body, null if the body is not JSON.
     pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let (url, method) = (format!("{}{path}", self.admin_url()), method.to_owned());
