@@ -74,8 +74,7 @@ impl RunningBridge {
         let bridge =
             Bridge::with_boot_clock(store.clone(), rules, sources, policy, metrics.clone(), boot_clock);
         bridge.begin_downtime();
-        let statuses = DestinationStatuses::default();
-        let withholding = withholding(bridge.clone());
+        let (statuses, withholding) = (DestinationStatuses::default(), withholding(bridge.clone()));
         let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone(), withholding);
         workers.protect(OwnFiles::new(&settings, &origin.files.lock()));
         let prepared = tokio::select! {

@@ -76,7 +76,7 @@ impl Refusals {
         };
         match error {
             Some(error) => {
-                tracing::error!(listener, source, reason, error, count, "credentials cannot be checked")
+                tracing::error!(listener, source, reason, error, count, "credentials cannot be checked");
             }
             None => tracing::warn!(listener, source, reason, count, "requests refused"),
         }
