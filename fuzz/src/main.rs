@@ -3,7 +3,6 @@
 //! `fuzz/run` builds it with the instrumentation that libFuzzer needs, and CONTRIBUTING.md says how to use it.
 
 #![no_main]
-#![expect(unsafe_code, reason = "libFuzzer calls a function by its C name, which the macro exports")]
 
 use std::path::Path;
 use std::sync::LazyLock;
