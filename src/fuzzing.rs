@@ -167,8 +167,8 @@ impl Fuzzing {
             return;
         };
         drop(event.legacy(Time::from_nanos(1)));
-        let fields = (event.id(), event.subject(), event.time(), event.episode());
-        std::hint::black_box((fields, event.fingerprints().count()));
+        let _read =
+            (event.id(), event.subject(), event.time(), event.episode(), event.fingerprints().count());
         let expirytime = Time::from_nanos(1_764_321_215_000_000_000);
         if let Ok(rewritten) = event.with_expirytime(expirytime) {
             let again = EventDocument::read(&rewritten).and_then(|event| event.with_expirytime(expirytime));

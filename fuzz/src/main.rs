@@ -3,7 +3,6 @@
 //! `fuzz/run` builds it with the instrumentation that libFuzzer needs, and CONTRIBUTING.md says how to use it.
 
 #![no_main]
-#![allow(unsafe_code)]
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::access::{
@@ -119,8 +118,8 @@ pub(super) fn resolve(path: &Path) -> PathBuf {
     let (mut missing, mut links): (Vec<OsString>, usize) = (Vec::new(), 0);
     loop {
         if let Ok(real) = fs::canonicalize(&existing) {
-            return missing.iter().rev().fold(real, |path, name| match name.as_bytes() {
-                b".." => path.parent().map_or_else(|| path.clone(), Path::to_owned),
+            return missing.iter().rev().fold(real, |path, name| match path.parent() {
+                Some(parent) if name == ".." => parent.to_owned(),
                 _ => path.join(name),
             });
         }
