@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SNAPSHOTS := $(abspath $(TARGET))/snapshots.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help build release run demo test soak bench lint clean
+.PHONY: help build release run demo test soak fuzz bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,10 +39,13 @@ test: ## run all tests, with real Prometheus and Alertmanager and an AWS emulato
 	INSTA_SNAPSHOT_REFERENCES_FILE="$(SNAPSHOTS)" cargo test --locked --lib --bins --tests
 	@.ci/unreferenced-snapshots "$(SNAPSHOTS)"
 
-soak: ## compare the engine with its reference model for long; DEPTH=6 MINUTES=600 PAIR=revert_and_idle
+soak: $(if $(PAIR),,fuzz) ## fuzz, and compare the engine with its reference model, each at most MINUTES; DEPTH=6 MINUTES=600 PAIR=revert_and_idle
 	CARGO_PROFILE_TEST_OPT_LEVEL=2 SOAK_DEPTH="$(or $(DEPTH),4)" SOAK_MINUTES="$(or $(MINUTES),600)" \
 		$(if $(PAIR),SOAK_PAIR="$(PAIR)") \
 		cargo test --locked --lib -- reference::exhaustive::soak --ignored --nocapture
+
+fuzz: ## fuzz what reads untrusted bytes, a tenth of MINUTES (600) for each target; ONLY=matcher fuzzes one
+	SECONDS_EACH=$$(( $(or $(MINUTES),600) * 6 )) fuzz/run $(ONLY)
 
 bench: release ## measure the whole bridge under load against its targets; ONLY=storm runs one part
 	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/deploy/scalebridge" \
@@ -51,7 +54,7 @@ bench: release ## measure the whole bridge under load against its targets; ONLY=
 lint: ## run all checks except tests: format, clippy, rustdoc, dependencies, scripts
 	deploy/tools.sh lint
 	cargo fmt --check
-	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run .ci/unreferenced-snapshots .ci/with-seed deploy/*.sh
+	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run .ci/unreferenced-snapshots .ci/with-seed deploy/*.sh fuzz/run fuzz/rustc
 	"$(TARGET)/tools/bin/cargo-machete"
 	"$(TARGET)/tools/bin/cargo-deny" --locked --all-features check --hide-inclusion-graph licenses bans sources
 	cargo check --locked --lib --no-default-features

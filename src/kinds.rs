@@ -60,6 +60,11 @@ pub(crate) fn config_schema() -> Schema {
     config::schema::config::<DestinationSettings, SourceKind>()
 }
 
+/// See [`config::schema::sources`].
+pub(crate) fn sources_schema() -> Schema {
+    config::schema::sources::<SourceKind>()
+}
+
 /// See [`config::schema::tests`].
 pub(crate) fn tests_schema() -> Schema {
     config::schema::tests::<SourceKind>()

@@ -59,6 +59,9 @@ mod credentials;
 mod dispatch;
 pub mod domain;
 #[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(feature = "server")]
 mod http;
 mod json;
 #[cfg(feature = "server")]

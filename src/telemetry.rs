@@ -371,9 +371,8 @@ impl Metrics {
             let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
             let actions = firing.into_iter().chain(resolved).map(|action| action.change.action());
             for action in actions.collect::<BTreeSet<_>>() {
-                let takes = |source: &&Name| rule.sources.as_ref().is_none_or(|names| names.contains(source));
-                for source in sources.keys().filter(takes) {
-                    let (source, rule) = (source.to_string(), name.clone());
+                for source in sources.values().filter(|source| rule.sees(source)) {
+                    let (source, rule) = (source.name.to_string(), name.clone());
                     drop(self.events.get_or_create_owned(&EventLabels { source, rule, action }));
                 }
             }

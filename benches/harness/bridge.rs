@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::secured;
+
 /// Timeout of each step of a run.
 pub(crate) const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -19,11 +21,13 @@ pub(crate) struct Setup {
     pub max_body_bytes: Option<u64>,
     /// `delivery.max_backlog`; `None` is the default.
     pub max_backlog: Option<u64>,
+    /// TLS on the webhook, and a bearer token for the source.
+    pub secured: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { rules: 10, destinations: 1, max_body_bytes: None, max_backlog: None }
+        Self { rules: 10, destinations: 1, max_body_bytes: None, max_backlog: None, secured: false }
     }
 }
 
@@ -32,6 +36,8 @@ pub(crate) struct Bridge {
     process: Child,
     folder: PathBuf,
     pub webhook: SocketAddr,
+    /// The certificate of the webhook, if it has TLS.
+    pub certificate: Option<PathBuf>,
     /// From the start of the process to the first 200 of `/-/ready`.
     pub ready_after: Duration,
 }
@@ -43,6 +49,7 @@ impl Bridge {
         let (webhook, admin) = (free_port()?, free_port()?);
         std::fs::write(folder.join("scalebridge.yaml"), configuration(folder, setup, aws, webhook, admin))?;
         std::fs::write(folder.join("rules.yaml"), rules(setup))?;
+        let certificate = setup.secured.then(|| secured::write_files(folder)).transpose()?;
         let log = std::fs::File::create(folder.join("log.txt"))?;
         let begun = Instant::now();
         let process = Command::new(binary())
@@ -54,8 +61,9 @@ impl Bridge {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
-        let mut bridge = Self { process, folder: folder.to_owned(), webhook, ready_after: Duration::ZERO };
-        while !matches!(get(webhook, "/-/ready"), Ok((200, _))) {
+        let mut bridge =
+            Self { process, folder: folder.to_owned(), webhook, certificate, ready_after: Duration::ZERO };
+        while !matches!(get(admin, "/-/ready"), Ok((200, _))) {
             if bridge.process.try_wait()?.is_some() || begun.elapsed() > RUN_TIMEOUT {
                 let log = std::fs::read_to_string(folder.join("log.txt"))?;
                 return Err(io::Error::other(format!("the bridge did not become ready:\n{log}")));
@@ -142,14 +150,20 @@ fn configuration(
     let body = setup.max_body_bytes.map_or(String::new(), |bytes| {
         format!(", max_body_bytes: {bytes}, max_in_flight_bytes: {}", bytes * 2)
     });
+    let (tls, auth) = match setup.secured {
+        true => {
+            (", tls: { cert_file: tls.crt, key_file: tls.key }", ", auth: { bearer_token_files: [token] }")
+        }
+        false => ("", ""),
+    };
     let backlog =
         setup.max_backlog.map_or(String::new(), |max| format!("delivery: {{ max_backlog: {max} }}\n"));
     let mut text = format!(
-        "server: {{ listen: \"{webhook}\"{body} }}
+        "server: {{ listen: \"{webhook}\"{body}{tls} }}
 admin: {{ listen: \"{admin}\" }}
 store: {{ sqlite: {{ path: \"{}\" }} }}
 log: {{ level: info }}
-{backlog}sources: {{ prod-eu: {{ labels: {{ cluster: prod-eu, region: eu-west-1 }} }} }}
+{backlog}sources: {{ prod-eu: {{ labels: {{ cluster: prod-eu, region: eu-west-1 }}{auth} }} }}
 rules: [rules.yaml]
 destinations:
 ",

@@ -4,12 +4,14 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::secured;
 use super::stub::now_us;
 
 /// Parameters of a load.
@@ -28,6 +30,8 @@ pub(crate) struct Load {
     pub repeats: bool,
     /// Pause between a response and the next request, in microseconds.
     pub pause_us: u64,
+    /// The certificate of a bridge that is called with TLS and a bearer token.
+    pub certificate: Option<PathBuf>,
 }
 
 /// Result of a load.
@@ -56,6 +60,7 @@ impl Load {
             targets: 0,
             repeats: false,
             pause_us: 0,
+            certificate: None,
         }
     }
 
@@ -105,8 +110,14 @@ impl Load {
     ) -> io::Result<Vec<u64>> {
         let stream = TcpStream::connect(self.bridge)?;
         stream.set_nodelay(true)?;
-        let mut writer = stream.try_clone()?;
-        let mut reader = BufReader::new(stream);
+        let mut reader: BufReader<Box<dyn Stream>> = BufReader::new(match &self.certificate {
+            Some(certificate) => Box::new(secured::connect(stream, certificate)?),
+            None => Box::new(stream),
+        });
+        let authorization = match self.certificate {
+            Some(_) => format!("authorization: Bearer {}\r\n", secured::TOKEN),
+            None => String::new(),
+        };
         let bodies = self.alerts.div_ceil(self.alerts_per_body);
         let (mut times, mut request) = (Vec::new(), Vec::new());
         let mut body = String::new();
@@ -120,13 +131,14 @@ impl Load {
             write!(
                 request,
                 "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\nuser-agent: Alertmanager/0.28.1\r\n\
-                 content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                 content-type: application/json\r\n{authorization}content-length: {}\r\n\r\n",
                 body.len()
             )?;
             request.extend_from_slice(body.as_bytes());
             loop {
                 let begun = Instant::now();
-                writer.write_all(&request)?;
+                reader.get_mut().write_all(&request)?;
+                reader.get_mut().flush()?;
                 match read_answer(&mut reader)? {
                     200 => {
                         times.push(begun.elapsed().as_micros() as u64);
@@ -186,8 +198,13 @@ fn push_alert(body: &mut String, alert: u64, target: u64, starts_at: &str) {
     );
 }
 
+/// A connection, with or without TLS.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
 /// Reads the next response and returns its status.
-fn read_answer(reader: &mut BufReader<TcpStream>) -> io::Result<u16> {
+fn read_answer(reader: &mut BufReader<Box<dyn Stream>>) -> io::Result<u16> {
     let (mut line, mut status, mut length) = (String::new(), 0, 0);
     loop {
         line.clear();

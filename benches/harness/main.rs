@@ -3,7 +3,7 @@
 //! `make bench` runs it: the release binary, an SQS stub (`stub`) and the load generator (`load`) are separate
 //! processes on the same machine. Figures, ceilings and scaling behaviour are written as text, JSON and one SVG
 //! to `benches/results/`. `make bench ONLY=storm` runs one scenario and writes no file; the scenarios are
-//! `storm`, `idle`, `large`, `coalesced`, `pending`, `million` and `growth`.
+//! `storm`, `secured`, `idle`, `large`, `coalesced`, `pending`, `million` and `growth`.
 //!
 //! After each run the harness checks that the store has a decision for every alert, that the stub has received
 //! every event, and that the bridge has logged that its store commits with `synchronous=FULL`.
@@ -17,6 +17,7 @@ mod plot;
 mod report;
 mod results;
 mod scenarios;
+mod secured;
 mod stub;
 
 use std::io::{self, Write};

@@ -136,6 +136,9 @@ pub(crate) fn run(only: Option<&str>) -> io::Result<Results> {
         results.ceilings = alone.compare(storm.acknowledged, storm.delivered);
         results.cpu_time = CpuTime::from_ceilings(storm.cpu_us, &results.ceilings);
     }
+    if wanted("secured") {
+        secured(&folder.join("secured"), figures)?;
+    }
     if wanted("idle") {
         idle(&folder.join("idle"), figures)?;
     }
@@ -183,6 +186,43 @@ fn storm(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<Measured> {
         figure("idle memory", "MB", low, idle, (30.0, 20.0)),
     ]);
     Ok(storm)
+}
+
+/// The storm with TLS and a bearer token, as a ratio to the plain one: by turns, since the machine's speed varies.
+fn secured(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
+    const ALERTS: u64 = 150_000;
+    const TURNS: usize = 5;
+    log_progress("secured: 5 turns of 150,000 alerts without and with TLS and a bearer token");
+    let measure = |secured: bool| {
+        let run = Run::start(folder, Setup { secured, ..Setup::default() })?;
+        let certificate = run.bridge.certificate.clone();
+        let measured =
+            run.run_load(&Load { certificate, ..Load::new(run.bridge.webhook, ALERTS) }, ALERTS)?;
+        run.stop_and_verify(ALERTS)?;
+        io::Result::Ok(measured)
+    };
+    let (mut cpu, mut delivered) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let (plain, secured) = (measure(false)?, measure(true)?);
+        cpu.push(secured.cpu_us / plain.cpu_us);
+        delivered.push(plain.delivered / secured.delivered);
+    }
+    figures.extend([
+        figure("CPU with TLS and bearer, to plain", "×", Better::Lower, median(cpu), (1.15, 1.1)),
+        figure(
+            "time of a storm with TLS and bearer, to plain",
+            "×",
+            Better::Lower,
+            median(delivered),
+            (1.15, 1.1),
+        ),
+    ]);
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn idle(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {

@@ -7,6 +7,7 @@ mod certificates;
 mod credential_changes;
 mod file_limit;
 mod listener;
+mod readiness;
 mod reload;
 mod running;
 mod watch;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Origin, credential_changes, wall_clock};
 use crate::bridge::Bridge;
 use crate::config::access::ListenerAccess;
-use crate::config::{Admin, Server};
+use crate::config::{Admin, OwnFiles, Server};
 use crate::dispatch::Workers;
 use crate::domain::name::Name;
 use crate::http::Access;
@@ -127,6 +127,7 @@ impl Reloader {
         let changed = describe_changes(&before, &settings);
         let settings = Arc::new(settings);
         // From here on, no step makes the reload fail.
+        workers.protect(OwnFiles::new(&settings, &loaded.files));
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
         // First, so that no source is known whose credentials are not.
         self.access.reload(&settings);

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::reload::Reloader;
-use super::{Origin, boot_clock, wall_clock, watch};
+use super::{Origin, boot_clock, readiness, wall_clock, watch};
 use crate::bridge::Bridge;
-use crate::config;
+use crate::config::{self, OwnFiles};
 use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers};
 use crate::domain::name::Name;
 use crate::http::{Access, Services};
@@ -77,6 +77,7 @@ impl RunningBridge {
         let statuses = DestinationStatuses::default();
         let withholding = withholding(bridge.clone());
         let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone(), withholding);
+        workers.protect(OwnFiles::new(&settings, &origin.files.lock()));
         let prepared = tokio::select! {
             prepared = workers.prepare(&settings.destinations) => prepared?,
             () = stop.cancelled() => {
@@ -106,6 +107,7 @@ impl RunningBridge {
         let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
         let clock_task = tokio::spawn(compare_clocks(store.clone(), background.clone()));
+        tokio::spawn(readiness::log_backlog(store.clone(), settings.clone(), background.clone()));
         let reloader = Reloader {
             origin,
             settings,

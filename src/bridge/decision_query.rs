@@ -4,11 +4,11 @@ use std::ops::Bound;
 
 use super::Bridge;
 use super::decision_view::{self, AlertView, DecisionView};
-use crate::domain::control::TargetPattern;
 use crate::domain::decision_record::DecisionRecord;
 use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
+use crate::domain::target_pattern::TargetPattern;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 use crate::store::{self, RecordCursor, RecordQuery, Records, StoredRecord};

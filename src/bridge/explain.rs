@@ -176,6 +176,9 @@ fn explain_rule(rule: &str, result: MatchResult<'_>, alert: &Alert, source: &Sou
         MatchResult::OtherSource => {
             ("other_source", format!("the rule does not apply to source {}", source.name))
         }
+        MatchResult::NotPermitted => {
+            ("other_source", format!("`sources.{}.rules` does not list the rule", source.name))
+        }
         MatchResult::NoMatch(matcher) => {
             let reason = match alert.labels.get(matcher.label()) {
                 "" => format!("{matcher} does not match: the alert has no label {}", matcher.label()),

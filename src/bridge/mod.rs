@@ -343,7 +343,6 @@ impl Bridge {
         });
         match result.await {
             Ok((summary, lines, folded)) => {
-                self.0.metrics.set_store_up(true);
                 lines.iter().for_each(DecisionLine::log);
                 if let Some((folded, now)) = folded {
                     self.0.gaps.committed(folded, now);
@@ -353,9 +352,6 @@ impl Bridge {
                 Ok(summary)
             }
             Err(error) => {
-                if !matches!(error, store::Error::Unreadable(_)) {
-                    self.0.metrics.set_store_up(false);
-                }
                 rates.rollback();
                 Err(error)
             }
@@ -365,6 +361,7 @@ impl Bridge {
     /// Processes targets when they are due, until `stop` is cancelled.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut next = self.0.store.next_due();
+        let mut is_failing = false;
         while !stop.is_cancelled() {
             let due = *next.borrow_and_update();
             let delay = due.map(|due| due.since(self.0.store.now()));
@@ -372,9 +369,16 @@ impl Bridge {
                 () = stop.cancelled() => return,
                 changed = next.changed() => if changed.is_err() { return },
                 is_due = sleep(delay) => {
-                    if is_due && let Err((target, error)) = self.process_due_targets().await {
+                    if !is_due {
+                        continue;
+                    }
+                    let processed = self.process_due_targets().await;
+                    let was_failing = std::mem::replace(&mut is_failing, processed.is_err());
+                    if let Err((target, error)) = processed {
                         let target = target.as_ref().map(TargetKey::as_str);
-                        tracing::error!(target, %error, "processing due targets failed, retrying");
+                        if !was_failing {
+                            tracing::error!(target, %error, "processing due targets failed, retrying");
+                        }
                         tokio::select! {
                             () = stop.cancelled() => return,
                             () = tokio::time::sleep(STORE_RETRY_DELAY) => {}

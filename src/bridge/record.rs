@@ -208,6 +208,7 @@ mod tests {
             occurrence_ttl: Duration::ZERO,
             heartbeat: None,
             ignore_labels: Vec::new(),
+            permissions: crate::domain::source::SourcePermissions::default(),
         });
         let input = Input { source, trigger, truncated: false, alerts: Vec::new() };
         // The notification gives the source.

@@ -143,6 +143,7 @@ mod tests {
             occurrence_ttl: Duration::ZERO,
             heartbeat: None,
             ignore_labels: Vec::new(),
+            permissions: crate::domain::source::SourcePermissions::default(),
         };
         let key = |number: usize| AlertKey {
             source: source.name.clone(),

@@ -24,6 +24,7 @@ async fn retired_rules_are_released_by_their_last_user() {
         occurrence_ttl: Duration::ZERO,
         heartbeat: None,
         ignore_labels: Vec::new(),
+        permissions: crate::domain::source::SourcePermissions::default(),
     };
     let sources = BTreeMap::from([(name, source)]);
     let rules = Arc::new(RuleTable::new(Vec::new(), Default::default()));

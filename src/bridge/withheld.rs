@@ -70,7 +70,7 @@ fn is_held(controls: &Controls, rules: &RuleTable, key: &TargetKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::control::TargetPattern;
+    use crate::domain::target_pattern::TargetPattern;
 
     fn event(action: &'static str) -> EventHeader {
         EventHeader {

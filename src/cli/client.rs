@@ -1,7 +1,11 @@
 //! HTTP client of the admin API and of the webhook.
 
-use std::path::PathBuf;
+mod credentials;
+mod failure;
+mod url;
+
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +15,10 @@ use serde_json::Value;
 
 use super::escape::escape_lines;
 use super::output::{EXIT_FAILED, EXIT_USAGE};
+use crate::config::secret::Secret;
 use crate::telemetry;
+pub(super) use credentials::Credentials;
+use url::CheckedUrl;
 
 /// Timeout of a request; a stream has none.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,16 +26,64 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BULK_REQUEST_TIMEOUT: Duration = Duration::from_secs(900);
 /// Maximum size of a response.
 const MAX_RESPONSE_BYTES: u64 = 256 << 20;
+/// Maximum size of the text of an error response that is not JSON, such as the page of a proxy.
+const MAX_ERROR_TEXT: usize = 300;
+/// A connection is not used again after this time, since the bridge closes idle ones.
+const MAX_IDLE: Duration = Duration::from_secs(1);
 
 /// Address and credentials of the running bridge.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Server {
-    /// URL of the bridge's admin listener
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9097", env = "SCALEBRIDGE_URL")]
-    pub url: String,
-    /// File containing the bearer token
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    /// URL of the bridge's admin listener. It may have a path, if a proxy serves the bridge under one
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9097",
+        env = "SCALEBRIDGE_URL",
+        hide_env_values = true
+    )]
+    url: String,
+    #[command(flatten)]
+    credentials: Credentials,
+    /// Opened by the first request.
+    #[arg(skip)]
+    client: OnceLock<Client>,
+}
+
+/// The connections to one server, and the credential that each request presents.
+#[derive(Debug, Clone)]
+struct Client {
+    agent: ureq::Agent,
+    authorization: Option<Secret>,
+}
+
+impl Client {
+    /// Reads the files of the credentials; nothing is sent yet.
+    fn new(url: &CheckedUrl<'_>, credentials: &Credentials) -> Result<Self, ClientError> {
+        let authorization = credentials.authorization(url)?;
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .max_idle_age(MAX_IDLE)
+            // A redirect would turn a POST into a GET.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .tls_config(credentials.tls(url)?);
+        Ok(Self { agent: config.build().into(), authorization })
+    }
+
+    fn request<B>(
+        &self,
+        request: ureq::RequestBuilder<B>,
+        timeout: Option<Duration>,
+    ) -> ureq::RequestBuilder<B> {
+        let request = request.config().timeout_global(timeout).build();
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization.expose()),
+            None => request,
+        }
+    }
 }
 
 /// Why a request has no usable response.
@@ -90,13 +145,18 @@ struct ErrorBody {
 }
 
 impl Server {
+    pub(super) fn new(url: String, credentials: Credentials) -> Self {
+        Self { url, credentials, client: OnceLock::new() }
+    }
+
     pub(super) fn get<R: DeserializeOwned>(
         &self,
         path: &str,
         query: &impl Serialize,
     ) -> Result<R, ClientError> {
-        let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).get(self.request_url(path)?))?;
-        read_response(with_query(request, query).call(), &self.url)
+        let client = self.client()?;
+        let request = client.request(client.agent.get(self.request_url(path)), Some(REQUEST_TIMEOUT));
+        self.read_response(with_query(request, query).call())
     }
 
     pub(super) fn post<R: DeserializeOwned>(
@@ -105,8 +165,9 @@ impl Server {
         query: &impl Serialize,
         body: &[u8],
     ) -> Result<R, ClientError> {
-        let request = self.authorized(agent(Some(BULK_REQUEST_TIMEOUT)).post(self.request_url(path)?))?;
-        read_response(with_query(request, query).content_type("application/json").send(body), &self.url)
+        let client = self.client()?;
+        let request = client.request(client.agent.post(self.request_url(path)), Some(BULK_REQUEST_TIMEOUT));
+        self.read_response(with_query(request, query).content_type("application/json").send(body))
     }
 
     pub(super) fn post_json<R: DeserializeOwned>(
@@ -124,8 +185,9 @@ impl Server {
         path: &str,
         query: &impl Serialize,
     ) -> Result<R, ClientError> {
-        let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).delete(self.request_url(path)?))?;
-        read_response(with_query(request, query).call(), &self.url)
+        let client = self.client()?;
+        let request = client.request(client.agent.delete(self.request_url(path)), Some(REQUEST_TIMEOUT));
+        self.read_response(with_query(request, query).call())
     }
 
     /// Opens a stream of server-sent events, which ends only when the bridge stops.
@@ -134,52 +196,85 @@ impl Server {
         path: &str,
         query: &Q,
     ) -> Result<impl std::io::BufRead + use<Q>, ClientError> {
-        let request = self.authorized(agent(None).get(self.request_url(path)?))?;
-        let response =
-            with_query(request, query).call().map_err(|error| connection_error(&self.url, &error))?;
+        let client = self.client()?;
+        let request = client.request(client.agent.get(self.request_url(path)), None);
+        let response = with_query(request, query).call().map_err(|error| self.no_response(&error))?;
         if !response.status().is_success() {
-            return read_response::<IgnoredAny>(Ok(response), &self.url)
+            return self
+                .read_response::<IgnoredAny>(Ok(response))
                 .and(Err(ClientError::RequestFailed("the bridge did not return a stream".to_owned())));
         }
         Ok(std::io::BufReader::new(response.into_body().into_reader()))
     }
 
-    fn request_url(&self, path: &str) -> Result<String, ClientError> {
-        if !self.url.starts_with("http://") {
-            return Err(ClientError::InvalidArguments(format!(
-                "invalid --url {}: expected the http:// URL of an admin listener, for example http://127.0.0.1:9097",
-                self.url
-            )));
+    /// The client of the URL, opened once, so that the requests of a command share connections.
+    fn client(&self) -> Result<&Client, ClientError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
         }
-        Ok(format!("{}{path}", self.url.trim_end_matches('/')))
+        let expected = "the http:// or https:// URL of an admin listener, without query, for example \
+                        http://127.0.0.1:9097 or https://ops.example/scalebridge";
+        let url = CheckedUrl::parse(&self.url, expected)?;
+        if self.url.contains(['?', '#']) {
+            let why = format!("invalid --url {}: expected {expected}", self.url);
+            return Err(ClientError::InvalidArguments(why));
+        }
+        let client = Client::new(&url, &self.credentials)?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Whether requests present a credential, whose name is the actor of what they do.
     pub(super) fn presents_credentials(&self) -> bool {
-        self.token_file.is_some()
+        self.credentials.are_presented()
     }
 
-    fn authorized<B>(
+    fn request_url(&self, path: &str) -> String {
+        format!("{}{path}", self.url.trim_end_matches('/'))
+    }
+
+    fn no_response(&self, error: &ureq::Error) -> ClientError {
+        let expected = "the admin listener";
+        ClientError::RequestFailed(failure::no_response(&self.url, error, &self.credentials, expected))
+    }
+
+    fn read_response<R: DeserializeOwned>(
         &self,
-        request: ureq::RequestBuilder<B>,
-    ) -> Result<ureq::RequestBuilder<B>, ClientError> {
-        let Some(path) = &self.token_file else { return Ok(request) };
-        let token = std::fs::read_to_string(path).map_err(|error| {
-            ClientError::InvalidArguments(format!("cannot read {}: {error}", path.display()))
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<R, ClientError> {
+        let url = &self.url;
+        let mut response = response.map_err(|error| self.no_response(&error))?;
+        let status = response.status();
+        let text = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
+        let text = text.map_err(|error| {
+            ClientError::RequestFailed(format!("cannot read the response of {url}: {error}"))
         })?;
-        Ok(request.header("authorization", format!("Bearer {}", token.trim())))
+        if status.is_success() {
+            let json = if text.is_empty() { "null" } else { &text };
+            return serde_json::from_str(json).map_err(|error| {
+                ClientError::RequestFailed(format!("the response of {url} is not valid JSON: {error}"))
+            });
+        }
+        let why = error_text(&text);
+        let advice = failure::advice_of_status(status.as_u16(), &why, &self.credentials);
+        let parts: Vec<String> =
+            [why, advice.unwrap_or_default()].into_iter().filter(|part| !part.is_empty()).collect();
+        let why = format!("{url} returned {}: {}", status.as_u16(), parts.join("; "));
+        match status.as_u16() {
+            // What the request says is wrong, or names what does not exist. 422 rejects the bridge's own configuration.
+            400 | 404 | 413 | 415 => Err(ClientError::InvalidArguments(why)),
+            _ => Err(ClientError::RequestFailed(why)),
+        }
     }
 }
 
-fn agent(timeout: Option<Duration>) -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout);
-    config.timeout_connect(Some(Duration::from_secs(5))).proxy(None).build().into()
-}
-
-fn connection_error(url: &str, error: &ureq::Error) -> ClientError {
-    ClientError::RequestFailed(format!(
-        "no response from {url}: {error}; is it the admin listener of a running bridge?"
-    ))
+/// What an error response says: a problem of the admin API, an error of the webhook, or the text of something else.
+fn error_text(body: &str) -> String {
+    let Ok(ErrorBody { detail, title, error, errors }) = serde_json::from_str(body) else {
+        let is_text = !body.trim_start().starts_with('<');
+        return body.trim().chars().take(if is_text { MAX_ERROR_TEXT } else { 0 }).collect();
+    };
+    let why = [detail, title, error].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+    errors.iter().fold(why, |why, error| format!("{why}\n{error}"))
 }
 
 /// Appends the fields of a struct of parameters to a request's query.
@@ -192,49 +287,26 @@ fn with_query<B>(request: ureq::RequestBuilder<B>, query: &impl Serialize) -> ur
     })
 }
 
-fn read_response<R: DeserializeOwned>(
-    response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    url: &str,
-) -> Result<R, ClientError> {
-    let mut response = response.map_err(|error| connection_error(url, &error))?;
-    let status = response.status();
-    let text = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
-    let text = text
-        .map_err(|error| ClientError::RequestFailed(format!("cannot read the response of {url}: {error}")))?;
-    if status.is_success() {
-        let json = if text.is_empty() { "null" } else { &text };
-        return serde_json::from_str(json).map_err(|error| {
-            ClientError::RequestFailed(format!("the response of {url} is not valid JSON: {error}"))
-        });
-    }
-    let ErrorBody { detail, title, error, errors } = serde_json::from_str(&text).unwrap_or_default();
-    let why = [detail, title, error].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-    let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
-    let why = format!("{url} returned {}: {why}{errors}", status.as_u16());
-    match status.as_u16() {
-        // What the request says is wrong, or names what does not exist. 422 rejects the bridge's own configuration.
-        400 | 404 | 413 | 415 => Err(ClientError::InvalidArguments(why)),
-        _ => Err(ClientError::RequestFailed(why)),
-    }
-}
-
-/// Posts a notification to a webhook; returns the status and the body of the response.
+/// Posts a notification to a webhook; returns the status and the body of the response, with what to do about it.
 pub(super) fn send_notification(
     url: &str,
-    token: Option<&str>,
+    credentials: &Credentials,
     body: &[u8],
 ) -> Result<(u16, String), ClientError> {
-    let mut request = agent(Some(REQUEST_TIMEOUT)).post(url).content_type("application/json");
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
-    let mut response = request.send(body).map_err(|error| {
-        let why = format!("no response from {url}: {error}; is it the webhook of a running bridge?");
-        ClientError::RequestFailed(why)
+    let expected =
+        "the http:// or https:// URL of a webhook, for example http://127.0.0.1:9096/webhook/local";
+    let client = Client::new(&CheckedUrl::parse(url, expected)?, credentials)?;
+    let request = client.request(client.agent.post(url), Some(REQUEST_TIMEOUT));
+    let mut response = request.content_type("application/json").send(body).map_err(|error| {
+        ClientError::RequestFailed(failure::no_response(url, &error, credentials, "the webhook"))
     })?;
     let text =
         response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string().unwrap_or_default();
-    Ok((response.status().as_u16(), text))
+    let status = response.status().as_u16();
+    Ok(match failure::advice_of_status(status, &error_text(&text), credentials) {
+        Some(advice) => (status, format!("{}; {advice}", text.trim())),
+        None => (status, text),
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::check::render_diagnostics;
-use super::client::{Raw, Server};
+use super::client::{Credentials, Raw, Server};
 use super::escape::{escape_control_chars, escape_json};
 use super::output::{
     ConfigArgs, EXIT_USAGE, OutputArgs, current_thread_runtime, environment, print, usage_error,
@@ -49,9 +49,8 @@ pub(super) struct Explain {
     /// URL of a running bridge's admin listener
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// File containing the bearer token for --url
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -78,7 +77,7 @@ impl Explain {
         };
         let explained: Result<Raw<Explanation>, String> = match &self.url {
             Some(url) => {
-                let server = Server { url: url.clone(), token_file: self.token_file.clone() };
+                let server = Server::new(url.clone(), self.credentials.clone());
                 let params = ExplainParams { source: self.source.clone() };
                 match server.post("/api/v1/explain", &params, &body.bytes) {
                     Ok(explained) => Ok(explained),

@@ -62,9 +62,11 @@ enum CliCommand {
 
 const EXIT_CODES: &str = "\
 Environment:
-  SCALEBRIDGE_CONFIG  the configuration file, if --config is not given
-  SCALEBRIDGE_URL     the admin listener of the bridge, if --url is not given
-  NO_COLOR            no colours
+  SCALEBRIDGE_CONFIG      the configuration file, if --config is not given
+  SCALEBRIDGE_URL         the admin listener of the bridge, if --url is not given
+  SCALEBRIDGE_TOKEN_FILE, SCALEBRIDGE_CA_FILE, SCALEBRIDGE_CERT_FILE, SCALEBRIDGE_KEY_FILE
+                          the same for --token-file, --ca-file, --cert-file and --key-file
+  NO_COLOR                no colours
 
 Exit codes: 0 success, 1 a check or test found something, or a failure, 2 invalid usage or unusable input";
 

@@ -1,4 +1,4 @@
-//! `scalebridge schema`: the JSON Schemas of configuration, rules, tests and events.
+//! `scalebridge schema`: the JSON Schemas of configuration, source files, rules, tests and events.
 
 use std::process::ExitCode;
 
@@ -24,6 +24,8 @@ pub(super) struct Schema {
 enum SchemaKind {
     /// Configuration file
     Config,
+    /// Source file, one of `source_files` in the configuration
+    Sources,
     /// Rules file
     Rules,
     /// Test file
@@ -36,6 +38,7 @@ impl Schema {
     pub(super) fn run(&self) -> ExitCode {
         print_json(&match self.document {
             SchemaKind::Config => kinds::config_schema(),
+            SchemaKind::Sources => kinds::sources_schema(),
             SchemaKind::Rules => config::schema::rules(),
             SchemaKind::Tests => kinds::tests_schema(),
             SchemaKind::Event => event::schema(),

@@ -1,12 +1,11 @@
 //! `scalebridge send`: sends a test notification in Alertmanager's format.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::capture::{self, parse_pair};
-use super::client;
-use super::output::{EXIT_FAILED, print, usage_error};
+use super::client::{self, Credentials};
+use super::output::{EXIT_FAILED, print};
 use crate::app::wall_clock;
 use crate::domain::notification::Status;
 use crate::telemetry;
@@ -36,9 +35,8 @@ pub(super) struct Send {
     /// Annotation of the alert; can be repeated
     #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = parse_pair)]
     annotations: Vec<(String, String)>,
-    /// File containing the bearer token
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Labels of the alert, including alertname
     #[arg(value_name = "LABEL=VALUE", required = true, value_parser = parse_pair)]
     labels: Vec<(String, String)>,
@@ -48,19 +46,9 @@ impl Send {
     pub(super) fn run(&self) -> ExitCode {
         let (labels, annotations): (BTreeMap<_, _>, BTreeMap<_, _>) =
             (self.labels.iter().cloned().collect(), self.annotations.iter().cloned().collect());
-        let token = match self.token_file.as_ref().map(std::fs::read_to_string).transpose() {
-            Ok(token) => token,
-            Err(error) => return usage_error(format_args!("cannot read the token file: {error}")),
-        };
-        if !self.url.starts_with("http://") {
-            return usage_error(format_args!(
-                "invalid --url {}: expected the http:// URL of a webhook, for example http://127.0.0.1:9096/webhook/local",
-                self.url
-            ));
-        }
         let status = if self.resolved { Status::Resolved } else { Status::Firing };
         let body = capture::body_of(&labels, &annotations, status, wall_clock());
-        match client::send_notification(&self.url, token.as_deref().map(str::trim), &body) {
+        match client::send_notification(&self.url, &self.credentials, &body) {
             Ok((200, body)) => {
                 print(body);
                 ExitCode::SUCCESS

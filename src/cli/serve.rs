@@ -48,6 +48,7 @@ impl Serve {
             }
         };
         let ended = runtime.block_on(async {
+            survive_file_size_limit()?;
             let stop = stop_on_signal()?;
             let app = App::new(loaded, origin);
             reload_on_signal(app.reloads())?;
@@ -74,6 +75,13 @@ const NICE: i32 = 5;
 fn lower_thread_priority() {
     // On Linux, the priority is per thread. If it cannot be set, all threads have the same priority.
     let _ignored = rustix::process::setpriority_process(None, NICE);
+}
+
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error, which is handled like a full disk. By default,
+/// SIGXFSZ ends the process.
+fn survive_file_size_limit() -> std::io::Result<()> {
+    // The handler of tokio stays installed; nothing has to receive the signal.
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// Reloads the configuration on SIGHUP; `app` logs the result.

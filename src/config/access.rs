@@ -12,6 +12,7 @@ mod jwt;
 mod listener;
 mod local_file;
 mod secret_maps;
+mod shared;
 mod source_auth;
 mod tls;
 mod url;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use super::secret::Secret;
 pub(super) use admin_auth::{AdminAuthDraft, admin_auth};
-pub(super) use consistency::{check_admin, check_sources};
+pub(super) use consistency::check;
 pub(super) use listener::{ListenerDraft, listener};
 pub(super) use source_auth::{SourceAuthDraft, source_auth};
 

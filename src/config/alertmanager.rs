@@ -37,10 +37,21 @@ use crate::domain::name::Name;
 
 /// Checks the Alertmanager configuration at `path` against the settings of the bridge.
 pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &mut Diagnostics) {
-    let Some(text) = file::read_text(path, diagnostics) else { return };
+    if let Some(text) = file::read_text(path, diagnostics) {
+        lint_text(path, &text, settings, diagnostics);
+    }
+}
+
+/// The same for the text of the file.
+pub(crate) fn lint_text<D, S>(
+    path: &Path,
+    text: &str,
+    settings: &Settings<D, S>,
+    diagnostics: &mut Diagnostics,
+) {
     let sources = || settings.sources.keys().map(Name::as_str);
-    diagnostics.show_redacted(path, redact::foreign(&text, &sources().collect()));
-    let Some(root) = yaml::parse_untyped(&text, &Origin::File(path.into()), diagnostics) else { return };
+    diagnostics.show_redacted(path, redact::foreign(text, &sources().collect()));
+    let Some(root) = yaml::parse_untyped(text, &Origin::File(path.into()), diagnostics) else { return };
     let (Some(route), Some(receivers)) = (root.get("route"), root.get("receivers")) else {
         let help = "pass the file that Alertmanager is started with to `--alertmanager`: it has the keys `route` \
                     and `receivers`";
@@ -52,7 +63,7 @@ pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &m
     }
     let webhooks = webhooks::find(receivers, settings, diagnostics);
     let sources = sources().chain(webhooks.named.iter().copied());
-    diagnostics.show_redacted(path, redact::foreign(&text, &sources.collect()));
+    diagnostics.show_redacted(path, redact::foreign(text, &sources.collect()));
     // Routes are followed only if all of their matchers could be read.
     let mut unreadable = Diagnostics::default();
     let routes = routes::read(route, &mut unreadable);

@@ -5,17 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, Spanned, entries, list, spanned, wrong_type_with};
+use super::decode::{Fields, entries, wrong_type_with};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
+use super::file_list::{FileList, ListedTrees};
 use super::file_stamp::FileStamp;
 use super::kinds::{DestinationSettings, SourceKind};
 use super::names::named_entries;
-use super::scalar::text;
 use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Destination, Settings};
 use super::yaml::{Kind, Node};
-use super::{access, destinations, file, layers, lints, rules, server, sources, store};
+use super::{access, destinations, layers, lints, rules, server, source_map, sources, store};
 use crate::domain::duration::MAX_DURATION;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
@@ -30,6 +30,8 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     diagnostics: &mut Diagnostics,
 ) -> Option<(Settings<D, S>, Vec<FileStamp>)> {
     let mut templates = Templates::new();
+    let expanded = source_map::expand(root, directory, diagnostics);
+    let root = &expanded.root;
     let mut fields = Fields::from_node(root, "", diagnostics)?;
     let (server, server_listener) = fields.get("server", server::server).unzip();
     let admin = fields.get("admin", server::admin);
@@ -40,6 +42,10 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     let delivery = fields.get("delivery", delivery);
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
+    // They have been read.
+    for key in ["source_defaults", "source_files"] {
+        fields.lookup(key);
+    }
     let source_kinds = sources.iter().map(|(name, (_, kind, _))| (name.clone(), *kind)).collect();
     let source_auth: BTreeMap<_, _> =
         sources.iter().map(|(name, (_, _, auth))| (name.clone(), auth.clone())).collect();
@@ -48,12 +54,13 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         section(&mut fields, "destinations", |name, node, diagnostics| {
             destinations::destination::<D>(name, node, common, diagnostics)
         });
-    let before = fields.diagnostics.len();
-    let drafts = fields
+    let before = fields.diagnostics.errors();
+    let rules_files = fields
         .get("rules", |node, diagnostics| read_rules_files(node, directory, &mut templates, diagnostics));
-    let (drafts, mut files) = drafts.unwrap_or_default();
+    let RulesFiles { drafts, stamps: mut files, is_complete } = rules_files.unwrap_or_default();
+    let rule_names = rule_names(&drafts).filter(|_| is_complete);
 
-    let has_rules = !drafts.is_empty() || fields.diagnostics.len() > before;
+    let has_rules = !drafts.is_empty() || fields.diagnostics.errors() > before;
     let rules_location = fields.location_of("rules");
     let fixes = fields.finish_with_fixes();
     if !has_rules && !fixes.suggest("rules") {
@@ -66,10 +73,10 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
         semantics::check_section(root, "destinations", &example, diagnostics);
     }
-    access::check_sources(server_listener.as_ref(), &source_auth, diagnostics);
+    let admin_access = admin.as_ref().map(|(_, listener, auth)| (listener, auth));
+    access::check(server_listener.as_ref(), admin_access, &source_auth, diagnostics);
     files.extend(server_listener.and_then(|listener| listener.web_config_stamp));
-    let admin = admin.and_then(|(admin, listener, auth)| {
-        access::check_admin(&listener, &auth, diagnostics);
+    let admin = admin.and_then(|(admin, listener, _)| {
         files.extend(listener.web_config_stamp);
         admin
     });
@@ -81,12 +88,15 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         semantics::check_retention(retention, sources.values(), root, diagnostics);
     }
     semantics::check_files(store.as_ref(), &destinations, root, diagnostics);
+    semantics::check_source_rules(root.get("sources"), rule_names.as_deref(), diagnostics);
+    // Without a file, any name may be known.
+    let source_names = source_names.filter(|_| expanded.is_complete);
     let names = KnownNames { sources: source_names, destinations: destination_names };
     let rules = semantics::check_rules(drafts, &names, &destinations, diagnostics);
     lints::lint_rules(&rules, &sources, diagnostics);
     lints::lint_unused_destinations(&rules, root, diagnostics);
     let rules = rules.into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
-    semantics::check_heartbeats(&rules, root, diagnostics);
+    semantics::check_heartbeats(&rules, &sources, root, diagnostics);
     let settings = Settings {
         server: server?,
         admin: admin?,
@@ -101,21 +111,27 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         retention: retention?,
         log: log?,
     };
+    files.extend(expanded.stamps);
     Some((settings, files))
 }
 
-/// Reads the rules files in `node` without a configuration: any source or destination name is accepted.
+/// Reads the rules files in `node` without a configuration: any source or destination name is accepted. The rules that
+/// `sources` list must exist.
 pub(super) fn standalone_rules<D: DestinationSettings>(
     node: &Node,
+    sources: Option<&Node>,
     directory: &Path,
     diagnostics: &mut Diagnostics,
 ) -> Arc<RuleTable> {
     let mut templates = Templates::new();
-    let before = diagnostics.len();
-    let (drafts, _) = read_rules_files(node, directory, &mut templates, diagnostics).unwrap_or_default();
-    if drafts.is_empty() && diagnostics.len() == before {
+    let before = diagnostics.errors();
+    let rules_files = read_rules_files(node, directory, &mut templates, diagnostics);
+    let RulesFiles { drafts, is_complete, .. } = rules_files.unwrap_or_default();
+    if drafts.is_empty() && diagnostics.errors() == before {
         rules::report_no_rules(&node.location, diagnostics);
     }
+    let rule_names = rule_names(&drafts).filter(|_| is_complete);
+    semantics::check_source_rules(sources, rule_names.as_deref(), diagnostics);
     let names = KnownNames { sources: None, destinations: None };
     let rules = semantics::check_rules(drafts, &names, &BTreeMap::<Name, Destination<D>>::new(), diagnostics);
     Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
@@ -170,36 +186,34 @@ fn section<T>(
     (named.map(|named| named.into_iter().map(|(name, _)| name.value).collect()), things)
 }
 
-/// Reads the rules of all readable files.
+/// The rules of all readable files.
+#[derive(Default)]
+struct RulesFiles {
+    drafts: Vec<rules::Draft>,
+    stamps: Vec<FileStamp>,
+    /// Whether all files could be parsed.
+    is_complete: bool,
+}
+
 fn read_rules_files(
     node: &Node,
     directory: &Path,
     templates: &mut Templates,
     diagnostics: &mut Diagnostics,
-) -> Option<(Vec<rules::Draft>, Vec<FileStamp>)> {
-    let (mut drafts, mut files) = (Vec::new(), Vec::new());
-    let mut known: Vec<Spanned<&str>> = Vec::new();
+) -> Option<RulesFiles> {
     if let Kind::List(items) = &node.kind
         && let Some(rule) = items.iter().find(|item| matches!(item.kind, Kind::Map(_)))
     {
         let help = "put the rules into a file, and name it: `rules: [rules.yaml]`".to_owned();
         return wrong_type_with(rule, "the name of a rules file", Some(help), diagnostics);
     }
-    for path in list(spanned(text))(node, diagnostics)? {
-        if known.iter().any(|known| known.value == path.value) {
-            diagnostics.add(
-                Code::DuplicateName,
-                &path.location,
-                format!("`{}` is listed more than once", path.value),
-            );
-        } else {
-            let file = directory.join(path.value);
-            if let Some((tree, stamp)) = file::read(&file, Some(&path.location), diagnostics) {
-                drafts.extend(rules::file(&tree, templates, diagnostics));
-                files.push(stamp);
-            }
-        }
-        known.push(path);
-    }
-    Some((drafts, files))
+    let ListedTrees { trees, stamps, is_complete } =
+        FileList::from_node(node, directory, diagnostics)?.read(diagnostics);
+    let drafts = trees.iter().flat_map(|tree| rules::file(tree, templates, diagnostics)).collect();
+    Some(RulesFiles { drafts, stamps, is_complete })
+}
+
+/// The names of all rules; `None` if one is not known.
+fn rule_names(drafts: &[rules::Draft]) -> Option<Vec<Name>> {
+    drafts.iter().map(|draft| Some(draft.name.as_ref()?.value.clone())).collect()
 }

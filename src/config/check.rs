@@ -76,8 +76,18 @@ enum FileKind {
 
 impl FileKind {
     fn of(tree: &Node) -> Self {
-        const SECTIONS: [&str; 8] =
-            ["server", "admin", "store", "sources", "destinations", "delivery", "engine", "retention"];
+        const SECTIONS: [&str; 10] = [
+            "server",
+            "admin",
+            "store",
+            "sources",
+            "source_defaults",
+            "source_files",
+            "destinations",
+            "delivery",
+            "engine",
+            "retention",
+        ];
         let has = |key: &str| tree.get(key).is_some();
         let is_list_of_rules = |node: &Node| match &node.kind {
             Kind::List(items) => items.iter().any(|item| matches!(item.kind, Kind::Map(_))),

@@ -103,7 +103,7 @@ codes! {
     Environment = "E011", "An environment variable that does not match any setting.";
     Unauthenticated = "E012", "A non-loopback listener without authentication.";
     Contradiction = "E013", "Two values that contradict each other.";
-    UnknownName = "E014", "A reference to a source or destination that is not configured.";
+    UnknownName = "E014", "A reference to a source, a rule or a destination that is not configured.";
     DuplicateName = "E015", "A duplicate name or list item.";
     Empty = "E016", "No sources, destinations, rules or tests.";
     Matcher = "E017", "An invalid matcher.";
@@ -151,8 +151,10 @@ codes! {
     UnusableFile = "W040", "A file with a secret, a key or a certificate that cannot be used.";
     ReadableSecret = "W041", "A file with a secret that every user of the machine can read.";
     PlainHttp = "W042", "Credentials over plain HTTP.";
-    SharedToken = "W043", "A token that is valid for more than one source.";
+    SharedCredential = "W043", "A credential that is valid for more than one source.";
     UnknownUser = "W044", "A scope of a user that does not exist.";
+    NoFile = "W045", "A pattern for files that matches none.";
+    Unreached = "W046", "A rule that sees the alerts of no source.";
 }
 
 impl Code {

@@ -24,8 +24,14 @@ pub(super) fn lint_rules(
     sources: &BTreeMap<Name, Source>,
     diagnostics: &mut Diagnostics,
 ) {
+    // An invalid source may be the one that reaches a rule.
+    let is_valid = !diagnostics.has_errors();
     for (index, (rule, location, spans)) in rules.iter().enumerate() {
-        let listening: Vec<&Source> = sources.values().filter(|source| listens(rule, &source.name)).collect();
+        let listening: Vec<&Source> = sources.values().filter(|source| rule.sees(source)).collect();
+        if is_valid && !sources.is_empty() && listening.is_empty() {
+            report_unreached(rule, location, diagnostics);
+            continue;
+        }
         if lint_never_matches(rule, spans, &listening, diagnostics)
             || lint_heartbeat_alerts(rule, spans, &listening, diagnostics)
         {
@@ -68,8 +74,17 @@ pub(super) fn lint_unused_destinations(rules: &[LocatedRule], root: &Node, diagn
     }
 }
 
-fn listens(rule: &Rule, source: &Name) -> bool {
-    rule.sources.as_ref().is_none_or(|names| names.contains(source))
+/// Reports a rule that the `rules` of the sources exclude, of all those that its own `sources` allow.
+fn report_unreached(rule: &Rule, location: &Location, diagnostics: &mut Diagnostics) {
+    let sources = match &rule.sources {
+        Some(names) => {
+            names.iter().map(|name| format!("`sources.{name}.rules`")).collect::<Vec<_>>().join(", ")
+        }
+        None => "the `rules` of any source".to_owned(),
+    };
+    let message = format!("rule `{}` sees the alerts of no source: it is not listed in {sources}", rule.name);
+    let help = "add it to the `rules` of a source that the `sources` of the rule allow, or remove the rule";
+    diagnostics.add_with_help(Code::Unreached, location, message, help);
 }
 
 /// Whether `earlier` matches every alert that `rule` matches, and hides it. Shadow rules are evaluated apart: they see
@@ -78,8 +93,8 @@ fn matches_all_of(earlier: &Rule, rule: &Rule, sources: &BTreeMap<Name, Source>)
     let covered = match &rule.sources {
         // A rules file alone: the sources are not known.
         None if sources.is_empty() => earlier.sources.is_none(),
-        Some(names) if sources.is_empty() => names.iter().all(|source| listens(earlier, source)),
-        _ => sources.keys().filter(|source| listens(rule, source)).all(|source| listens(earlier, source)),
+        Some(names) if sources.is_empty() => names.iter().all(|source| earlier.lists(source)),
+        _ => sources.values().filter(|source| rule.sees(source)).all(|source| earlier.sees(source)),
     };
     let is_shadow = |rule: &Rule| rule.mode == Mode::Shadow;
     earlier.name != rule.name

@@ -1,7 +1,7 @@
 //! Parses and validates the configuration. Returns checked settings or all diagnostics.
 //!
 //! Stages: `file` reads each file into a `yaml` tree with locations; `layers` merges built-in defaults, the
-//! file and the environment; `assemble` reads the sections with the readers of `decode`, `scalar` and
+//! file and the environment; `source_map` adds the source files and `source_defaults`; `assemble` reads the sections with the readers of `decode`, `scalar` and
 //! `names`; `semantics` checks the parts against each other; `lints` warns about rules that are valid but
 //! suspicious. No stage stops at an error. `unsupported` lists the keys that this version rejects although
 //! the design has them. The environment is an argument and is never read here.
@@ -18,6 +18,8 @@ mod delivery;
 mod destinations;
 pub mod diagnostic;
 mod file;
+mod file_list;
+mod file_pattern;
 mod file_stamp;
 mod foreign;
 mod kinds;
@@ -25,6 +27,7 @@ mod layers;
 mod lints;
 mod matchers;
 mod names;
+mod own_files;
 mod redact;
 mod rules;
 mod scalar;
@@ -34,6 +37,7 @@ mod semantics;
 mod server;
 pub mod settings;
 pub mod snippet;
+mod source_map;
 mod sources;
 mod store;
 mod suggest;
@@ -45,10 +49,13 @@ mod yaml;
 
 use std::path::Path;
 
+#[cfg(feature = "server")]
+pub(crate) use alertmanager::lint_text as lint_alertmanager;
 pub use check::{Checked, check};
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
 pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
+pub use own_files::OwnFiles;
 pub use secret::Secret;
 pub use settings::{
     Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
@@ -70,13 +77,13 @@ pub struct Loaded<D, S> {
     pub settings: Settings<D, S>,
     /// Diagnostics that are not errors.
     pub warnings: Diagnostics,
-    /// The configuration file, the rules files and the web configuration files, each with its stamp from before it was
-    /// read.
+    /// The configuration file, the rules files, the source files and the patterns for them, and the web configuration
+    /// files, each with its stamp from before it was read.
     pub files: Vec<FileStamp>,
 }
 
-/// Reads the configuration file at `path`, the rules files that it names (relative to its own directory)
-/// and the `SCALEBRIDGE__…` variables of `environment`.
+/// Reads the configuration file at `path`, the rules files and source files that it names (relative to its own
+/// directory) and the `SCALEBRIDGE__…` variables of `environment`.
 ///
 /// # Errors
 /// All errors and warnings, if there is an error.
@@ -89,7 +96,8 @@ pub fn load<D: DestinationSettings, S: SourceKind>(
     load_tree(file, stamp, path.parent().unwrap_or(Path::new("")), environment, diagnostics)
 }
 
-/// Loads a configuration that has been parsed; `None` if that has failed. Rules files are relative to `directory`.
+/// Loads a configuration that has been parsed; `None` if that has failed. Other files are relative to
+/// `directory`.
 fn load_tree<D: DestinationSettings, S: SourceKind>(
     file: Option<yaml::Node>,
     stamp: Option<FileStamp>,
@@ -98,10 +106,14 @@ fn load_tree<D: DestinationSettings, S: SourceKind>(
     mut diagnostics: Diagnostics,
 ) -> Result<Loaded<D, S>, Diagnostics> {
     let root = layers::merge(file.as_ref(), environment, &mut diagnostics);
-    let settings = root.and_then(|root| assemble::settings(&root, directory, &mut diagnostics));
+    let settings = root.as_ref().and_then(|root| {
+        let (settings, rules) = assemble::settings(root, directory, &mut diagnostics)?;
+        let files: Vec<FileStamp> = stamp.into_iter().chain(rules).collect();
+        own_files::check(&settings, &files, root, &mut diagnostics);
+        Some((settings, files))
+    });
     match settings {
-        Some((settings, rules)) if !diagnostics.has_errors() => {
-            let files = stamp.into_iter().chain(rules).collect();
+        Some((settings, files)) if !diagnostics.has_errors() => {
             Ok(Loaded { settings, warnings: diagnostics, files })
         }
         _ => Err(diagnostics),

@@ -1,4 +1,4 @@
-//! JSON Schemas of the configuration, rules and test files, for completion and validation in editors.
+//! JSON Schemas of the configuration, source files, rules and test files, for completion and validation in editors.
 //!
 //! The types describe the keys that the readers of this module accept; a test compares the two. Only `check`
 //! validates what a schema cannot express, such as references to names and the syntax of templates.
@@ -15,13 +15,18 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use super::kinds::{DestinationSettings, SourceKind};
-use config_file::ConfigFile;
+use config_file::{ConfigFile, SourceFile};
 use rules_file::RulesFile;
 use tests_file::TestsFile;
 
 /// The schema of the configuration file, `config/scalebridge.yaml`.
 pub fn config<D: DestinationSettings, S: SourceKind>() -> Schema {
     root::<ConfigFile<D, S>>()
+}
+
+/// The schema of a source file, one of `source_files` in the configuration.
+pub fn sources<S: SourceKind>() -> Schema {
+    root::<SourceFile<S>>()
 }
 
 /// The schema of a rules file, `config/rules.yaml`.

@@ -1,11 +1,12 @@
 //! Semantic checks: whether the parts of a configuration are consistent with each other.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
 
 use super::decode::Spanned;
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::kinds::DestinationSettings;
+use super::names;
+use super::own_files::{file_location, resolve, store_files};
 use super::rules::{Draft, RuleSpans, SendTo};
 use super::settings::{Destination, Retention, Store};
 use super::suggest::did_you_mean;
@@ -78,33 +79,15 @@ pub(super) fn check_files<D: DestinationSettings>(
     root: &Node,
     diagnostics: &mut Diagnostics,
 ) {
-    // Compared as written, without `./`; links are not followed.
-    let normalized =
-        |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
     let mut owners = HashMap::new();
-    if let Some(Store::Sqlite { path }) = store {
-        for suffix in ["", "-wal", "-shm", ".lock"] {
-            let mut path = path.clone().into_os_string();
-            path.push(suffix);
-            owners.insert(normalized(Path::new(&path)), "the store".to_owned());
-        }
-    }
+    let store_files = store.into_iter().flat_map(store_files);
+    owners.extend(store_files.map(|path| (resolve(&path), "the store".to_owned())));
     for (name, destination) in destinations {
         let Some((key, path)) = destination.settings.exclusive_file() else { continue };
-        if let Some(owner) = owners.insert(normalized(path), format!("destination `{name}`")) {
-            let destination = root.get("destinations").and_then(|node| node.get(name.as_str()));
-            let kinds = D::KINDS.iter();
-            let path_node = destination.and_then(|node| {
-                kinds.filter_map(|kind| node.get(kind.key)).find_map(|settings| settings.get(key))
-            });
-            let location = path_node.unwrap_or(root);
+        if let Some(owner) = owners.insert(resolve(path), format!("destination `{name}`")) {
             let message = format!("`{}` is already written by {owner}", path.display());
-            diagnostics.add_with_help(
-                Code::Contradiction,
-                &location.location,
-                message,
-                "use a different file",
-            );
+            let location = file_location::<D>(root, name, key);
+            diagnostics.add_with_help(Code::Contradiction, location, message, "use a different file");
         }
     }
 }
@@ -169,8 +152,28 @@ fn check_revert<D>(
     }
 }
 
-/// Warns about sources without a heartbeat whose alerts can decrease capacity.
-pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Diagnostics) {
+/// Checks that the rules that sources list exist. `known` is `None` if not all rules could be read.
+pub(super) fn check_source_rules(
+    sources: Option<&Node>,
+    known: Option<&[Name]>,
+    diagnostics: &mut Diagnostics,
+) {
+    let Some(Kind::Map(sources)) = sources.map(|node| &node.kind) else { return };
+    for list in sources.iter().filter_map(|(_, source)| source.get("rules")) {
+        // What is not a name has been reported.
+        let mut ignored = Diagnostics::default();
+        let names = names::names(list, &mut ignored).unwrap_or_default();
+        check_known_names(&names, known, "rule", diagnostics);
+    }
+}
+
+/// Warns about sources without a heartbeat whose alerts can decrease capacity. `valid` are the sources without errors.
+pub(super) fn check_heartbeats(
+    rules: &[Rule],
+    valid: &BTreeMap<Name, Source>,
+    root: &Node,
+    diagnostics: &mut Diagnostics,
+) {
     let Some(Kind::Map(sources)) = root.get("sources").map(|sources| &sources.kind) else { return };
     let decreasing: Vec<&Rule> = rules.iter().filter(|rule| may_decrease_capacity(rule)).collect();
     // In a faulty source the heartbeat may be what is misspelled.
@@ -179,9 +182,8 @@ pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Di
         sources.iter().filter(|(_, source)| source.get("heartbeat").is_none() && !is_faulty(source));
     let without: Vec<_> = without.map(|(source, _)| source).collect();
     for source in without {
-        let listens = |names: &Vec<Name>| names.iter().any(|name| name.as_str() == source.name);
-        let listener = decreasing.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
-        let Some(rule) = listener else { continue };
+        let Some(valid) = Name::new(&source.name).ok().and_then(|name| valid.get(&name)) else { continue };
+        let Some(rule) = decreasing.iter().find(|rule| rule.sees(valid)) else { continue };
         let message = format!(
             "source `{}` has no `heartbeat`, but its alerts can decrease capacity (rule `{}`)",
             source.name, rule.name

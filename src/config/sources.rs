@@ -8,14 +8,16 @@ use super::decode::{Fields, check_not_empty, distinct, entries};
 use super::diagnostic::{Code, Diagnostics};
 use super::kinds::SourceKind;
 use super::matchers::matchers;
-use super::scalar::{any_text, duration, owned_text, positive_duration};
+use super::names::names;
+use super::scalar::{any_text, duration, owned_text, positive_duration, text};
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::labels::Labels;
 use crate::domain::matcher::{Matcher, possible_values};
 use crate::domain::name::Name;
-use crate::domain::source::{HeartbeatSettings, Source};
+use crate::domain::source::{HeartbeatSettings, Source, SourcePermissions};
+use crate::domain::target_pattern::TargetPattern;
 
 const DEFAULT_LATE_WINDOW: Duration = Duration::from_mins(6);
 const DEFAULT_OCCURRENCE_TTL: Duration = Duration::from_hours(24);
@@ -50,9 +52,19 @@ pub(super) fn source<S: SourceKind>(
              alert expires before a late copy of it is evaluated",
         );
     }
+    let permissions = permissions(&mut fields);
     fields.finish();
+    let labels = Arc::new(labels);
     Some((
-        Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat, ignore_labels },
+        Source {
+            name,
+            labels,
+            late_window,
+            occurrence_ttl,
+            heartbeat,
+            ignore_labels,
+            permissions: permissions?,
+        },
         kind,
         auth,
     ))
@@ -78,7 +90,40 @@ pub(super) fn default_source(name: Name) -> Source {
         occurrence_ttl: DEFAULT_OCCURRENCE_TTL,
         heartbeat: None,
         ignore_labels: Vec::new(),
+        permissions: SourcePermissions::default(),
     }
+}
+
+/// Reads which rules and targets the alerts of the source may reach. `None` if a list is invalid: without it they could
+/// reach more.
+fn permissions(fields: &mut Fields<'_, '_>) -> Option<SourcePermissions> {
+    let rules = fields.get("rules", |node, diagnostics| {
+        let help = "name the rules that see the alerts of this source, or remove `rules` to allow all";
+        check_not_empty(node, help, diagnostics);
+        names(node, diagnostics)
+    });
+    let targets = fields.get("targets", |node, diagnostics| {
+        let help = "name the targets that alerts of this source can be about, for example `targets: \
+                    ['*/*/*/*/prod-eu/*/*']`, or remove `targets` to allow all";
+        check_not_empty(node, help, diagnostics);
+        distinct(target_pattern)(node, diagnostics)
+    });
+    if (rules.is_none() && fields.has("rules")) || (targets.is_none() && fields.has("targets")) {
+        return None;
+    }
+    let rules = rules.map(|names| names.into_iter().map(|name| name.value).collect());
+    let targets = targets.map(|patterns| patterns.into_iter().map(|pattern| pattern.value).collect());
+    Some(SourcePermissions { rules, targets })
+}
+
+/// Reads a pattern for targets as operators write it.
+pub(super) fn target_pattern(node: &Node, diagnostics: &mut Diagnostics) -> Option<TargetPattern> {
+    let pattern = TargetPattern::from_operator(text(node, diagnostics)?);
+    if pattern.is_none() {
+        let message = format!("pattern is longer than {} bytes", TargetPattern::MAX_BYTES);
+        diagnostics.add(Code::Range, &node.location, message);
+    }
+    pattern
 }
 
 const HEARTBEAT_EXAMPLE: &str = "`heartbeat: ['alertname = \"Watchdog\"']`";

@@ -20,7 +20,6 @@ use super::names::named_entries;
 use super::scalar::text;
 use super::yaml::Node;
 use super::{assemble, file, load, sources};
-use crate::domain::control::TargetPattern;
 use crate::domain::delivery::DestinationState;
 use crate::domain::direction::Direction;
 use crate::domain::engine::Policy;
@@ -28,6 +27,7 @@ use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
+use crate::domain::target_pattern::TargetPattern;
 use crate::domain::time::Time;
 
 /// The start time of a test without `start`.
@@ -225,7 +225,8 @@ fn test_file<D: DestinationSettings, S: SourceKind>(
     });
     let tested = match tested {
         Some(("rules", node)) => {
-            let rules = assemble::standalone_rules::<D>(node, directory, fields.diagnostics);
+            let sources = fields.peek("sources");
+            let rules = assemble::standalone_rules::<D>(node, sources, directory, fields.diagnostics);
             let mut sources: BTreeMap<Name, Source> = configured_sources
                 .into_iter()
                 .flatten()

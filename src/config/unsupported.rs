@@ -55,8 +55,6 @@ const UNSUPPORTED_KEYS: &[Unsupported] = &[
     no("web_config.tls_server_config", "curve_preferences", SUITES, "remove it"),
     no("tls", "cipher_suites", SUITES, "remove it"),
     no("tls", "curve_preferences", SUITES, "remove it"),
-    unsupported("sources.*", "rules", "remove it, and name the sources in each rule: `sources: […]`"),
-    unsupported("sources.*", "targets", "remove it, and name the sources in each rule: `sources: […]`"),
     removed("engine", "max_deferral", "was removed: deferred decreases are now kept until they can be emitted, or until \
         `retention.owed` is over", "remove the key"),
 ];

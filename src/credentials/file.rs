@@ -214,3 +214,49 @@ pub(super) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String>
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// What is logged on this thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_becomes_unreadable_or_readable_is_logged_once() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let parse = |text: &str| (text != "bad").then_some(()).ok_or_else(|| "invalid".to_owned());
+        let file = SecretFile::load(&path, MAX_SECRET_BYTES, "source eu", parse);
+        for content in ["bad", "", "secret-1", "secret-2", "bad", "bad"] {
+            std::fs::write(&path, content).unwrap();
+            for _ in 0..3 {
+                file.replace(file.read(Instant::now()));
+            }
+        }
+        let log = String::from_utf8(log.0.lock().clone()).unwrap();
+        let lines: Vec<_> =
+            log.lines().map(|line| line.split_whitespace().nth(1).unwrap_or_default()).collect();
+        assert_eq!(lines, ["ERROR", "INFO", "ERROR"], "{log}");
+        assert!(log.lines().all(|line| line.contains("token") && line.contains("source eu")), "{log}");
+        assert!(!log.contains("secret-"), "{log}");
+    }
+}

@@ -7,6 +7,7 @@
 mod admin;
 mod certificate;
 mod file;
+pub(crate) mod fuzzing;
 mod header;
 mod jwt;
 mod outgoing;
@@ -24,7 +25,6 @@ use axum::http::HeaderMap;
 
 use crate::config::access::Scope;
 pub(crate) use admin::AdminCredentials;
-pub(crate) use outgoing::{OutgoingClient, OutgoingError};
 pub(crate) use source::SourceCredentials;
 
 /// What a request presents.

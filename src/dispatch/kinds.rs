@@ -124,12 +124,13 @@ pub(crate) struct Clients {
     aws: aws::Configs,
     sqs: sqs::Clients,
     lambda: lambda::Clients,
+    own_files: file::ProtectedFiles,
 }
 
 impl Clients {
-    /// None yet. Their credentials are loaded anew on each `reload`.
-    pub(super) fn new(reload: aws::CredentialsReload) -> Self {
-        Self { aws: aws::Configs::new(reload), ..Self::default() }
+    /// None yet. Their credentials are loaded anew on each `reload`, and none of them writes to `own_files`.
+    pub(super) fn new(reload: aws::CredentialsReload, own_files: file::ProtectedFiles) -> Self {
+        Self { aws: aws::Configs::new(reload), own_files, ..Self::default() }
     }
 
     /// Creates the client. The connection is opened by the first call.
@@ -158,7 +159,9 @@ impl Clients {
                 let lambda = lambda::Lambda::new(client.sdk, settings);
                 ConnectedDestination::Lambda(lambda.with_credentials(client.credentials))
             }
-            DestinationSettings::File(settings) => ConnectedDestination::File(file::File::new(settings)),
+            DestinationSettings::File(settings) => {
+                ConnectedDestination::File(file::File::new(settings, self.own_files.clone()))
+            }
         })
     }
 }

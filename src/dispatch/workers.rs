@@ -1,6 +1,7 @@
 //! The workers of all destinations: started, replaced, and retired. See [`retirement`](super::retirement).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -8,13 +9,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::aws::CredentialsReload;
+use super::file::ProtectedFiles;
 use super::retirement::{Retirement, RetirementHandle, RulesReleased, StillRetiring};
 use super::worker::WorkerHandle;
 use super::{
     Clients, ConnectedDestination, DeliveryReport, DestinationSettings, DestinationStatuses, Failure,
     Observer, Options, Outcome, Withholding, Worker as DeliveryWorker,
 };
-use crate::config;
+use crate::config::{self, OwnFiles};
 use crate::domain::name::Name;
 use crate::store::{self, Store};
 use crate::telemetry::{DeliveryMetrics, Metrics};
@@ -36,6 +38,7 @@ pub(crate) struct Workers {
     statuses: DestinationStatuses,
     withholding: Withholding,
     credentials: CredentialsReload,
+    own_files: ProtectedFiles,
 }
 
 struct RunningWorker {
@@ -67,7 +70,13 @@ impl Workers {
             statuses,
             withholding,
             credentials: CredentialsReload::default(),
+            own_files: ProtectedFiles::default(),
         }
+    }
+
+    /// No destination writes to these files, from now on.
+    pub(crate) fn protect(&self, own_files: OwnFiles) {
+        self.own_files.store(Arc::new(own_files));
     }
 
     /// Connects the destinations that are new or have changed. Does not start or stop any worker. All credentials are
@@ -80,7 +89,7 @@ impl Workers {
         destinations: &BTreeMap<Name, Settings>,
     ) -> anyhow::Result<Vec<PreparedWorker>> {
         self.credentials.renew();
-        let mut clients = Clients::new(self.credentials.clone());
+        let mut clients = Clients::new(self.credentials.clone(), self.own_files.clone());
         let mut prepared = Vec::new();
         for (name, settings) in destinations {
             if self.running.get(name).is_some_and(|running| running.settings == *settings) {

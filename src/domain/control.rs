@@ -17,6 +17,7 @@ use super::name::Name;
 use super::rule::Change;
 use super::source::Source;
 use super::target::{PartialTarget, Target, TargetKey};
+use super::target_pattern::TargetPattern;
 use super::time::{ClockReading, Time};
 
 /// All controls. The default has none.
@@ -176,6 +177,23 @@ pub struct Hold {
     /// Whether it blocks decreases only, whatever its rule says: the alert that it belongs to cannot be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_unreadable: bool,
+    /// The only targets that it covers: those that the sources of its unreadable alerts allow. `None` allows all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Vec<TargetPattern>>,
+}
+
+impl Hold {
+    /// Whether the hold covers a target.
+    pub fn covers(&self, target: &Target) -> bool {
+        self.covers.covers(target) && is_within(self.within.as_deref(), target)
+    }
+}
+
+fn is_within(patterns: Option<&[TargetPattern]>, target: &Target) -> bool {
+    patterns.is_none_or(|patterns| {
+        let key = target.key();
+        patterns.iter().any(|pattern| pattern.covers(&key))
+    })
 }
 
 /// A hold whose alerts expired, so that its actual end is unknown.
@@ -183,8 +201,18 @@ pub struct Hold {
 pub struct ExpiredHold {
     /// The targets that the hold covered.
     pub covers: PartialTarget,
+    /// See [`Hold::within`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Vec<TargetPattern>>,
     /// The time at which it expired.
     pub at: Time,
+}
+
+impl ExpiredHold {
+    /// Whether the hold covered a target.
+    fn covered(&self, target: &Target) -> bool {
+        self.covers.covers(target) && is_within(self.within.as_deref(), target)
+    }
 }
 
 /// How long expired holds are retained. Deferred actions are rechecked when a hold ends, so expired holds are
@@ -201,64 +229,6 @@ pub struct Heartbeat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "broke_at")]
     pub lost_at: Option<Time>,
-}
-
-/// A pattern for target keys, such as `eks/nodegroup/*/prod-eu/*`. `*` matches any number of characters,
-/// including `/`; all other characters match themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TargetPattern(String);
-
-impl TargetPattern {
-    /// The maximum length of a pattern in bytes.
-    pub const MAX_BYTES: usize = 4096;
-
-    /// Creates a pattern; `None` if `text` is empty or longer than [`Self::MAX_BYTES`].
-    pub fn new(text: &str) -> Option<Self> {
-        (!text.is_empty() && text.len() <= Self::MAX_BYTES).then(|| Self(text.to_owned()))
-    }
-
-    /// Creates a pattern as an operator writes it: a text without `/` and `*` is the name of a target, in any
-    /// cluster. `None` as for [`Self::new`].
-    pub fn from_operator(text: &str) -> Option<Self> {
-        let is_name = !text.is_empty() && !text.contains(['/', '*']);
-        if is_name { Self::new(&format!("*/{}", TargetKey::encode_part(text))) } else { Self::new(text) }
-    }
-
-    /// The text of the pattern.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether the pattern matches a key. Takes time proportional to at most the product of both lengths.
-    pub fn covers(&self, key: &TargetKey) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), key.as_str().as_bytes());
-        let (mut at, mut read) = (0, 0);
-        // Where to continue if the text after the last `*` does not match: the `*` then matches one more
-        // character.
-        let mut retry: Option<(usize, usize)> = None;
-        while read < text.len() {
-            if pattern.get(at) == Some(&b'*') {
-                retry = Some((at + 1, read));
-                at += 1;
-            } else if pattern.get(at) == Some(&text[read]) {
-                at += 1;
-                read += 1;
-            } else if let Some((after, matched)) = retry {
-                retry = Some((after, matched + 1));
-                (at, read) = (after, matched + 1);
-            } else {
-                return false;
-            }
-        }
-        pattern[at..].iter().all(|byte| *byte == b'*')
-    }
-}
-
-impl fmt::Display for TargetPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 impl Pause {
@@ -319,7 +289,7 @@ impl Controls {
 
     /// The open holds that cover a target, with their rules.
     pub fn holds_on(&self, target: &Target) -> impl Iterator<Item = (&Name, &Hold)> {
-        self.holds().filter(|(_, hold)| hold.covers.covers(target))
+        self.holds().filter(|(_, hold)| hold.covers(target))
     }
 
     /// The open hold of a rule with this key.
@@ -330,7 +300,7 @@ impl Controls {
     /// The expired holds that covered a target, with their rules and the times of the expiry.
     pub fn expired_holds_on(&self, target: &Target) -> impl Iterator<Item = (&Name, Time)> {
         self.expired_holds.iter().filter_map(move |(rule, holds)| {
-            let covering = holds.values().filter(|expired_hold| expired_hold.covers.covers(target));
+            let covering = holds.values().filter(|expired_hold| expired_hold.covered(target));
             Some((rule, covering.map(|expired_hold| expired_hold.at).max()?))
         })
     }
@@ -354,7 +324,7 @@ impl Controls {
         self.version += 1;
         self.generation += 1;
         if let Some(at) = expired {
-            self.record_expired_hold(rule, key, ExpiredHold { covers: hold.covers, at });
+            self.record_expired_hold(rule, key, ExpiredHold { covers: hold.covers, within: hold.within, at });
         }
     }
 
@@ -472,34 +442,6 @@ mod tests {
     use super::*;
     use crate::domain::source::HeartbeatSettings;
 
-    #[test]
-    fn a_star_is_any_number_of_characters() {
-        let key = TargetKey::from_stored("eks/nodegroup/-/eu-west-1/prod-eu/-/workers");
-        let covers = |pattern: &str| TargetPattern::new(pattern).unwrap().covers(&key);
-        for pattern in
-            ["*", "eks/*", "*/workers", "eks/*/prod-eu/*", key.as_str(), "**", "*-*-*", "*workers*"]
-        {
-            assert!(covers(pattern), "{pattern}");
-        }
-        for pattern in ["eks", "workers", "*/worker", "ecs/*", "*/prod-us/*", "eks/*workers/", "?*"] {
-            assert!(!covers(pattern), "{pattern}");
-        }
-    }
-
-    #[test]
-    fn an_operator_can_give_the_name_alone() {
-        let key = |text| TargetKey::from_stored(text);
-        let pattern = TargetPattern::from_operator("workers").unwrap();
-        assert_eq!(pattern.as_str(), "*/workers");
-        assert!(pattern.covers(&key("eks/nodegroup/-/-/prod-eu/-/workers")));
-        assert!(pattern.covers(&key("eks/nodegroup/-/-/prod-us/-/workers")));
-        assert!(!pattern.covers(&key("eks/nodegroup/-/-/prod-eu/-/more-workers")));
-        let pattern = TargetPattern::from_operator("queue:a b").unwrap();
-        assert!(pattern.covers(&key("custom/queue/-/-/-/-/queue%3Aa%20b")), "{pattern}");
-        assert_eq!(TargetPattern::from_operator("eks/*").unwrap().as_str(), "eks/*");
-        assert_eq!(TargetPattern::from_operator(""), None);
-    }
-
     fn at(seconds: i64) -> Time {
         Time::from_millis(seconds * 1000)
     }
@@ -546,11 +488,10 @@ mod tests {
                 ..HeartbeatSettings::new(Vec::new())
             }),
             ignore_labels: Vec::new(),
+            permissions: crate::domain::source::SourcePermissions::default(),
         };
         let by_cluster = source(&["cluster"]);
-        let key = |cluster: &str| {
-            HeartbeatKey::for_alert(&by_cluster, &[("cluster", cluster)].into_iter().collect())
-        };
+        let key = |cluster: &str| by_cluster.heartbeat_key(&[("cluster", cluster)].into_iter().collect());
         let mut controls = Controls::default();
         let whole = HeartbeatKey::for_source(&by_cluster.name);
         for heartbeat in [&key("a"), &key("b/c"), &whole] {

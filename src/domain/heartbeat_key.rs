@@ -6,9 +6,7 @@ use std::sync::Arc;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::labels::Labels;
 use super::name::Name;
-use super::source::Source;
 
 /// The identity of a heartbeat: a source, and the values of the labels in its `heartbeat: { equal: … }`.
 ///
@@ -18,12 +16,12 @@ use super::source::Source;
 pub struct HeartbeatKey(Arc<str>);
 
 impl HeartbeatKey {
-    /// The heartbeat of an alert of `source` with these labels.
-    pub fn for_alert(source: &Source, labels: &Labels) -> Self {
-        let mut key = source.name.as_str().to_owned();
-        for label in source.heartbeat.iter().flat_map(|heartbeat| &heartbeat.equal) {
+    /// The heartbeat of a source with these values of the labels in `equal`.
+    pub fn with_values<'v>(source: &Name, values: impl Iterator<Item = &'v str>) -> Self {
+        let mut key = source.as_str().to_owned();
+        for value in values {
             key.push('/');
-            key.extend(utf8_percent_encode(labels.get(label), NON_ALPHANUMERIC));
+            key.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
         }
         Self(key.into())
     }

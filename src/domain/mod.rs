@@ -33,6 +33,7 @@ pub mod state;
 pub mod summary;
 pub mod table;
 pub mod target;
+pub mod target_pattern;
 pub mod template;
 pub mod time;
 pub mod trigger;

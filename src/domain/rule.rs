@@ -9,6 +9,7 @@ use super::direction::Direction;
 use super::matcher::Matcher;
 use super::name::Name;
 use super::size_limit::SizeLimit;
+use super::source::Source;
 use super::target::Platform;
 use super::template::{Condition, Template};
 
@@ -97,6 +98,18 @@ pub struct PartialTemplate {
     pub namespace: Option<Template>,
     /// The AWS region.
     pub region: Option<Template>,
+}
+
+impl Rule {
+    /// Whether the rule sees the alerts of a source: neither its `sources` nor the source's `rules` exclude it.
+    pub fn sees(&self, source: &Source) -> bool {
+        self.lists(&source.name) && source.permissions.allow_rule(&self.name)
+    }
+
+    /// Whether the rule's own `sources` allow this one.
+    pub fn lists(&self, source: &Name) -> bool {
+        self.sources.as_ref().is_none_or(|names| names.contains(source))
+    }
 }
 
 impl PartialTemplate {

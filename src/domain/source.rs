@@ -1,11 +1,15 @@
 //! The configuration of a source.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::heartbeat_key::HeartbeatKey;
 use super::labels::Labels;
 use super::matcher::Matcher;
 use super::name::Name;
+use super::target::{PartialTarget, TargetKey};
+use super::target_pattern::TargetPattern;
 
 /// A configured sender of notifications: one Alertmanager cluster.
 #[derive(Debug, Clone)]
@@ -24,6 +28,34 @@ pub struct Source {
     pub heartbeat: Option<HeartbeatSettings>,
     /// Labels in which the copies of one alert differ, for example the `replica` of a pair of Prometheus servers.
     pub ignore_labels: Vec<String>,
+    /// What its alerts may reach.
+    pub permissions: SourcePermissions,
+}
+
+/// The rules that see the alerts of a source, and the targets that these alerts may be about. The default allows all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourcePermissions {
+    /// The rules; `None` allows all.
+    pub rules: Option<BTreeSet<Name>>,
+    /// The targets; `None` allows all.
+    pub targets: Option<Vec<TargetPattern>>,
+}
+
+impl SourcePermissions {
+    /// Whether the rule sees the alerts of the source.
+    pub fn allow_rule(&self, rule: &Name) -> bool {
+        self.rules.as_ref().is_none_or(|rules| rules.contains(rule))
+    }
+
+    /// Whether an alert of the source may be about this target.
+    pub fn allow_target(&self, target: &TargetKey) -> bool {
+        self.targets.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.covers(target)))
+    }
+
+    /// Whether an alert of the source may hold these targets: one pattern matches all that the hold could cover.
+    pub fn allow_hold(&self, covers: &PartialTarget) -> bool {
+        self.targets.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.covers_all(covers)))
+    }
 }
 
 /// The heartbeat of a source: the alert that always fires while its Prometheus runs. While it is not open, the source
@@ -57,5 +89,10 @@ impl Source {
         self.heartbeat
             .as_ref()
             .is_some_and(|heartbeat| heartbeat.matchers.iter().all(|matcher| matcher.matches(labels)))
+    }
+    /// The heartbeat to which an alert with these labels belongs.
+    pub fn heartbeat_key(&self, labels: &Labels) -> HeartbeatKey {
+        let equal = self.heartbeat.iter().flat_map(|heartbeat| &heartbeat.equal);
+        HeartbeatKey::with_values(&self.name, equal.map(|label| labels.get(label)))
     }
 }

@@ -11,7 +11,7 @@ use super::matcher::Matcher;
 use super::name::Name;
 use super::notification::Alert;
 use super::rule::{Mode, PartialTemplate, Rule, RuleTarget, TargetTemplate};
-use super::source::Source;
+use super::source::{Source, SourcePermissions};
 use super::target::{PartialTarget, Target, TargetKey};
 use super::template::{Scope, Template, Templates};
 use super::verdict::Verdict;
@@ -95,6 +95,8 @@ impl NotMatched {
 pub enum MatchResult<'a> {
     /// The rule does not apply to the alert's source.
     OtherSource,
+    /// The `rules` of the alert's source do not list the rule.
+    NotPermitted,
     /// This matcher does not match.
     NoMatch(&'a Matcher),
     /// The matchers match, but `when` is false.
@@ -107,6 +109,30 @@ pub enum MatchResult<'a> {
     Matched(RuleMatch),
     /// This earlier rule has ended the evaluation, so the rule was not evaluated.
     Skipped(&'a Name),
+}
+
+/// Fails if the `targets` of a source do not allow its alerts to be about this. The error is for users.
+fn check_permitted(
+    scope: &EpisodeScope,
+    permissions: &SourcePermissions,
+    source: &Name,
+) -> Result<(), String> {
+    if permissions.targets.is_none() {
+        return Ok(());
+    }
+    match scope {
+        EpisodeScope::Target(target) => {
+            let key = target.key();
+            let is_allowed = permissions.allow_target(&key);
+            is_allowed
+                .then_some(())
+                .ok_or_else(|| format!("target {key} is beyond `sources.{source}.targets`"))
+        }
+        EpisodeScope::Hold(covers) => permissions.allow_hold(covers).then_some(()).ok_or_else(|| {
+            format!("the hold covers {}, which is beyond `sources.{source}.targets`", covers.key_pattern())
+        }),
+        EpisodeScope::Heartbeat(_) => Ok(()),
+    }
 }
 
 impl RuleTable {
@@ -166,9 +192,9 @@ impl RuleTable {
         let candidates = || candidates.iter().map(|&at| (at, &self.rules[at]));
         let mut evaluation = Evaluation::default();
         let active = candidates().filter(|(_, rule)| rule.mode != Mode::Shadow);
-        let condition_false = self.evaluate_active(active, &scope, &mut evaluation);
+        let condition_false = self.evaluate_active(active, source, &scope, &mut evaluation);
         for (at, rule) in candidates().filter(|(_, rule)| rule.mode == Mode::Shadow) {
-            match self.evaluate(at, rule, &scope) {
+            match self.evaluate(at, rule, source, &scope) {
                 MatchResult::Matched(matched) => evaluation.matches.push(matched),
                 MatchResult::Invalid(error) => {
                     evaluation.unreadable_by_shadows.push(NotMatched::new(
@@ -192,6 +218,7 @@ impl RuleTable {
     fn evaluate_active<'r>(
         &'r self,
         candidates: impl Iterator<Item = (usize, &'r Rule)>,
+        source: &Source,
         scope: &Scope<'_>,
         evaluation: &mut Evaluation,
     ) -> Option<NotMatched> {
@@ -203,8 +230,11 @@ impl RuleTable {
             if is_invalid && (!is_hold || rule.mode == Mode::Disabled) {
                 continue;
             }
-            match self.evaluate(at, rule, scope) {
-                MatchResult::OtherSource | MatchResult::NoMatch(_) | MatchResult::Skipped(_) => continue,
+            match self.evaluate(at, rule, source, scope) {
+                MatchResult::OtherSource
+                | MatchResult::NotPermitted
+                | MatchResult::NoMatch(_)
+                | MatchResult::Skipped(_) => continue,
                 MatchResult::ConditionFalse => {
                     condition_false
                         .get_or_insert_with(|| NotMatched::new(Verdict::ConditionFalse, rule, None));
@@ -216,7 +246,7 @@ impl RuleTable {
                     evaluation.not_matched.get_or_insert_with(invalid);
                     is_invalid = true;
                     if rule.mode != Mode::Disabled {
-                        evaluation.unreadable.extend(self.unreadable_match(at, rule, scope));
+                        evaluation.unreadable.extend(self.unreadable_match(at, rule, source, scope));
                     }
                 }
                 MatchResult::Matched(RuleMatch { rule_index, key, .. }) if is_invalid => {
@@ -239,11 +269,21 @@ impl RuleTable {
         condition_false
     }
 
-    fn unreadable_match(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Option<UnreadableMatch> {
+    fn unreadable_match(
+        &self,
+        at: usize,
+        rule: &Rule,
+        source: &Source,
+        scope: &Scope<'_>,
+    ) -> Option<UnreadableMatch> {
         let scope = match &rule.target {
             RuleTarget::Target(templates) => {
-                EpisodeScope::Target(Arc::new(self.target(templates, scope).ok()?))
+                let target = EpisodeScope::Target(Arc::new(self.target(templates, scope).ok()?));
+                // A source does not block what its alerts must not be about, either.
+                check_permitted(&target, &source.permissions, &source.name).ok()?;
+                target
             }
+            // The engine limits it to the source's `targets`.
             RuleTarget::Hold(hold) => EpisodeScope::Hold(self.readable_part(&hold.covers, scope)),
         };
         Some(UnreadableMatch { rule_index: at, key: scope.key() })
@@ -255,15 +295,16 @@ impl RuleTable {
         let mut ended_by = None;
         let result = |(at, rule): (usize, &Rule)| {
             let is_shadow = rule.mode == Mode::Shadow;
-            let result = self.evaluate(at, &self.rules[at], &scope);
+            let result = self.evaluate(at, &self.rules[at], source, &scope);
             if is_shadow {
                 return result;
             }
             if let Some(by) = ended_by {
                 return match result {
-                    MatchResult::OtherSource | MatchResult::NoMatch(_) | MatchResult::ConditionFalse => {
-                        result
-                    }
+                    MatchResult::OtherSource
+                    | MatchResult::NotPermitted
+                    | MatchResult::NoMatch(_)
+                    | MatchResult::ConditionFalse => result,
                     _ => MatchResult::Skipped(by),
                 };
             }
@@ -279,9 +320,18 @@ impl RuleTable {
         self.rules.iter().zip(results).collect()
     }
 
-    fn evaluate<'a>(&'a self, at: usize, rule: &'a Rule, scope: &Scope<'_>) -> MatchResult<'a> {
-        if rule.sources.as_ref().is_some_and(|sources| !sources.contains(scope.source)) {
+    fn evaluate<'a>(
+        &'a self,
+        at: usize,
+        rule: &'a Rule,
+        source: &Source,
+        scope: &Scope<'_>,
+    ) -> MatchResult<'a> {
+        if !rule.lists(&source.name) {
             return MatchResult::OtherSource;
+        }
+        if !source.permissions.allow_rule(&rule.name) {
+            return MatchResult::NotPermitted;
         }
         if let Some(matcher) = rule.matchers.iter().find(|matcher| !matcher.matches(&scope.alert.labels)) {
             return MatchResult::NoMatch(matcher);
@@ -294,14 +344,22 @@ impl RuleTable {
         if rule.mode == Mode::Disabled {
             return MatchResult::Disabled;
         }
-        self.render_match(at, rule, scope).map_or_else(MatchResult::Invalid, MatchResult::Matched)
+        let matched = self.render_match(at, rule, &source.permissions, scope);
+        matched.map_or_else(MatchResult::Invalid, MatchResult::Matched)
     }
 
-    fn render_match(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Result<RuleMatch, String> {
+    fn render_match(
+        &self,
+        at: usize,
+        rule: &Rule,
+        permissions: &SourcePermissions,
+        scope: &Scope<'_>,
+    ) -> Result<RuleMatch, String> {
         let episode_scope = match &rule.target {
             RuleTarget::Target(templates) => EpisodeScope::Target(Arc::new(self.target(templates, scope)?)),
             RuleTarget::Hold(hold) => EpisodeScope::Hold(self.partial(&hold.covers, scope)?),
         };
+        check_permitted(&episode_scope, permissions, scope.source)?;
         let mut parameters = BTreeMap::new();
         for (name, template) in &rule.parameters {
             let value = self.templates.render(template, scope);

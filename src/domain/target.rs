@@ -143,6 +143,15 @@ impl PartialTarget {
             && agrees(&self.region, target.region.as_ref())
     }
 
+    /// The keys of all targets that it covers, as a pattern: `*` for a field that can have any value.
+    pub fn key_pattern(&self) -> String {
+        let any = || "*".to_owned();
+        let field = |text: &Option<String>| text.as_deref().map_or_else(any, TargetKey::encode_part);
+        let platform = self.platform.map_or_else(any, |platform| platform.as_str().to_owned());
+        let parts = [&self.kind, &self.account, &self.region, &self.cluster, &self.namespace, &self.name];
+        std::iter::once(platform).chain(parts.map(field)).collect::<Vec<_>>().join("/")
+    }
+
     /// The key of a hold's state: `hold/` and the parts of a target's key, including the platform. No
     /// [`Platform`] is named `hold`, so it cannot collide with a target's key.
     pub fn key(&self) -> TargetKey {

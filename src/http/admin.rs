@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
-use super::api::{self, problem};
+use super::api;
 use super::auth::Routes;
-use super::{HttpState, healthy, ready};
+use super::{HttpState, healthy, problem, ready};
 use crate::config::access::Scope;
 use crate::telemetry;
 
@@ -38,6 +38,7 @@ async fn metrics(State(shared): State<HttpState>, headers: HeaderMap) -> Respons
         shared.metrics.set_clock_gauges(clock, *services.store.next_due().borrow());
         let settings = services.settings.load();
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
+        shared.metrics.set_store_up(services.store.outage().is_none());
         let snapshot = services.store.snapshot();
         shared.metrics.set_state_gauges(rules, &snapshot.tally, services.ops.pauses().active().len());
         shared.metrics.set_unreadable_rows(snapshot.unreadable_rows.len());

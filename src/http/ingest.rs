@@ -61,16 +61,24 @@ pub(super) async fn webhook(
     match result {
         Ok(result) => Json(result).into_response(),
         Err(rejection) => {
-            if rejection.has_log_line() {
-                tracing::warn!(
-                    source = if known { source.as_str() } else { "?" },
-                    code = code.as_u16(),
-                    reason = rejection.message(),
-                    "notification rejected"
-                );
+            let (source, code) = (if known { source.as_str() } else { "?" }, code.as_u16());
+            if is_logged_by_change(&shared, rejection.cause()) {
+                tracing::debug!(source, code, reason = rejection.message(), "notification rejected");
+            } else if rejection.has_log_line() {
+                tracing::warn!(source, code, reason = rejection.message(), "notification rejected");
             }
             rejection.into_response()
         }
+    }
+}
+
+/// Whether one line says when this cause begins and one when it ends, instead of one for each request: see
+/// `store/health.rs` and `app/readiness.rs`.
+fn is_logged_by_change(shared: &HttpState, cause: GapCause) -> bool {
+    match cause {
+        GapCause::Backlog => true,
+        GapCause::Store => shared.services.get().is_some_and(|services| services.store.outage().is_some()),
+        _ => false,
     }
 }
 
@@ -182,11 +190,13 @@ fn verdicts(summary: &Summary) -> String {
 }
 
 fn store_unavailable(error: store::Error) -> Rejection {
-    tracing::error!(%error, "storing notification failed");
     let rejection = match error {
         // Its other alerts are committed.
         store::Error::Unreadable(states) => Rejection::unavailable(states.to_string()),
-        _ => Rejection::unavailable("store unavailable, retry"),
+        error => {
+            tracing::debug!(%error, "storing notification failed");
+            Rejection::unavailable("store unavailable, retry")
+        }
     };
     rejection.caused_by(GapCause::Store)
 }

@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod error;
 mod ingest;
+mod problem;
 mod response_budget;
 pub(crate) mod transport;
 
@@ -123,11 +124,15 @@ async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) 
     rejection
 }
 
-/// Readiness does not depend on destinations: while one fails, notifications are accepted and their events are stored.
-/// The response lists the failing destinations.
+/// Ready means that notifications are accepted, so it depends on the store and on the limit of the backlog. It does not
+/// depend on destinations: while one fails, notifications are accepted and their events are stored. The response lists
+/// the failing destinations.
 async fn ready(State(shared): State<HttpState>) -> Response {
     match shared.lifecycle.phase() {
         LifecyclePhase::Ready => {
+            if let Some(refusal) = shared.services.get().and_then(|services| services.ops.refusal()) {
+                return Rejection::unavailable(refusal.to_string()).into_response();
+            }
             let failing = shared
                 .services
                 .get()
@@ -154,5 +159,5 @@ pub(crate) fn refuse_on_server(metrics: Metrics) -> Refuse {
 
 /// The same, of the admin listener.
 pub(crate) fn refuse_on_admin() -> Refuse {
-    Arc::new(|status, text| api::problem::new(status, text).into_response())
+    Arc::new(|status, text| problem::new(status, text).into_response())
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 
 use super::HttpState;
-use super::api::problem;
+use super::problem;
 use super::transport::HeldBytes;
 
 /// A smaller response is always sent: those of `status`, `/-/ready` and most errors.

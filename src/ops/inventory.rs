@@ -28,6 +28,7 @@ impl Ops {
         let sources = all.sources.values().map(|source| {
             let heartbeat = controls.heartbeat_of_source(&source.name);
             let settings = source.heartbeat.as_ref();
+            let permissions = &source.permissions;
             SourceView {
                 name: source.name.to_string(),
                 auth: kinds_of_source(&all, &source.name).into_iter().map(Into::into).collect(),
@@ -46,6 +47,8 @@ impl Ops {
                 heartbeat_timeout: settings.and_then(|heartbeat| heartbeat.timeout).map(format),
                 heartbeat_grace: settings.map(|heartbeat| format(heartbeat.grace)),
                 ignore_labels: source.ignore_labels.clone(),
+                rules: permissions.rules.as_ref().map(|it| it.iter().map(ToString::to_string).collect()),
+                targets: permissions.targets.as_ref().map(|it| it.iter().map(ToString::to_string).collect()),
                 heartbeat_open_since: heartbeat.open_since.map(|at| clock.show(at)),
                 heartbeat_ended_at: heartbeat.lost_at.map(|at| clock.show(at)),
                 last_notification_at: self.0.bridge.last_heard(&source.name).map(Time::to_millis_string),

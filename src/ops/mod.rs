@@ -23,6 +23,7 @@ mod lifecycle;
 mod notifications;
 mod parse;
 mod pauses;
+mod readiness;
 mod reload;
 mod status;
 mod targets;
@@ -46,6 +47,7 @@ pub use error::Error;
 pub(crate) use lifecycle::{Lifecycle, LifecyclePhase};
 pub(crate) use parse::is_hidden;
 pub use pauses::{PauseRequest, Pauses};
+pub(crate) use readiness::Refusal;
 pub(crate) use reload::{ReloadError, ReloadHandle, ReloadRequests, ReloadTrail};
 
 /// The operations of the admin API. Cheap to clone.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::error::Error;
-use crate::domain::control::TargetPattern;
 use crate::domain::duration;
 use crate::domain::name::Name;
+use crate::domain::target_pattern::TargetPattern;
 use crate::domain::time::Time;
 
 const DEFAULT_PAGE_SIZE: usize = 100;

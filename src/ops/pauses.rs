@@ -11,9 +11,10 @@ use super::audit::{self, OperatorAct};
 use super::error::Error;
 use super::parse;
 use crate::bridge::withheld::covers;
-use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::control::Pause;
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
+use crate::domain::target_pattern::TargetPattern;
 use crate::store::{self, Changes, Keys, Store};
 
 /// Every decision evaluates all pauses, so their number is limited.

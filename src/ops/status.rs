@@ -14,6 +14,7 @@ impl Ops {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             phase: deps.lifecycle.phase().as_str().into(),
+            refusing: self.refusal().map(|refusal| refusal.to_string()),
             now: deps.store.clock().wall.to_millis_string(),
             configuration: deps.configuration.load().as_ref().clone(),
             rules: settings.rules.rules().len(),

@@ -26,6 +26,7 @@ mod audit;
 mod clock;
 mod dead_letters;
 mod fast_map;
+mod health;
 mod history;
 mod lane;
 mod lanes;
@@ -57,6 +58,7 @@ use crate::domain::time::{ClockReading, Time};
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use clock::{ClockChange, ClockComparison};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+pub(crate) use health::Outage;
 use history::History;
 pub use lane::MAX_WINDOW_BYTES;
 pub(crate) use lanes::MAX_SLEEP;
@@ -74,6 +76,15 @@ pub use sqlite::Sqlite;
 use states::StateStore;
 pub use states::{Changes, Keys, NewEvent, Record};
 pub(crate) use states::{DropError, EpisodePhase, Snapshot, Tally, UnreadableRow, UnreadableStates, View};
+
+/// Reads a column of the store, whose form the first byte selects: for the fuzzer.
+pub(crate) fn read_stored_form(bytes: &[u8]) {
+    let Some((form, bytes)) = bytes.split_first() else { return };
+    match form.checked_sub(sqlite::STORED_FORMS) {
+        None => sqlite::read_stored_form(*form, bytes),
+        Some(_) => notifications::read_stored_form(bytes),
+    }
+}
 
 /// Reads the wall clock. An argument, so that the store reads no clock of its own.
 pub(crate) type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
@@ -188,6 +199,11 @@ impl Store {
     /// The counts of open episodes and deferred actions of the [snapshot](Store::snapshot).
     pub fn tally(&self) -> Tally {
         self.snapshot().tally
+    }
+
+    /// Why the store refuses changes; `None` if it accepts them. Cheap: nothing is read.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        delegate!(self, store => store.outage())
     }
 
     /// Sets the maximum number of undelivered events of a destination; further events become dead letters at once.

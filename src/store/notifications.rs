@@ -125,6 +125,14 @@ impl CompressedBody {
     }
 }
 
+/// Reads any bytes as the body of a kept notification.
+pub(super) fn read_stored_form(bytes: &[u8]) {
+    if let Ok(text) = CompressedBody::from_stored(bytes).text() {
+        assert!(text.len() <= bytes.len().saturating_mul(MAX_COMPRESSION_RATIO));
+        assert_eq!(CompressedBody::new(text.as_bytes()).text(), Ok(text));
+    }
+}
+
 /// A stored body cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body of a kept notification cannot be read")]

@@ -113,3 +113,24 @@ fn a_rules_file_alone_is_checked_from_a_file_or_standard_input() {
     assert!(shown.contains(expected) && shown.contains("config/scalebridge.yaml: 0 errors"), "{shown}");
     assert_eq!(scalebridge(&["check", file, "nowhere.yaml"]).0, Some(2));
 }
+
+#[test]
+fn what_check_prints_contains_no_secret_of_the_configuration() {
+    let config = "server: { listen: \"0.0.0.0:9096\", tls: { cert_file: a.crt, key: open-sesame } }\nadmin:\n  tokens: \
+                  [open-sesame]\n  external_url: https://user:open-sesame@ops.example\nsources:\n  a: { auth: { \
+                  bearer_token: open-sesame } }\n  b:\n    auth:\n      password: |\n        open-sesame\n      hmac: \
+                  {}\n";
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("scalebridge.yaml");
+    std::fs::write(&file, config).expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    for (code, shown) in [
+        scalebridge(&["check", file]),
+        scalebridge(&["check", file, "-o", "json"]),
+        check_stdin(&["-"], config),
+    ] {
+        assert_eq!(code, Some(1), "{shown}");
+        assert!(shown.contains("E040") && shown.contains("bearer_token"), "{shown}");
+        assert!(!shown.contains("sesame"), "{shown}");
+    }
+}

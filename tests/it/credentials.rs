@@ -53,6 +53,12 @@ fn bearer(token: &str) -> (&'static str, String) {
     ("authorization", format!("Bearer {token}"))
 }
 
+fn basic_auth(user: &str, password: &str) -> (&'static str, String) {
+    use base64::Engine as _;
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    ("authorization", format!("Basic {pair}"))
+}
+
 /// Sends a request with exactly these headers, beside `Host` if it is not among them.
 async fn send(address: &str, line: &str, headers: &[(&str, String)], body: &str) -> Answer {
     let mut head = format!("{line} HTTP/1.1\r\nconnection: close\r\n");
@@ -132,11 +138,7 @@ fn assert_no_secret(text: &str) {
 async fn a_notification_needs_the_credentials_of_its_source_and_a_refused_one_leaves_nothing() {
     let bridge = guarded_bridge().await;
     assert_eq!(metrics(&bridge).await[&failures("server", "wrong")], 0.0, "from the start");
-    let basic = |password: &str| {
-        use base64::Engine as _;
-        let pair = format!("alertmanager:{password}");
-        ("authorization", format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
-    };
+    let basic = |password: &str| basic_auth("alertmanager", password);
     let none = Vec::new();
     for (source, headers, expected) in [
         ("prod-eu", none.clone(), 401),
@@ -503,4 +505,71 @@ async fn a_reload_exchanges_credentials_and_names_what_has_changed() {
     );
     assert_eq!(entry["reload"]["needs_restart"], Value::Null, "{entry}");
     assert_no_secret(&bridge.log());
+}
+
+/// A `web_config_file` of Prometheus with a user for each name, whose password is `NAME-4799`.
+fn web_config(users: &[&str]) -> String {
+    let user = |name: &&str| {
+        let hash = bcrypt::hash(format!("{name}-4799"), 5).expect("a hash");
+        format!("  {name}: {hash}\n")
+    };
+    let users: String = users.iter().map(user).collect();
+    let headers =
+        "http_server_config:\n  headers: { X-Frame-Options: deny, X-Content-Type-Options: nosniff }\n";
+    format!("basic_auth_users:\n{users}{headers}")
+}
+
+fn basic(name: &str) -> (&'static str, String) {
+    basic_auth(name, &format!("{name}-4799"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_config_file_has_users_and_headers_for_its_listener_and_a_reload_exchanges_them() {
+    let config = CONFIG
+        .replace("server: {", "server: { web_config_file: server.yml,")
+        .replace("admin: {", "admin: { web_config_file: admin.yml, users: [{ name: eve, scope: read }],");
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.write("server.yml", &web_config(&["am"]));
+    bridge.write("admin.yml", &web_config(&["dan", "eve"]));
+    bridge.run().await;
+    let admin = admin_address(&bridge);
+    let reload = async |name: &str| send(&admin, "POST /-/reload", &[basic(name)], "").await;
+
+    let refused = notify(&bridge, "prod-eu", &[]).await;
+    assert_eq!((refused.status, &refused.headers["www-authenticate"][..5]), (401, "Basic"));
+    let accepted = notify(&bridge, "prod-eu", &[basic("am")]).await;
+    let not_found = send(bridge.address(), "GET /nothing", &[], "").await;
+    let unknown = send(&admin, "GET /nothing", &[], "").await;
+    assert_eq!((accepted.status, not_found.status, unknown.status), (200, 404, 401));
+    for answer in [&refused, &accepted, &not_found, &unknown, &reload("dan").await] {
+        assert_eq!(answer.headers["x-frame-options"], "deny", "{answer:?}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{answer:?}");
+    }
+    assert_eq!(reload("eve").await.status, 403, "listed with the scope `read`");
+    let sources = send(&admin, "GET /api/v1/sources", &[basic("eve")], "").await.json();
+    assert_eq!(sources[0]["auth"], json!(["basic"]));
+    assert_eq!(notify(&bridge, "prod-eu", &[basic("dan")]).await.status, 401, "a user of the other listener");
+
+    bridge.write("admin.yml", &web_config(&["fay", "eve"]));
+    eventually("the new user", async || (reload("fay").await.status == 200).then_some(())).await;
+    assert_eq!(reload("dan").await.status, 401);
+    let entries = send(&admin, "GET /api/v1/audit?act=reload", &[basic("fay")], "").await.json();
+    let changed: Vec<&str> = entries["entries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .flat_map(|entry| entry["reload"]["changed"].as_array().into_iter().flatten())
+        .filter_map(Value::as_str)
+        .collect();
+    for line in ["admin.web_config_file user dan removed", "admin.web_config_file user fay added"] {
+        assert!(changed.contains(&line), "{changed:?}");
+    }
+    assert!(
+        entries["entries"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .all(|entry| entry["reload"]["needs_restart"].is_null())
+    );
+    assert!(!entries.to_string().contains("$2") && !bridge.log().contains("$2"), "no hash is shown");
 }

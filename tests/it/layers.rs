@@ -7,7 +7,7 @@ use proc_macro2::TokenTree;
 use crate::support::sources::{self, ModulePath};
 
 /// Each layer with its level. A layer may use itself and layers of a lower level.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("json", 0),
     ("domain", 1),
     ("config", 2),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("ops", 6),
     ("http", 7),
     ("app", 8),
+    ("fuzzing", 8),
     ("cli", 9),
 ];
 

@@ -92,7 +92,7 @@ async fn what_is_owed_is_forgotten_after_its_retention() {
 /// Histories in which other autoscalers, or this one, decreased on what they had not heard, or left capacity behind.
 #[test]
 fn the_recorded_histories_end_as_they_should() {
-    for name in ["calm", "holds", "owed", "sources"] {
+    for name in ["calm", "holds", "owed", "permissions", "sources"] {
         let file = format!("tests/cases/{name}.test.yaml");
         let output = Command::new(program()).args(["test", &file]).output().expect("the program runs");
         let shown = String::from_utf8_lossy(&output.stdout);

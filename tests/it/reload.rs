@@ -322,3 +322,108 @@ async fn a_reload_that_cannot_add_a_destination_changes_nothing() {
     assert_eq!(status, 200, "{answer}");
     assert_eq!(bridge.api("POST", "/api/v1/dead-letters/1-first/redrive", Some(json!({}))).await.0, 404);
 }
+
+/// Source files beside the configuration, which only has `prod-eu`.
+const WITH_SOURCE_FILES: &str =
+    "source_files: [sources/*.yaml]\nsource_defaults: { labels: { region: eu-west-1 } }\n";
+
+async fn status_of(bridge: &Bridge, source: &str) -> u16 {
+    bridge.post_to(&format!("/webhook/{source}"), &[], notification(&[])).await.status
+}
+
+async fn wait_for_status(bridge: &Bridge, source: &str, status: u16) {
+    eventually("the status of a webhook", async || (status_of(bridge, source).await == status).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_file_that_appears_changes_or_disappears_is_a_reload() {
+    let mut bridge = Bridge::new(&format!("{CONFIG}{WITH_SOURCE_FILES}"), RULES);
+    bridge.run().await;
+    let folder = bridge.dir().join("sources");
+    let file = folder.join("prod-us.yaml");
+    assert_eq!(status_of(&bridge, "prod-us").await, 404);
+
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(&file, "sources:\n  prod-us: { labels: { cluster: prod-us } }\n").expect("a source file");
+    wait_for_status(&bridge, "prod-us", 200).await;
+    let pod = pending_pod("workers", "a");
+    let answer = bridge.post_to("/webhook/prod-us", &[], notification(&[pod.clone()])).await;
+    assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
+    let target = &bridge.events().await[0]["data"]["target"];
+    assert_eq!((&target["cluster"], &target["region"]), (&json!("prod-us"), &json!("eu-west-1")));
+
+    // What is wrong is reported in its own file, and the running configuration stays.
+    fs::write(folder.join("prod-ap.yaml"), "sources:\n  prod-us: {}\n  prod-ap: { late_windwo: 1m }\n")
+        .expect("a file");
+    let rejected = |bridge: &Bridge| {
+        let log = bridge.log();
+        let line = log.lines().find(|line| line.contains("configuration rejected"))?;
+        Some(line.to_owned())
+    };
+    let line = eventually("the rejection", async || rejected(&bridge)).await;
+    for expected in [
+        "sources/prod-ap.yaml:2:3: error[E015]: duplicate source name `prod-us`",
+        "first defined at sources/prod-us.yaml:2:3",
+        "sources/prod-ap.yaml:3:14: error[E004]: unknown key `late_windwo`",
+    ] {
+        assert!(line.contains(expected), "{expected}: {line}");
+    }
+    assert_eq!(status_of(&bridge, "prod-us").await, 200);
+    fs::write(folder.join("prod-ap.yaml"), "sources:\n  prod-ap: { late_window: 1m }\n").expect("a file");
+    wait_for_status(&bridge, "prod-ap", 200).await;
+
+    // The open episode of a removed source stays, and goes on when the source is back.
+    let text = fs::read_to_string(&file).expect("the file");
+    fs::remove_file(&file).expect("a file");
+    wait_for_status(&bridge, "prod-us", 404).await;
+    let open = async || bridge.get_json("/api/v1/episodes").await["episodes"].as_array().map(Vec::len);
+    assert_eq!(open().await, Some(1));
+    fs::write(&file, text).expect("a source file");
+    wait_for_status(&bridge, "prod-us", 200).await;
+    let duplicate = bridge.post_to("/webhook/prod-us", &[], notification(&[pod.clone()])).await;
+    assert_eq!(duplicate.verdicts(), json!({ "duplicate": 1 }));
+    bridge.post_to("/webhook/prod-us", &[], notification(&[resolved(&pod)])).await;
+    assert_eq!(bridge.decisions("no_evidence").await.len(), 0);
+    assert_eq!(status_of(&bridge, "prod-eu").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_may_reach_can_be_narrowed_while_an_episode_is_open() {
+    let bridge = Bridge::start().await;
+    let (old, new) = (pending_pod("workers", "a"), pending_pod("others", "b"));
+    assert_eq!(bridge.post(notification(&[old.clone()])).await.verdicts(), json!({ "emitted": 1 }));
+    bridge.wait_delivered("journal").await;
+    let narrowed =
+        CONFIG.replace("prod-eu: { labels:", "prod-eu: { targets: ['*/*/*/*/prod-us/*/*'], labels:");
+    bridge.write("scalebridge.yaml", &narrowed);
+    let (code, said, _) = bridge.cli(&["reload"]);
+    assert_eq!((code, said.lines().next()), (Some(0), Some("source prod-eu changed")));
+    let answer = bridge.post(notification(&[old.clone(), new.clone()])).await;
+    assert_eq!(answer.verdicts(), json!({ "invalid": 2 }));
+    let detail = "target eks/nodegroup/-/eu-west-1/prod-eu/-/others is beyond `sources.prod-eu.targets`";
+    let decisions = bridge.decisions("invalid").await;
+    assert!(decisions.iter().any(|decision| decision["detail"] == detail), "{decisions:?}");
+    let labels = ["alertname=KubePodsPending", "nodegroup=others"];
+    let (code, said, _) = bridge.cli(&["explain", labels[0], labels[1]]);
+    assert!(code == Some(0) && said.contains(detail), "{said}");
+    let sources = bridge.get_json("/api/v1/sources").await;
+    assert_eq!(sources[0]["targets"], json!(["*/*/*/*/prod-us/*/*"]), "{sources}");
+
+    bridge.write(
+        "rules.yaml",
+        &format!("{RULES}{}", RULES.replace("\nrules:\n", "").replace("unschedulable-pods", "later")),
+    );
+    let listed = CONFIG.replace("prod-eu: { labels:", "prod-eu: { rules: [later], labels:");
+    let listed = listed.replace("[rules.yaml]", "['rule?.y*ml']");
+    bridge.write("scalebridge.yaml", &listed);
+    assert_eq!(bridge.cli(&["reload"]).0, Some(0));
+    let answer = bridge.post(notification(&[new])).await;
+    assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(bridge.decisions("emitted").await.iter().filter(|it| it["rule"] == "later").count(), 1);
+    // A resolved alert goes to the episode in which it is open, whatever its source may reach by now.
+    let answer = bridge.post(notification(&[resolved(&old)])).await;
+    assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
+    let events = bridge.events().await;
+    assert_eq!(events.last().expect("an event")["data"]["rule"], "unschedulable-pods");
+}

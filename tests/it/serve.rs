@@ -42,11 +42,11 @@ fn every_error_in_configuration_and_rules_is_reported_in_one_run_with_its_locati
 
 #[test]
 fn an_unsupported_setting_is_rejected() {
-    let admin = "admin: { listen: \"127.0.0.1:0\"";
-    let config = CONFIG.replace(admin, &format!("{admin}, tls: {{}}"));
+    let labels = "labels: { cluster: prod-eu";
+    let config = CONFIG.replace(labels, &format!("auth: {{ hmac: {{}} }}, {labels}"));
     let (code, says) = failed_start(&Bridge::new(&config, RULES));
     assert_eq!(code, Some(2), "{says}");
-    assert!(says.contains("`tls` is not supported by this version"), "{says}");
+    assert!(says.contains("`hmac` is not supported by this version"), "{says}");
 }
 
 #[test]

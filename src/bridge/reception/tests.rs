@@ -48,6 +48,7 @@ fn sources(names: &[&str]) -> BTreeMap<Name, Source> {
             occurrence_ttl: Duration::from_secs(3600),
             heartbeat: None,
             ignore_labels: Vec::new(),
+            permissions: crate::domain::source::SourcePermissions::default(),
         };
         (name(text), source)
     };

@@ -170,6 +170,7 @@ fn without_rules(start: Time) -> Simulator {
         occurrence_ttl: Duration::from_hours(24),
         heartbeat: None,
         ignore_labels: Vec::new(),
+        permissions: crate::domain::source::SourcePermissions::default(),
     };
     let sources = ["prod", "test"].map(|it| (name(it), source(it))).into();
     let policy = Policy {

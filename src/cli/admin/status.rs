@@ -60,6 +60,7 @@ impl Status {
 fn summary(style: &Style, status: &api::Status) -> String {
     let api::Status { version, phase, configuration, rules, sources, destinations, failing, .. } = status;
     let health = match (&**phase, failing.len(), &configuration.last_error) {
+        ("ready", ..) if status.refusing.is_some() => style.paint(Tone::Bad, "not ready"),
         ("ready", 0, None) => style.paint(Tone::Good, "ready"),
         ("ready", failing, None) => {
             style.paint(Tone::Bad, &format!("ready, {} failing", pluralize(failing, "destination")))
@@ -85,6 +86,9 @@ fn summary(style: &Style, status: &api::Status) -> String {
         ("open episodes", counts(&status.open_episodes)),
         ("deferred", counts(&status.deferred)),
     ]);
+    if let Some(refusing) = &status.refusing {
+        shown += &format!("Notifications are REFUSED: {}\n", cell(refusing));
+    }
     if let Some(error) = &configuration.last_error {
         shown += &format!("The last reload was REJECTED, the running configuration stays active:\n{error}\n");
     }

@@ -9,9 +9,10 @@ use super::outages::{Attempt, outage_steps};
 use super::scenario::{Action, NotComparable, Period, ReceivedNotification, Scenario, Step, floor_millis};
 use crate::cli::client::{ClientError, Server};
 use crate::cli::output::pluralize;
-use crate::domain::control::{GapCause, Pause, TargetPattern};
+use crate::domain::control::{GapCause, Pause};
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
+use crate::domain::target_pattern::TargetPattern;
 use crate::domain::time::Time;
 use crate::ops::api::{
     AuditEntryView, AuditPage, DeliveryPage, ListAuditParams, ListDeliveriesParams, ListNotificationsParams,

@@ -18,6 +18,8 @@ const MAX_NAME_CHARS: usize = 100;
 #[derive(Debug, Clone, Default)]
 pub(in crate::config) struct AdminAuthDraft {
     pub auth: AdminAuth,
+    /// The location of each of `tokens`.
+    pub tokens: Vec<Location>,
     /// The users that `users` lists.
     pub users: Vec<Spanned<String>>,
     /// The location of `users_file`.
@@ -50,7 +52,9 @@ pub(in crate::config) fn admin_auth(fields: &mut Fields<'_, '_>) -> AdminAuthDra
         fields.diagnostics,
     );
     let location_of = |key: &str| fields.has(key).then(|| fields.location_of(key).clone());
+    let is_valid = |(name, token): &Named<AdminToken>| token.as_ref().map(|_| name.location.clone());
     AdminAuthDraft {
+        tokens: tokens.iter().filter_map(is_valid).collect(),
         users: users.iter().map(|(name, _)| name.clone()).collect(),
         users_file: location_of("users_file"),
         client_certs: location_of("client_certs"),

@@ -1,39 +1,48 @@
 //! Checks the credentials of sources and of the admin listener against the listeners that ask for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use super::super::decode::Spanned;
 use super::super::diagnostic::{Code, Diagnostics, Location};
 use super::admin_auth::AdminAuthDraft;
 use super::listener::ListenerDraft;
+use super::shared::{self, names};
 use super::source_auth::SourceAuthDraft;
 use super::{ListenerAccess, users_file};
 use crate::domain::name::Name;
 
-/// Maximum number of names in a message.
-const MAX_NAMES: usize = 3;
+/// Checks all credentials. A section that is invalid is not checked.
+pub(in crate::config) fn check(
+    server: Option<&ListenerDraft>,
+    admin: Option<(&ListenerDraft, &AdminAuthDraft)>,
+    sources: &BTreeMap<Name, SourceAuthDraft>,
+    diagnostics: &mut Diagnostics,
+) {
+    check_sources(server, sources, diagnostics);
+    if let Some((admin, auth)) = admin {
+        check_admin(admin, auth, diagnostics);
+    }
+    shared::check(sources, admin.map(|(_, auth)| auth), diagnostics);
+}
 
-/// Checks the credentials of sources against the webhook listener. A section that is invalid is not checked.
-pub(in crate::config) fn check_sources(
+fn check_sources(
     server: Option<&ListenerDraft>,
     sources: &BTreeMap<Name, SourceAuthDraft>,
     diagnostics: &mut Diagnostics,
 ) {
-    check_shared_tokens(sources, diagnostics);
     let Some(server) = server.filter(|server| !server.is_faulty) else { return };
     for certificates in sources.values().filter_map(|source| source.client_cert.as_ref()) {
         check_verifies(&server.access, "server", "client_cert", certificates, diagnostics);
     }
     let users = has_users(&server.access);
     let is_open = |auth: &SourceAuthDraft| auth.auth.is_empty() && !auth.is_faulty && !users;
-    let open: Vec<&str> =
-        sources.iter().filter(|(_, auth)| is_open(auth)).map(|(name, _)| name.as_str()).collect();
-    let why = match open[..] {
+    let open = sources.iter().filter(|(_, auth)| is_open(auth)).map(|(name, _)| format!("`{name}`"));
+    let open: Vec<String> = open.collect();
+    let why = match &open[..] {
         [] => None,
-        [source] => Some(format!("source `{source}` asks for no credentials")),
-        _ => Some(format!("the sources {} ask for no credentials", quoted(&open))),
+        [source] => Some(format!("source {source} asks for no credentials")),
+        _ => Some(format!("the sources {} ask for no credentials", names(&open))),
     };
     let help = "add `auth: { bearer_token_files: […] }` to the source, or use a `web_config_file` with \
                 `basic_auth_users`; or listen on 127.0.0.1; or set `allow_unauthenticated: true` next to `listen` if a \
@@ -43,12 +52,7 @@ pub(in crate::config) fn check_sources(
     check_plain_http(server, has_credentials, diagnostics);
 }
 
-/// Checks the credentials of the admin listener.
-pub(in crate::config) fn check_admin(
-    admin: &ListenerDraft,
-    auth: &AdminAuthDraft,
-    diagnostics: &mut Diagnostics,
-) {
+fn check_admin(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut Diagnostics) {
     if admin.is_faulty || auth.is_faulty {
         return;
     }
@@ -67,17 +71,6 @@ pub(in crate::config) fn check_admin(
 
 fn has_users(access: &ListenerAccess) -> bool {
     access.web_config.as_ref().is_some_and(|config| !config.basic_auth_users.is_empty())
-}
-
-fn quoted(names: &[&str]) -> String {
-    let mut shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`")).collect();
-    if names.len() > MAX_NAMES {
-        shown.push(format!("{} more", names.len() - MAX_NAMES));
-    }
-    match shown.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
-        _ => shown.concat(),
-    }
 }
 
 /// The address of a listener that others than this machine reach.
@@ -138,28 +131,6 @@ fn check_verifies(
          `web_config_file`"
     );
     diagnostics.add_with_help(Code::Contradiction, location, message, help);
-}
-
-/// Warns about a token that is valid for more than one source: a sender could speak for the other one.
-fn check_shared_tokens(sources: &BTreeMap<Name, SourceAuthDraft>, diagnostics: &mut Diagnostics) {
-    let mut owners: HashMap<&Path, &Name> = HashMap::new();
-    for (name, source) in sources {
-        for file in &source.bearer_token_files {
-            let owner = *owners.entry(&file.value).or_insert(name);
-            if owner != name {
-                let message = format!(
-                    "the token in {} is valid for both `{owner}` and `{name}`: the sender of one can send as the other",
-                    file.value.display()
-                );
-                diagnostics.add_with_help(
-                    Code::SharedToken,
-                    &file.location,
-                    message,
-                    "use a token of its own for each source",
-                );
-            }
-        }
-    }
 }
 
 /// Checks that each item of `users` is a user, and that a `users_file` has `users`.

@@ -19,6 +19,8 @@ pub(in crate::config) struct SourceAuthDraft {
     pub bearer_token_files: Vec<Spanned<PathBuf>>,
     /// The location of `client_cert`.
     pub client_cert: Option<Location>,
+    /// The location of `auth`, if it is set.
+    pub location: Option<Location>,
     /// Whether `auth` is invalid.
     pub is_faulty: bool,
 }
@@ -28,7 +30,8 @@ pub(in crate::config) fn source_auth(node: &Node, diagnostics: &mut Diagnostics)
     let before = diagnostics.errors();
     let draft = read(node, diagnostics);
     let is_faulty = diagnostics.errors() > before;
-    Some(SourceAuthDraft { is_faulty, ..draft.unwrap_or_default() })
+    let location = Some(node.location.clone());
+    Some(SourceAuthDraft { is_faulty, location, ..draft.unwrap_or_default() })
 }
 
 fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<SourceAuthDraft> {
@@ -54,7 +57,12 @@ fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<SourceAuthDraft> {
     let (client_cert, certificates_at) = client_cert.unzip();
     let files = bearer_token_files.iter().map(|file| file.value.clone()).collect();
     let auth = SourceAuth { bearer_token_files: files, basic_auth_users_file, client_cert, jwt };
-    Some(SourceAuthDraft { auth, bearer_token_files, client_cert: certificates_at, is_faulty: false })
+    Some(SourceAuthDraft {
+        auth,
+        bearer_token_files,
+        client_cert: certificates_at,
+        ..SourceAuthDraft::default()
+    })
 }
 
 fn distinct_files(

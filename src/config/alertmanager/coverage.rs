@@ -8,7 +8,6 @@ use super::webhooks::Webhooks;
 use crate::config::diagnostic::{Code, Diagnostics, Location};
 use crate::config::settings::Settings;
 use crate::domain::matcher::Matcher;
-use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::source::{HeartbeatSettings, Source};
 
@@ -54,8 +53,7 @@ pub(super) fn needed<'s, D, S>(settings: &'s Settings<D, S>, webhooks: &Webhooks
     });
     let rules = settings.rules.rules().iter().filter(|rule| rule.mode != Mode::Disabled);
     let rules = rules.filter_map(|rule| {
-        let accepts = |source: &Name| rule.sources.as_ref().is_none_or(|names| names.contains(source));
-        let sources = served.iter().filter(|source| accepts(&source.name)).copied();
+        let sources = served.iter().filter(|source| rule.sees(source)).copied();
         let possible: Vec<(&Source, Vec<&Matcher>)> = sources
             .filter_map(|source| Some((source, known_to_alertmanager(&rule.matchers, source)?)))
             .collect();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 
 use super::access::{AdminClientCert, AdminJwt, AdminToken, AdminUser, SourceAuth, Tls};
 use super::kinds::{Destination, KindName};
-use super::{Duration, DurationOrOff, Matcher};
+use super::{Duration, DurationOrOff, Matcher, Name};
 use crate::config::kinds::{DestinationSettings, SourceKind};
 
 /// The configuration of scalebridge. Keys are optional and have defaults unless marked as required.
@@ -20,15 +20,20 @@ pub(super) struct ConfigFile<D, S> {
     admin: Option<Admin>,
     /// The store of state, undelivered events and decisions.
     store: Option<Store>,
-    /// Sources by name: one for each Alertmanager cluster. Required.
-    sources: BTreeMap<String, Option<Source<S>>>,
+    /// Sources by name: one for each Alertmanager cluster. Required unless `source_files` has some.
+    sources: Option<BTreeMap<String, Option<Source<S>>>>,
+    /// Keys of all sources, also of those in `source_files`. A key of a source replaces the one here, `labels` one by
+    /// one.
+    source_defaults: Option<Source<S>>,
+    /// Files with more sources, relative to this file: names, and patterns such as `sources/*.yaml`.
+    source_files: Option<Vec<String>>,
     /// Destinations of events by name. Required.
     destinations: BTreeMap<String, Destination<D>>,
     /// Retries, expiry and backlog of deliveries.
     delivery: Option<Delivery>,
     /// Settings for all rules.
     engine: Option<Engine>,
-    /// Rules files, relative to this file. Required.
+    /// Rules files, relative to this file: names, and patterns such as `rules/*.yaml`. Required.
     rules: Vec<String>,
     /// Retention periods.
     retention: Option<Retention>,
@@ -110,6 +115,15 @@ struct Sqlite {
     path: String,
 }
 
+/// A source file, one of `source_files` in the configuration.
+#[derive(JsonSchema)]
+#[schemars(title = "scalebridge sources", deny_unknown_fields, extend("$id" = "urn:scalebridge:schema:sources"))]
+#[schemars(rename = "SourceFile", bound = "S: SourceKind")]
+pub(super) struct SourceFile<S> {
+    /// Sources by name. Required.
+    sources: BTreeMap<String, Option<Source<S>>>,
+}
+
 /// A sender of notifications: one Alertmanager cluster.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "Source", bound = "S: SourceKind")]
@@ -131,6 +145,12 @@ pub(super) struct Source<S> {
     /// Labels in which the copies of one alert differ, for example the replica of a pair of Prometheus servers. Alerts
     /// that differ only in these count as one for growth.
     ignore_labels: Option<Vec<String>>,
+    /// The rules that see the alerts of this source, by name. By default all, except those whose `sources` exclude it.
+    rules: Option<Vec<Name>>,
+    /// Patterns for the keys of the targets that alerts of this source can be about, as in `pause --target`:
+    /// `platform/kind/account/region/cluster/namespace/name`, where `*` is any number of characters. An alert about
+    /// another target is invalid. By default all targets are allowed.
+    targets: Option<Vec<String>>,
     /// How long a firing alert that arrives after its own resolve is deferred, since it may be a late copy.
     /// Default 6m.
     late_window: Option<Duration>,

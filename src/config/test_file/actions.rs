@@ -3,12 +3,12 @@
 use super::super::decode::{Fields, entries, list, spanned};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::names::{name, named_entries};
-use super::super::scalar::{keyword, positive_duration, text};
+use super::super::scalar::{keyword, positive_duration};
+use super::super::sources::target_pattern;
 use super::super::yaml::{Kind, Node};
 use super::notifications::notify;
 use super::times::relative_time;
 use super::{TestAction, TestPause};
-use crate::domain::control::TargetPattern;
 use crate::domain::delivery::DestinationState;
 use crate::domain::direction::Direction;
 use crate::domain::time::Time;
@@ -65,22 +65,13 @@ fn pause(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<Test
     let mut fields = Fields::from_node(node, "tests.*.pause", diagnostics)?;
     let rule = fields.get("rule", name);
     let rule_location = fields.location_of("rule").clone();
-    let target = fields.get("target", pattern);
+    let target = fields.get("target", target_pattern);
     let directions = Direction::ALL.map(|direction| (direction.as_str(), direction));
     let direction = fields.get("direction", keyword(&directions));
     let until = fields.get("until", relative_time(start));
     fields.finish();
     // With an invalid condition the pause would cover more than intended.
     (diagnostics.len() == before).then_some(TestPause { rule, rule_location, target, direction, until })
-}
-
-fn pattern(node: &Node, diagnostics: &mut Diagnostics) -> Option<TargetPattern> {
-    let pattern = TargetPattern::from_operator(text(node, diagnostics)?);
-    if pattern.is_none() {
-        let message = format!("pattern is longer than {} bytes", TargetPattern::MAX_BYTES);
-        diagnostics.add(Code::Range, &node.location, message);
-    }
-    pattern
 }
 
 /// Reads `resume: {}`.

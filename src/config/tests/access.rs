@@ -161,8 +161,8 @@ fn load_with(config: &str, files: &[(&str, &str, u32)]) -> String {
 
 #[test]
 fn files_that_cannot_be_used_are_warned_about_and_never_shown() {
-    const HASH: &str = "mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze";
-    let users = format!("alice:$2y$10${HASH}\nbob:$2y$15${HASH}\ncarol:sesame\n");
+    const DIGEST: &str = "mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze";
+    let users = format!("alice:$2y$10${DIGEST}\nbob:$2y$15${DIGEST}\ncarol:sesame\n");
     let files = [
         ("empty", "\n", 0o600),
         ("two", "sesame sesame", 0o640),
@@ -178,7 +178,7 @@ fn files_that_cannot_be_used_are_warned_about_and_never_shown() {
                   basic_auth_users_file: users\n      jwt: { issuer: a, audience: b, jwks_file: keys.json }";
     let found = load_with(config, &files);
     insta::assert_snapshot!(found);
-    assert!(!found.contains("sesame") && !found.contains(HASH));
+    assert!(!found.contains("sesame") && !found.contains(DIGEST));
 }
 
 #[test]

@@ -40,7 +40,12 @@ fn diagnose(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
     let (config_example, alertmanager) = match kind {
         "config" => (text, ""),
         "both" => text.split_once("# alertmanager.yml\n").unwrap(),
+        "config-and-rules" => (text.split_once("# rules.yaml\n").unwrap().0, ""),
         _ => ("", text),
+    };
+    let rules = match kind {
+        "rules" => text,
+        _ => text.split_once("# rules.yaml\n").map_or(RULES, |(_, rules)| rules),
     };
     let has_key = |key: &str| config_example.lines().any(|line| line.starts_with(&format!("{key}:")));
     let base = BASE.iter().filter(|(key, _)| !has_key(key)).map(|(_, text)| *text);
@@ -51,7 +56,7 @@ fn diagnose(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
         std::fs::set_permissions(directory.join(name), Permissions::from_mode(mode)).unwrap();
     }
     write("scalebridge.yaml", &config);
-    write("rules.yaml", if kind == "rules" { text } else { RULES });
+    write("rules.yaml", rules);
     write("alertmanager.yml", alertmanager);
     let variables = text.lines().filter(|_| kind == "env").map(|line| {
         let (name, value) = line.split_once(": ").unwrap();

@@ -8,17 +8,18 @@ use serde_json::Value;
 use crate::config::decode::known_keys;
 use crate::config::diagnostic::Diagnostics;
 use crate::config::{file, schema};
-use crate::kinds::{config_schema, load, read_tests, tests_schema};
+use crate::kinds::{config_schema, load, read_tests, sources_schema, tests_schema};
 
 type MakeSchema = fn() -> schemars::Schema;
 
 /// Each map that a reader reads, with its schema and the definition in it.
-const MAPS: [(&str, MakeSchema, &str); 47] = [
+const MAPS: [(&str, MakeSchema, &str); 48] = [
     ("", config_schema, ""),
     ("server", config_schema, "Server"),
     ("admin", config_schema, "Admin"),
     ("store", config_schema, "Store"),
     ("store.sqlite", config_schema, "Sqlite"),
+    ("source_files.*", sources_schema, ""),
     ("sources.*", config_schema, "Source"),
     ("sources.*.auth", config_schema, "SourceAuth"),
     ("sources.*.auth.client_cert", config_schema, "ClientCert"),

@@ -165,8 +165,12 @@ fn build(settings: &HttpClient, has_tls: bool) -> Result<Built, OutgoingError> {
         .redirect(Policy::none())
         .no_proxy();
     if let Some(url) = &settings.proxy_url {
-        let proxy = Proxy::all(url.expose())
-            .map_err(|_| OutgoingError::Settings("proxy_url is not a valid URL".to_owned()))?;
+        // A proxy of another scheme would be ignored: the request would go around it.
+        let is_http = ["http://", "https://"].iter().any(|scheme| url.expose().starts_with(scheme));
+        let proxy = Proxy::all(url.expose()).ok().filter(|_| is_http);
+        let proxy = proxy.ok_or_else(|| {
+            OutgoingError::Settings("proxy_url is not a valid http:// or https:// URL".to_owned())
+        })?;
         client = client.proxy(proxy.no_proxy(settings.no_proxy.as_deref().and_then(NoProxy::from_string)));
     }
     let client = client.build().map_err(|error| OutgoingError::Settings(causes(&error.without_url())))?;

@@ -18,6 +18,9 @@ const MIN_COST: u32 = 4;
 /// A comparison of cost 14 takes about a second, each further step twice as long.
 const MAX_COST: u32 = 14;
 
+/// The maximum length of the name of a user.
+const MAX_NAME_BYTES: usize = 256;
+
 /// Wrong passwords that are remembered. Beyond them all are forgotten.
 const MAX_REFUSED: usize = 1024;
 
@@ -59,6 +62,12 @@ impl UserTable {
     pub(in crate::credentials) fn new(hashes: &BTreeMap<String, Secret>) -> Result<Self, String> {
         let mut highest_cost = MIN_COST;
         for (name, hash) in hashes {
+            // A name that is shown in logs and becomes an actor.
+            if name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+                return Err(format!(
+                    "a user name has control characters or more than {MAX_NAME_BYTES} bytes; rename the user"
+                ));
+            }
             let cost = cost(hash.expose()).map_err(|cause| format!("user `{name}`: {cause}"))?;
             highest_cost = highest_cost.max(cost);
         }

@@ -21,8 +21,8 @@ impl TlsError {
 /// What is wrong with a file, and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Problem {
-    #[error("cannot read the file: {0}{fix}", fix = fix_of_io(*.0))]
-    Unreadable(std::io::ErrorKind),
+    #[error("cannot read the file: {text}{fix}", fix = fix_of_io(*.kind))]
+    Unreadable { kind: std::io::ErrorKind, text: String },
     #[error("not a regular file: name a PEM file")]
     NotRegular,
     #[error("larger than 1 MiB: expected a PEM file with certificates or one private key")]
@@ -45,16 +45,14 @@ pub(super) enum Problem {
     EncryptedKey,
     #[error("not valid PEM: a section has no end or is not base64; the file is damaged, or is being written")]
     Damaged,
-    #[error("certificate {0} of the file is not a valid X.509 certificate: issue it again")]
+    #[error("certificate {0} of the file is not a valid X.509 certificate: replace it")]
     InvalidCertificate(usize),
-    #[error("certificate {0} of the file cannot be a certificate authority: {1}")]
-    InvalidAuthority(usize, String),
     #[error(
         "the private key is not supported: use RSA with 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519"
     )]
     UnsupportedKey,
     #[error(
-        "the private key does not belong to the first certificate of {}: the server's certificate comes first, its \
+        "the private key does not belong to the first certificate of {}: its certificate comes first, the \
          issuers follow, and both files are replaced together", .0.display()
     )]
     KeyMismatch(PathBuf),

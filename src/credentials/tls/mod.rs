@@ -5,17 +5,19 @@ mod error;
 mod identity;
 mod pem;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, ServerConfig};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,7 +26,12 @@ use super::ClientCertificate;
 use crate::config::FileStamp;
 use crate::config::access::{ClientAuth, Tls};
 pub(crate) use error::TlsError;
+pub(crate) use pem::PemFile;
 use settings::Loaded;
+pub(crate) use settings::{authorities, certified_key};
+
+/// How long a connection whose handshake failed is read until the client has closed it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The response to plain HTTP, in the words of Go's server.
 const PLAIN_HTTP: &[u8] =
@@ -119,7 +126,13 @@ impl ServerTls {
         if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
             return Err(answer_plain_http(stream).await);
         }
-        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(describe)?;
+        let stream = match TlsAcceptor::from(config).accept(stream).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, stream)) => {
+                linger(stream).await;
+                return Err(describe(error));
+            }
+        };
         let certificate = if self.verifies_clients() {
             let chain = stream.get_ref().1.peer_certificates();
             chain.and_then(<[_]>::first).and_then(|leaf| identity::client_certificate(leaf))
@@ -152,25 +165,40 @@ fn stamps(settings: &Tls) -> Vec<FileStamp> {
 
 /// Tells a client that uses `http://` what is wrong: an alert of TLS would be unreadable for it.
 async fn answer_plain_http(mut stream: TcpStream) -> io::Error {
-    // What was received and not read would reset the connection before the response arrives.
-    let _ = stream.try_read(&mut [0; 16 * 1024]);
     if let Err(error) = stream.write_all(PLAIN_HTTP).await {
         return error;
     }
-    let _ = stream.shutdown().await;
+    linger(stream).await;
     io::Error::new(io::ErrorKind::InvalidData, "the client sent HTTP without TLS: use https:// in its URL")
+}
+
+/// Waits until the client has closed the connection, so that it reads the alert or response that was sent: to close
+/// while bytes of the client are unread resets the connection, and the client would see nothing else.
+async fn linger(mut stream: TcpStream) {
+    let drain = async {
+        stream.shutdown().await?;
+        let (mut unread, mut buffer) = (64 * 1024_usize, [0; 1024]);
+        while unread > 0 {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                read => unread = unread.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever happens here, the handshake has failed with an error of its own.
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
 /// Replaces what rustls cannot explain.
 fn describe(error: io::Error) -> io::Error {
     let cause = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    match cause {
+    let explanation = match cause {
         Some(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
-            io::Error::new(
-                error.kind(),
-                "the client certificate has none of the names of client_allowed_sans",
-            )
+            "the client certificate has none of the names of client_allowed_sans"
         }
-        _ => error,
-    }
+        Some(rustls::Error::NoApplicationProtocol) => "the client does not speak HTTP/1.1",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), explanation)
 }

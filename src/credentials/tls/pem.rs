@@ -39,7 +39,8 @@ impl<'a> PemFile<'a> {
     /// Reads the file that `setting` names.
     pub(crate) fn read(setting: &'a str, path: &'a Path) -> Result<Self, TlsError> {
         let error = |problem| TlsError::new(setting, path, problem);
-        let unreadable = |io: std::io::Error| error(Problem::Unreadable(io.kind()));
+        let unreadable =
+            |io: std::io::Error| error(Problem::Unreadable { kind: io.kind(), text: io.to_string() });
         // Before it is opened: to open a pipe without a writer would block.
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(error(Problem::NotRegular));
@@ -80,6 +81,20 @@ impl<'a> PemFile<'a> {
                 None => Problem::NoPrivateKey(self.found()),
             })),
         }
+    }
+
+    /// The text, for a library that reads PEM itself.
+    pub(crate) fn pem(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The error of a file that such a library cannot read.
+    pub(crate) fn damaged(&self) -> TlsError {
+        self.error(Problem::Damaged)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.path
     }
 
     pub(super) fn error(&self, problem: Problem) -> TlsError {

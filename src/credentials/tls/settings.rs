@@ -38,7 +38,7 @@ impl Loaded {
     pub(super) fn read(settings: &Tls, key: &str) -> Result<Self, TlsError> {
         let provider = crypto_provider();
         let mut validities = Vec::new();
-        let certified_key = certified_key(settings, key, &provider, &mut validities)?;
+        let certified_key = server_certificate(settings, key, &provider, &mut validities)?;
         let verifier = client_verifier(settings, key, &provider, &mut validities)?;
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions(settings))
@@ -87,7 +87,7 @@ fn versions(settings: &Tls) -> Vec<&'static SupportedProtocolVersion> {
     offered.map(|(_, version)| version).collect()
 }
 
-fn certified_key(
+fn server_certificate(
     settings: &Tls,
     key: &str,
     provider: &CryptoProvider,
@@ -95,18 +95,29 @@ fn certified_key(
 ) -> Result<CertifiedKey, TlsError> {
     let (cert_setting, key_setting) = (format!("{key}.cert_file"), format!("{key}.key_file"));
     let cert_file = PemFile::read(&cert_setting, &settings.cert_file)?;
-    let chain = cert_file.certificates()?;
     let key_file = PemFile::read(&key_setting, &settings.key_file)?;
-    let private_key = key_file.private_key()?;
-    let signing_key = provider.key_provider.load_private_key(private_key);
+    let certified_key = certified_key(&cert_file, &key_file, provider)?;
+    validities.extend(validity(&cert_setting, &settings.cert_file, &certified_key.cert));
+    Ok(certified_key)
+}
+
+/// A certificate and its chain with the private key, which belong together.
+pub(crate) fn certified_key(
+    cert_file: &PemFile<'_>,
+    key_file: &PemFile<'_>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = cert_file.certificates()?;
+    // All of them can be parsed; rustls itself looks at the first.
+    authorities(cert_file, &chain)?;
+    let signing_key = provider.key_provider.load_private_key(key_file.private_key()?);
     let signing_key = signing_key.map_err(|_| key_file.error(Problem::UnsupportedKey))?;
-    validities.extend(validity(&cert_setting, &settings.cert_file, &chain));
     let certified_key = CertifiedKey::new(chain, signing_key);
     match certified_key.keys_match() {
         // A key that does not know its public half: the first handshake would tell.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified_key),
         Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(key_file.error(Problem::KeyMismatch(settings.cert_file.clone())))
+            Err(key_file.error(Problem::KeyMismatch(cert_file.path().to_owned())))
         }
         Err(_) => Err(cert_file.error(Problem::InvalidCertificate(1))),
     }
@@ -142,15 +153,14 @@ fn client_verifier(
 }
 
 /// The certificates of a file as trust anchors.
-pub(super) fn authorities(
+pub(crate) fn authorities(
     file: &PemFile<'_>,
     certificates: &[CertificateDer<'static>],
 ) -> Result<RootCertStore, TlsError> {
     let mut authorities = RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
-        authorities
-            .add(certificate.clone())
-            .map_err(|error| file.error(Problem::InvalidAuthority(index + 1, error.to_string())))?;
+        let added = authorities.add(certificate.clone());
+        added.map_err(|_| file.error(Problem::InvalidCertificate(index + 1)))?;
     }
     Ok(authorities)
 }

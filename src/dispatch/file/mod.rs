@@ -10,25 +10,37 @@ pub(super) mod settings;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Answer, Destination, Failure, Limits, OutgoingEvent};
+use arc_swap::ArcSwap;
 
+use super::{Answer, Class, Destination, Failure, Limits, OutgoingEvent};
+
+use crate::config::OwnFiles;
 pub(super) use settings::Settings;
 
 /// The limits of one write and sync.
 const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, max_event_bytes: usize::MAX };
 
+/// The modes of files and directories that are created: others cannot read the events. Those of existing ones are kept.
+const FILE_MODE: u32 = 0o640;
+const DIRECTORY_MODE: u32 = 0o750;
+
+/// The files that no destination may write, as of the current configuration.
+pub(crate) type ProtectedFiles = Arc<ArcSwap<OwnFiles>>;
+
 #[derive(Debug)]
 pub(crate) struct File {
     output: Settings,
+    own_files: ProtectedFiles,
 }
 
 impl File {
     /// Does not open the file.
-    pub(crate) fn new(settings: &Settings) -> Self {
-        Self { output: settings.clone() }
+    pub(crate) fn new(settings: &Settings, own_files: ProtectedFiles) -> Self {
+        Self { output: settings.clone(), own_files }
     }
 }
 
@@ -47,10 +59,10 @@ impl Destination for File {
             lines.push_str(&event.body);
             lines.push('\n');
         }
-        let output = self.output.clone();
+        let (output, own_files) = (self.output.clone(), self.own_files.load_full());
         let written = tokio::task::spawn_blocking(move || match output {
             Settings::Stdout => print(&lines).map_err(|error| uncertain(format!("stdout: {error}"))),
-            Settings::Path(path) => append(&path, &lines),
+            Settings::Path(path) => check(&path, &own_files).and_then(|()| append(&path, &lines)),
         });
         match written.await {
             Ok(written) => written.map(|()| vec![Ok(None); batch.len()]),
@@ -69,6 +81,16 @@ fn print(lines: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(lines.as_bytes())?;
     stdout.flush()
+}
+
+/// Checks that the path does not lead to a file of the bridge: a link may have been made after the configuration was
+/// checked. Before the file is opened, since closing it again would drop SQLite's locks, were it the database.
+fn check(path: &Path, own_files: &OwnFiles) -> Result<(), Failure> {
+    let Some(what) = own_files.find(path) else { return Ok(()) };
+    let path = path.display();
+    let message =
+        format!("{path}: leads to a file of {what}, which events would destroy; nothing is written");
+    Err(Failure::new(Class::Misconfigured, message))
 }
 
 /// Appends all lines and syncs them to disk, or fails and appends none.
@@ -105,13 +127,13 @@ impl RegularFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 let directory = directory.unwrap_or(Path::new(".")).to_owned();
-                fs::create_dir_all(&directory)?;
+                fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory)?;
                 Some(directory)
             }
             Err(error) => return Err(error),
         };
         // `read` for the last byte.
-        let file = fs::OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let file = fs::OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(path)?;
         let length = file.metadata()?.len();
         Ok(Some(Self { file, length, unsynced_directory }))
     }
@@ -154,7 +176,7 @@ mod tests {
     use crate::dispatch::stub::outgoing;
 
     fn file_at(path: &Path) -> File {
-        File::new(&Settings::Path(path.to_owned()))
+        File::new(&Settings::Path(path.to_owned()), ProtectedFiles::default())
     }
 
     #[tokio::test]

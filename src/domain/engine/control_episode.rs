@@ -14,6 +14,7 @@ use crate::domain::name::Name;
 use crate::domain::rule::{HoldTemplate, RuleTarget};
 use crate::domain::state::{Episode, InvalidFiring, RuleState, TargetState};
 use crate::domain::target::{KeyKind, TargetKey};
+use crate::domain::target_pattern::TargetPattern;
 use crate::domain::verdict::{Decision, Verdict};
 
 const HOLD_BEGINS: &str = "the hold begins";
@@ -171,9 +172,10 @@ fn update_hold(
     let is_open = rule_state.episode.as_ref().is_some_and(|episode| !episode.hold_over);
     let is_readable = is_open || !rule_state.late.is_empty();
     let is_in_force = is_readable || !rule_state.unreadable.is_empty();
-    let known = step.controls().hold(rule, key).map(|hold| hold.is_unreadable);
+    let within = if is_readable { None } else { unreadable_within(step, rule_state) };
+    let known = step.controls().hold(rule, key).map(|hold| (hold.is_unreadable, hold.within == within));
     match (known, is_in_force) {
-        (Some(is_unreadable), true) if is_unreadable != is_readable => {}
+        (Some((is_unreadable, true)), true) if is_unreadable != is_readable => {}
         (None, false) => {}
         (Some(_), false) => {
             step.controls_mut().end_hold(rule, key, has_expired.then_some(now));
@@ -183,11 +185,23 @@ fn update_hold(
             step.controls_mut().open_hold(
                 rule,
                 key,
-                Hold { covers, since: now, is_unreadable: !is_readable },
+                Hold { covers, since: now, is_unreadable: !is_readable, within },
             );
         }
     }
     is_in_force
+}
+
+/// The targets that the sources of the unreadable alerts of a hold allow; `None` if one of them allows all.
+fn unreadable_within(step: &StepContext<'_>, rule_state: &RuleState) -> Option<Vec<TargetPattern>> {
+    let mut within = Vec::new();
+    for firing in rule_state.unreadable.iter() {
+        let source = step.context.sources.get(&firing.alert.source)?;
+        within.extend(source.permissions.targets.as_ref()?.iter().cloned());
+    }
+    within.sort();
+    within.dedup();
+    Some(within)
 }
 
 /// Ends a hold whose rule no longer exists, whose `max_duration` is over, or whose unreadable alerts have expired.

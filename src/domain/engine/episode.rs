@@ -17,7 +17,6 @@ use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::episode_scope::EpisodeScope;
-use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::{Mode, Repeat, Rule};
@@ -490,7 +489,7 @@ pub(super) fn open_occurrences<'a>(
         let source = context.sources.get(&occurrence.alert.source);
         let has_equal = source.and_then(|source| source.heartbeat.as_ref());
         if let (Some(source), Some(_)) = (source, has_equal.filter(|heartbeat| !heartbeat.equal.is_empty())) {
-            let heartbeat = HeartbeatKey::for_alert(source, &occurrence.labels);
+            let heartbeat = source.heartbeat_key(&occurrence.labels);
             if let Err(at) = episode.heartbeats.binary_search(&heartbeat) {
                 episode.heartbeats.insert(at, heartbeat);
             }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{alert_key, sorted_unique};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::episode_scope::EpisodeScope;
-use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::name::Name;
 use crate::domain::notification::{Alert, InvalidAlert, Status};
 use crate::domain::source::Source;
@@ -60,7 +59,7 @@ impl EvaluatedAlert {
             Ok(mut alert) => {
                 Arc::make_mut(&mut alert.labels).overlay(&source.labels);
                 if source.is_heartbeat(&alert.labels) {
-                    let heartbeat = HeartbeatKey::for_alert(source, &alert.labels);
+                    let heartbeat = source.heartbeat_key(&alert.labels);
                     let scope = EpisodeScope::Heartbeat(heartbeat);
                     let key = scope.key();
                     return Self::Heartbeat(

@@ -15,13 +15,13 @@ mod notifications;
 mod openapi;
 mod operation;
 mod pauses;
-pub(super) mod problem;
 pub(super) mod reload;
 mod status;
 mod targets;
 mod unreadable_states;
 
 use super::auth::Routes;
+use super::problem;
 pub(crate) use openapi::document;
 use operation::Operation;
 

@@ -16,7 +16,7 @@ use super::refusals::ListenerName;
 use super::{Access, admin_headers};
 use crate::config::access::Scope;
 use crate::credentials::{AuthFailure, ClientCertificate, Denied, Presented};
-use crate::http::api::problem;
+use crate::http::problem;
 use crate::http::{HttpState, response_budget};
 use crate::ops::api::Problem;
 use crate::ops::{Initiator, Requester};

@@ -120,8 +120,13 @@ impl BrowserAccess {
 
     fn is_own(&self, origin: &str, host: Option<&str>) -> bool {
         let Some(origin) = Origin::parse(origin) else { return false };
-        let is_external = self.external_url.as_ref().is_some_and(|external| external.origin == origin);
-        is_external || host.is_some_and(|host| Origin::new(self.has_tls, host) == origin)
+        let own = host.map(|host| Origin::new(self.has_tls, host));
+        match &self.external_url {
+            Some(external) if external.origin == origin => true,
+            // The proxy has the TLS of this host, so its scheme is not that of the listener.
+            Some(external) if own.as_ref().is_some_and(|own| own.host == external.origin.host) => false,
+            _ => own == Some(origin),
+        }
     }
 }
 
@@ -212,7 +217,11 @@ mod tests {
         }
         let external = proxied("https://ops.example/scalebridge");
         assert!(with(&external, "127.0.0.1:9097", "https://ops.example"));
-        assert!(!with(&external, "127.0.0.1:9097", "http://ops.example"));
+        assert!(with(&external, "ops.example", "https://ops.example"));
+        assert!(with(&external, "127.0.0.1:9097", "http://127.0.0.1:9097"), "past the proxy");
+        for host in ["127.0.0.1:9097", "ops.example"] {
+            assert!(!with(&external, host, "http://ops.example"), "{host}");
+        }
         let both = headers(&[("host", "ops"), ("origin", "http://ops"), ("origin", "http://evil.example")]);
         assert!(plain.refuse_cross_site(&both).is_err());
     }

@@ -84,6 +84,12 @@ pub(crate) struct SourceView {
     pub heartbeat_grace: Option<String>,
     /// Labels in which the copies of one alert differ.
     pub ignore_labels: Vec<String>,
+    /// The rules that see its alerts, if their own `sources` allow it; null for all.
+    #[serde(default)]
+    pub rules: Option<Vec<String>>,
+    /// Patterns for the targets that its alerts can be about; null for all.
+    #[serde(default)]
+    pub targets: Option<Vec<String>>,
     /// When the heartbeat was last opened, RFC 3339; null if it is not open. While it is not open, alerts of a source
     /// with a heartbeat do not decrease capacity.
     pub heartbeat_open_since: Option<String>,

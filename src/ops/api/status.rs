@@ -15,6 +15,9 @@ pub(crate) struct Status {
     pub version: Word,
     /// `starting`, `ready` or `stopping`.
     pub phase: Word,
+    /// Why notifications are refused with 503 although the bridge runs: the store or the backlog limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusing: Option<String>,
     /// The store's time, RFC 3339.
     pub now: String,
     /// The active configuration, and the result of the last reload.

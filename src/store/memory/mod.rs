@@ -24,6 +24,7 @@ use crate::domain::retry::AgeLimits;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
+use crate::store::health::Outage;
 use crate::store::history::History;
 use crate::store::lane::{ExpiredClaims, Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
@@ -209,6 +210,11 @@ impl StateStore for Memory {
 }
 
 impl Memory {
+    /// None: memory is always writable.
+    pub(super) const fn outage(&self) -> Option<Outage> {
+        None
+    }
+
     pub(super) fn controls(&self) -> Arc<Controls> {
         self.with_inner(|inner| inner.controls.clone())
     }

@@ -42,6 +42,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::health::{Health, Outage};
 use super::history::History;
 use super::lane::{Claim, ExpiredClaims};
 use super::lanes::{LaneHandle, LaneHandles};
@@ -59,6 +60,7 @@ use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
+pub(super) use codec::any::{STORED_FORMS, read_stored_form};
 use committed::clock::SharedClock;
 use committed::controls::CommittedView;
 use committed::index::Fingerprints;
@@ -72,6 +74,7 @@ use tables::deliveries::OutboxTable;
 use tables::routes::Routes;
 use tables::states::StateTable;
 use writer::command::Command;
+use writer::supervision::Supervision;
 use writer::{Publisher, Writer};
 
 /// A handle of an open SQLite store. Cheap to clone.
@@ -84,6 +87,7 @@ pub struct Sqlite {
     committed: Arc<CommittedView>,
     hashes: Fingerprints,
     quarantine: Arc<Quarantine>,
+    health: Arc<Health>,
     due: watch::Receiver<Option<Time>>,
     last_stored: Option<Time>,
     /// Closed after the connections: see [`schema::Database`].
@@ -103,8 +107,9 @@ impl Sqlite {
         let checkpointer = schema::connect(path).map_err(broken)?;
         let file = opened.file.clone();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
+        let health = Arc::new(Health::default());
         let Parts { writer, due, last_stored } =
-            prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
+            prepare(opened, destinations, wall, checkpoints, health.clone()).map_err(broken)?;
         let (commands, queue) = mpsc::channel();
         let store = Self {
             commands,
@@ -114,6 +119,7 @@ impl Sqlite {
             committed: writer.states.committed.clone(),
             hashes: writer.states.hashes,
             quarantine: writer.states.quarantine.clone(),
+            health,
             due,
             last_stored,
             _file: file.clone(),
@@ -293,6 +299,10 @@ enum Undecided {
 }
 
 impl Sqlite {
+    pub(super) fn outage(&self) -> Option<Outage> {
+        self.health.outage()
+    }
+
     pub(super) fn controls(&self) -> Arc<Controls> {
         self.committed.controls()
     }
@@ -561,8 +571,9 @@ fn prepare(
     destinations: &[Name],
     wall: WallClock,
     checkpoints: mpsc::SyncSender<()>,
+    health: Arc<Health>,
 ) -> rusqlite::Result<Parts> {
-    let schema::Database { writer: connection, is_new, created, hash_key, lock, .. } = opened;
+    let schema::Database { writer: connection, is_new, created, hash_key, lock, attachment, .. } = opened;
     let hashes = Fingerprints(hash_key);
     let last_time = restore::last_time(&connection)?;
     let last_stored = last_time.or_else(|| (!is_new).then_some(created));
@@ -587,6 +598,7 @@ fn prepare(
         prune_cursor: PruneCursor::default(),
         next,
         publisher: Publisher { due: due_sender, checkpoints, hand_over: checkpoint::HandOver::default() },
+        supervision: Supervision::new(health, attachment),
         _lock: lock,
         connection,
     };

@@ -2,7 +2,10 @@
 
 pub(crate) mod aws_stub;
 pub(crate) mod bridge;
+#[allow(dead_code, reason = "shared with the unit tests of `credentials::tls`")]
+pub(crate) mod certificates;
 pub(crate) mod disk;
+pub(crate) mod https_stub;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod prometheus;

@@ -2,11 +2,12 @@
 //! which block no other rule.
 
 use super::*;
-use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::control::Pause;
 use crate::domain::delivery::EventDelivery;
 use crate::domain::direction::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 use crate::domain::source::HeartbeatSettings;
+use crate::domain::target_pattern::TargetPattern;
 
 const HOUR: i64 = 3600;
 pub(super) const DAY: i64 = 24 * HOUR;

@@ -33,6 +33,7 @@ mod episodes;
 mod guards;
 mod holds;
 mod owed;
+mod permissions;
 mod properties;
 mod reference;
 mod shadows;
@@ -160,6 +161,7 @@ impl Setup {
                 occurrence_ttl: 24 * 60 * MINUTE,
                 heartbeat: None,
                 ignore_labels: Vec::new(),
+                permissions: crate::domain::source::SourcePermissions::default(),
             }),
             other_sources: Vec::new(),
             states: BTreeMap::new(),

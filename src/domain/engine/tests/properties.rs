@@ -4,10 +4,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::control::Pause;
 use crate::domain::direction::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 use crate::domain::source::HeartbeatSettings;
+use crate::domain::target_pattern::TargetPattern;
 
 const OUT_COOLDOWN: Duration = Duration::from_millis(180_500);
 const IN_COOLDOWN: Duration = Duration::from_secs(600);

@@ -137,6 +137,16 @@ pub(crate) fn find_by_prefix(
     Ok(None)
 }
 
+/// Reads any bytes as a block.
+pub(crate) fn read_stored_form(bytes: &[u8]) {
+    let first = 7;
+    if let Ok(block) = EventBlock::read(first, ValueRef::Blob(bytes)) {
+        let text: usize = (first..).map_while(|seq| block.range(seq)).map(|range| range.len()).sum();
+        assert_eq!(text, block.text.len());
+        drop(block.starting_with("{").count());
+    }
+}
+
 /// A decompressed block.
 #[derive(Default)]
 struct EventBlock {

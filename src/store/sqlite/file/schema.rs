@@ -1,4 +1,4 @@
-//! Opening a database file: its lock, its settings, a check of its integrity, and the migration of its schema.
+//! Opening a database file: its settings, a check of its integrity, and the migration of its schema.
 //!
 //! The layout is the fastest one in `benches/store_layout.rs`: at most three narrow rows per event (the
 //! target's state, the event, one entry of the target's history), increasing integers as keys instead of
@@ -6,12 +6,14 @@
 //! schema's version is `user_version`; each step of [`MIGRATIONS`] leads to the next.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use super::attachment::Attachment;
+use super::lock::{self, StoreLock};
 use super::migrations::{MIGRATIONS, migrate};
 use crate::domain::time::Time;
 use crate::store::Error;
@@ -20,9 +22,6 @@ use crate::store::Error;
 pub(crate) const PAGE_BYTES: i64 = 8192;
 /// The first version with `wal_checkpoint(NOOP)`; older ones silently run another checkpoint mode.
 const MIN_SQLITE_VERSION: i32 = 3_051_000;
-/// How long a start waits for the lock of a process that is ending, and the interval of its attempts.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-const LOCK_RETRY_DELAY: Duration = Duration::from_millis(20);
 /// How long a statement waits for a lock of another process, such as a backup or a `sqlite3` shell.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The WAL file is truncated to this size when it restarts.
@@ -42,21 +41,13 @@ pub(crate) struct Database {
     /// For syncing. Closing any handle of the file drops the POSIX locks of all connections of this process,
     /// so it is opened before the first connection and closed after the last.
     pub file: Arc<File>,
-    /// Locked for as long as it is open.
-    pub lock: File,
+    pub lock: StoreLock,
+    pub attachment: Attachment,
 }
 
 /// Opens a database, creates it if it does not exist, and migrates its schema.
 pub(crate) fn open(path: &Path, now: Time) -> Result<Database, Error> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| {
-            Error::Unusable(format!("cannot create the directory {} of the store: {error}", folder.display()))
-        })?;
-    }
-    let lock = lock(path)?;
-    let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
-    let file =
-        file.map_err(|error| Error::Unusable(format!("cannot open the store {}: {error}", path.display())))?;
+    let (file, lock) = lock::open(path)?;
     if rusqlite::version_number() < MIN_SQLITE_VERSION {
         return Err(Error::Unusable(format!(
             "SQLite {} is too old; version 3.51 or later is required",
@@ -84,36 +75,11 @@ pub(crate) fn open(path: &Path, now: Time) -> Result<Database, Error> {
     if level.map_err(|error| unusable(path, &error))? != SYNCHRONOUS_FULL {
         return Err(Error::Unusable("this SQLite does not commit with synchronous=FULL".to_owned()));
     }
-    tracing::info!(store = %path.display(), "store opened with synchronous=FULL");
-    Ok(Database { writer, is_new: version == 0, created, hash_key, file: Arc::new(file), lock })
-}
-
-/// Locks the store against a second process, which would not see the cached state of this one.
-fn lock(path: &Path) -> Result<File, Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let file = File::options().create(true).truncate(false).write(true).open(&name);
-    let file = file.map_err(|error| {
-        Error::Unusable(format!(
-            "cannot open {}: {error}; the directory of the store has to be writable",
-            name.display()
-        ))
+    let attachment = Attachment::read(path).map_err(|error| {
+        Error::Unusable(format!("cannot read the files of the store {}: {error}", path.display()))
     })?;
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // The holder may be ending, or be a forked child that has not called exec yet.
-            Err(_) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY_DELAY),
-            Err(error) => {
-                return Err(Error::Unusable(format!(
-                    "another scalebridge uses the store {} ({error}); stop it, or set `store.sqlite.path` to another file",
-                    path.display()
-                )));
-            }
-        }
-    }
+    tracing::info!(store = %path.display(), "store opened with synchronous=FULL");
+    Ok(Database { writer, is_new: version == 0, created, hash_key, file, lock, attachment })
 }
 
 /// Opens a connection to a database file.

@@ -6,10 +6,10 @@
 
 pub(crate) mod command;
 mod publish;
+pub(crate) mod supervision;
 mod transact;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use super::committed::clock::SharedClock;
 use super::committed::index::CachedTarget;
 use super::committed::staged::{NextIds, WriteBatch};
 use super::decide::read_set::{LoadError, ReadError};
+use super::file::lock::StoreLock;
 use super::file::{checkpoint, schema};
 use super::restore;
 use super::retention::{self, PruneCursor, Retention};
@@ -34,6 +35,7 @@ use crate::store::lanes::LaneHandle;
 use crate::store::{DropError, Error, Keys, Lease, Refused, UnreadableRow, UnreadableStates};
 use command::{Command, DropOnCaller, Reply};
 pub(crate) use publish::Publisher;
+use supervision::{IDLE_CHECK_INTERVAL, Supervision};
 use transact::Transaction;
 
 /// A batch is closed when it has this many keys and settlements.
@@ -52,8 +54,8 @@ pub(crate) struct Writer {
     pub prune_cursor: PruneCursor,
     pub next: NextIds,
     pub publisher: Publisher,
-    /// Locked for as long as it is open.
-    pub _lock: File,
+    pub supervision: Supervision,
+    pub _lock: StoreLock,
 }
 
 /// Why a command was rolled back.
@@ -105,6 +107,10 @@ struct BatchRun {
     has_begun: bool,
     /// Why the whole batch fails: its transaction could not begin, or SQLite has rolled it back.
     broken: Option<Error>,
+    /// Why commands other than those about deliveries are refused.
+    refusal: Option<Error>,
+    /// The last error because of which the store counts as failing.
+    failure: Option<String>,
     /// Replies of the commands that have succeeded.
     replies: Vec<PendingReply>,
     destination_changes: Vec<DestinationChange>,
@@ -113,12 +119,14 @@ struct BatchRun {
 }
 
 impl BatchRun {
-    fn new(next: NextIds, commands: usize) -> Self {
+    fn new(next: NextIds, commands: usize, refusal: Option<Error>) -> Self {
         Self {
             batch: WriteBatch::new(next),
             commands,
             has_begun: false,
             broken: None,
+            refusal,
+            failure: None,
             replies: Vec::new(),
             destination_changes: Vec::new(),
             is_open: true,
@@ -139,9 +147,15 @@ impl BatchRun {
 impl Writer {
     /// Runs until [`Command::Close`] or until all senders are gone.
     pub(crate) fn run(mut self, queue: &Receiver<Command>) {
-        while let Ok(first) = queue.recv() {
-            let commands = Self::collect_batch(first, queue);
-            if !self.process_batch(commands) {
+        loop {
+            let first = queue.recv_timeout(IDLE_CHECK_INTERVAL);
+            self.supervise();
+            let is_open = match first {
+                Ok(first) => self.process_batch(Self::collect_batch(first, queue)),
+                Err(RecvTimeoutError::Timeout) => true,
+                Err(RecvTimeoutError::Disconnected) => false,
+            };
+            if !is_open {
                 break;
             }
         }
@@ -174,16 +188,29 @@ impl Writer {
     /// Executes the commands of one batch in one SQLite transaction. False when one of them was
     /// [`Command::Close`].
     pub(crate) fn process_batch(&mut self, commands: Vec<Command>) -> bool {
-        let mut run = BatchRun::new(self.next, commands.len());
+        let changes_before = self.connection.total_changes();
+        let mut run = BatchRun::new(self.next, commands.len(), self.supervision.refusal());
         for command in commands {
             self.execute(&mut run, command);
         }
-        let BatchRun { batch, commands, has_begun, broken, replies, destination_changes, is_open } = run;
+        let BatchRun {
+            batch,
+            commands,
+            has_begun,
+            broken,
+            mut failure,
+            replies,
+            destination_changes,
+            is_open,
+            ..
+        } = run;
         let committed = match broken {
             Some(error) => Err(error),
-            None if has_begun => self.commit(batch, commands),
+            None if has_begun => self.commit(batch, commands, &mut failure),
             None => Ok(Vec::new()),
         };
+        // A commit without a change succeeds on a full disk too.
+        self.supervision.record(failure.as_deref(), self.connection.total_changes() > changes_before);
         let (committed, mut states) = match committed {
             Ok(states) => (Ok(()), states),
             Err(error) => (Err(error), Vec::new()),
@@ -244,7 +271,7 @@ impl Writer {
                 }
             }
             Command::Settle { handle, settled, reply } => {
-                let settled = self.apply(run, None, |writer, batch| {
+                let settled = self.apply_always(run, None, |writer, batch| {
                     let Self { connection, states, .. } = writer;
                     Ok(deliveries::settle(connection, states, batch, clock, &handle, settled)?)
                 });
@@ -316,7 +343,7 @@ impl Writer {
         handle: &LaneHandle,
         leases: Vec<Lease>,
     ) -> Result<Vec<Refused>, Error> {
-        self.apply(run, None, |writer, batch| {
+        self.apply_always(run, None, |writer, batch| {
             Ok(deliveries::begin_calls(&writer.connection, batch, handle, leases)?)
         })
     }
@@ -326,9 +353,22 @@ impl Writer {
         Transaction { connection, states, outbox, created: *created, clock }
     }
 
+    /// Applies one command, unless the store refuses changes. Deliveries go on all the same.
+    fn apply<R>(
+        &mut self,
+        run: &mut BatchRun,
+        target: Option<&TargetKey>,
+        apply: impl FnOnce(&mut Self, &mut WriteBatch) -> Result<R, CommandError>,
+    ) -> Result<R, Error> {
+        match &run.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => self.apply_always(run, target, apply),
+        }
+    }
+
     /// Applies one command in a savepoint of the batch's transaction, which the first one begins. If it fails, it is
     /// rolled back alone, unless SQLite has rolled back the whole transaction, as it does when the disk is full.
-    fn apply<R>(
+    fn apply_always<R>(
         &mut self,
         run: &mut BatchRun,
         target: Option<&TargetKey>,
@@ -339,7 +379,8 @@ impl Writer {
         }
         if !std::mem::replace(&mut run.has_begun, true) {
             self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| {
-                tracing::error!(%error, "cannot begin a transaction");
+                tracing::debug!(%error, "cannot begin a transaction");
+                run.failure = Some(error.to_string());
                 let error = schema::unavailable(&error);
                 run.broken = Some(error.clone());
                 error
@@ -375,7 +416,13 @@ impl Writer {
             CommandError::Panicked => Error::Unavailable("the decision has panicked".to_owned()),
             CommandError::Sql(error) => {
                 let target = target.map(tracing::field::display);
-                tracing::error!(%error, target, "command failed, rolled back");
+                if supervision::is_outage(&error) {
+                    // Logged once, with the change of the store's health.
+                    tracing::debug!(%error, target, "command failed, rolled back");
+                    run.failure = Some(error.to_string());
+                } else {
+                    tracing::error!(%error, target, "command failed, rolled back");
+                }
                 schema::unavailable(&error)
             }
         };
@@ -387,8 +434,9 @@ impl Writer {
                 .map_err(|error| schema::unavailable(&error)),
         };
         if let Err(error) = undone {
-            tracing::error!(%error, batch.commands = run.commands, "batch rolled back");
+            tracing::debug!(%error, batch.commands = run.commands, "batch rolled back");
             self.roll_back();
+            run.failure.get_or_insert_with(|| error.to_string());
             run.broken = Some(error);
         }
         reply
@@ -418,14 +466,20 @@ impl Writer {
     }
 
     /// Commits the commands that have succeeded. Returns the states that are not cached.
-    fn commit(&mut self, mut batch: WriteBatch, commands: usize) -> Result<Vec<Arc<CachedTarget>>, Error> {
+    fn commit(
+        &mut self,
+        mut batch: WriteBatch,
+        commands: usize,
+        failure: &mut Option<String>,
+    ) -> Result<Vec<Arc<CachedTarget>>, Error> {
         let staged = batch.released_mut();
         let written = deliveries::write_positions(&self.connection, &self.outbox.lanes, staged)
             .and_then(|()| publish::write_tally(&self.connection, &self.states.committed, staged));
         match written.and_then(|()| self.connection.execute_batch("COMMIT")) {
             Ok(()) => Ok(self.publish(batch)),
             Err(error) => {
-                tracing::error!(%error, batch.commands = commands, "commit failed, batch rolled back");
+                tracing::debug!(%error, batch.commands = commands, "commit failed, batch rolled back");
+                *failure = Some(error.to_string());
                 self.roll_back();
                 Err(schema::unavailable(&error))
             }

@@ -45,6 +45,7 @@ impl Settings {
             occurrence_ttl: seconds(config.occurrence_ttl),
             heartbeat,
             ignore_labels: Vec::new(),
+            permissions: crate::domain::source::SourcePermissions::default(),
         });
         let sources = BTreeMap::from([(source.name.clone(), source.clone())]);
         Self { config, rules: RuleTable::new(rules, templates), source, sources }

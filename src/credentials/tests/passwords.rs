@@ -1,0 +1,197 @@
+//! Users and passwords.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{Folder, advance, basic, bearer, headers, sources};
+use crate::config::Secret;
+use crate::config::access::{SourceAuth, WebConfig};
+use crate::credentials::SourceCredentials;
+use crate::credentials::password::{Comparisons, Outcome, UserTable};
+
+fn hash(password: &str) -> String {
+    bcrypt::hash(password, 4).unwrap()
+}
+
+fn users_file(path: &Path) -> SourceAuth {
+    SourceAuth { basic_auth_users_file: Some(path.to_owned()), ..SourceAuth::default() }
+}
+
+#[tokio::test]
+async fn users_are_read_in_both_formats() {
+    let folder = Folder::new();
+    let (alice, bob) = (hash("secret-a"), hash("secret:b").replace("$2b$", "$2y$"));
+    for text in [
+        format!("alice:{alice}\n# the one of Bob\n\nbob:{bob}\n"),
+        format!("basic_auth_users:\n  alice: {alice}\n  bob: '{bob}'\n"),
+        format!("alice: {alice}\nbob: {bob}\n"),
+        format!(r#"{{"alice":"{alice}","bob":"{bob}"}}"#),
+        format!("{{ basic_auth_users: {{ alice: {alice}, bob: {bob} }} }}"),
+    ] {
+        let auth = sources([("eu", users_file(&folder.write("users", &text)))]);
+        let credentials = SourceCredentials::new(&auth, None);
+        for (headers, expected) in [
+            (basic("alice", "secret-a"), "ok"),
+            (basic("alice", "secret-a"), "ok"),
+            (basic("bob", "secret:b"), "ok"),
+            (basic("alice", "secret:b"), "401 wrong"),
+            (basic("Alice", "secret-a"), "401 wrong"),
+            (basic("", ""), "401 wrong"),
+            (bearer("secret-a"), "401 wrong"),
+            (headers([("authorization", "Basic !")]), "401 malformed"),
+            (headers([("authorization", "Basic YWxpY2U=")]), "401 malformed"),
+            (headers([]), "401 missing"),
+        ] {
+            assert_eq!(credentials.outcome("eu", &headers).await, expected, "{headers:?} with {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_users_file_is_503_with_the_cause_and_without_its_content() {
+    let folder = Folder::new();
+    let good = hash("secret");
+    let costly = good.replacen("$04$", "$15$", 1);
+    for (text, cause) in [
+        (format!("alice:{good}\nbob"), "line 2 is not `USER:HASH`"),
+        ("alice:$apr1$x$y".to_owned(), "user `alice`: not a bcrypt hash"),
+        ("alice: secret-in-clear".to_owned(), "user `alice`: not a bcrypt hash"),
+        (good.replacen("$2b$", "alice:$2x$", 1), "user `alice`: not a bcrypt hash"),
+        (format!("al\u{7}ice:{good}"), "a user name has control characters"),
+        (format!("alice:{costly}"), "user `alice`: the cost 15 of the hash is not between 4 and 14"),
+        (format!("alice:{good}\nalice:{good}"), "user `alice` is there twice"),
+        ("basic_auth_users: [".to_owned(), "invalid YAML"),
+        (format!("basic_auth_users: {{ alice: {good} }}\nrest: 1"), "only `basic_auth_users` is read"),
+        ("- alice".to_owned(), "expected lines of `htpasswd -nB`"),
+        ("# nobody".to_owned(), "expected lines of `htpasswd -nB`"),
+        ("{}".to_owned(), "the file has no users"),
+        ("alice: 1".to_owned(), "the hash is not a text"),
+    ] {
+        let auth = sources([("eu", users_file(&folder.write("users", &text)))]);
+        let outcome = SourceCredentials::new(&auth, None).outcome("eu", &basic("alice", "secret")).await;
+        assert!(outcome.starts_with("503 source eu: ") && outcome.contains(cause), "{text}: {outcome}");
+        assert!(
+            !outcome.contains("$apr1") && !outcome.contains("clear") && !outcome.contains(&good[7..]),
+            "{outcome}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_changed_users_file_counts_at_once_and_forgets_what_was_compared() {
+    let folder = Folder::new();
+    let file = folder.write("users", format!("alice:{}", hash("old")));
+    let credentials = SourceCredentials::new(&sources([("eu", users_file(&file))]), None);
+    assert_eq!(credentials.outcome("eu", &basic("alice", "old")).await, "ok");
+    assert_eq!(credentials.outcome("eu", &basic("alice", "new")).await, "401 wrong");
+    folder.write("users", format!("alice:{}", hash("new")));
+    assert_eq!(credentials.outcome("eu", &basic("alice", "new")).await, "ok");
+    assert_eq!(credentials.outcome("eu", &basic("alice", "old")).await, "401 wrong");
+    folder.write("users", format!("bob:{}", hash("new")));
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(credentials.outcome("eu", &basic("alice", "new")).await, "401 wrong");
+}
+
+#[tokio::test]
+async fn a_source_without_credentials_takes_the_users_of_the_web_config_file() {
+    let users = BTreeMap::from([("alice".to_owned(), Secret::new(hash("secret")))]);
+    let config = WebConfig { path: "web.yml".into(), basic_auth_users: users, headers: Vec::new() };
+    let folder = Folder::new();
+    let auth = sources([("own", users_file(&folder.write("users", format!("bob:{}", hash("secret")))))]);
+    let credentials = SourceCredentials::new(&auth, Some(&config));
+    for (source, headers, expected) in [
+        ("any", basic("alice", "secret"), "ok"),
+        ("any", basic("alice", "wrong"), "401 wrong"),
+        ("any", headers([]), "401 missing"),
+        ("any", bearer("secret"), "401 wrong"),
+        ("own", basic("alice", "secret"), "401 wrong"),
+        ("own", basic("bob", "secret"), "ok"),
+    ] {
+        assert_eq!(credentials.outcome(source, &headers).await, expected, "{source} {headers:?}");
+    }
+    let users = BTreeMap::from([("alice".to_owned(), Secret::new("secret".to_owned()))]);
+    let config = WebConfig { basic_auth_users: users, ..config };
+    let outcome = credentials.reloaded(&auth, Some(&config)).outcome("any", &basic("alice", "x")).await;
+    assert!(
+        outcome.starts_with("503 source any: web.yml: basic_auth_users: user `alice`: not a bcrypt"),
+        "{outcome}"
+    );
+}
+
+fn table<const N: usize>(users: [(&str, String); N]) -> Arc<UserTable> {
+    let users = users.map(|(name, hash)| (name.to_owned(), Secret::new(hash)));
+    Arc::new(UserTable::new(&BTreeMap::from(users)).unwrap())
+}
+
+/// The outcome if it takes no waiting at all.
+async fn at_once(
+    comparisons: &Comparisons,
+    table: &Arc<UserTable>,
+    user: &str,
+    password: &str,
+) -> Option<Outcome> {
+    tokio::time::timeout(Duration::ZERO, comparisons.compare(table, user, password.as_bytes())).await.ok()
+}
+
+#[tokio::test]
+async fn what_was_compared_before_does_not_wait_behind_wrong_attempts() {
+    let comparisons = Arc::new(Comparisons::new([7; 32]));
+    let costly = hash("x").replacen("$04$", "$11$", 1);
+    let table = table([("alice", hash("secret")), ("bob", hash("secret")), ("mallory", costly)]);
+    assert_eq!(comparisons.compare(&table, "alice", b"secret").await, Outcome::Matches);
+    assert_eq!(comparisons.compare(&table, "alice", b"wrong").await, Outcome::Wrong);
+    let attempts: Vec<_> = (0..4)
+        .map(|attempt| {
+            let (comparisons, table) = (comparisons.clone(), table.clone());
+            tokio::spawn(async move {
+                comparisons.compare(&table, "mallory", format!("{attempt}").as_bytes()).await
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    assert_eq!(at_once(&comparisons, &table, "mallory", "5").await, Some(Outcome::Busy));
+    assert_eq!(at_once(&comparisons, &table, "alice", "secret").await, Some(Outcome::Matches));
+    assert_eq!(at_once(&comparisons, &table, "alice", "wrong").await, Some(Outcome::Wrong));
+    assert_eq!(at_once(&comparisons, &table, "mallory", &"x".repeat(73)).await, Some(Outcome::Wrong));
+    // A user that nobody attacks gets a place in the queue.
+    assert_eq!(at_once(&comparisons, &table, "bob", "secret").await, None);
+    attempts.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn attempts_on_unknown_users_have_one_queue_and_give_back_their_places() {
+    let comparisons = Arc::new(Comparisons::new([7; 32]));
+    let table = table([("alice", hash("secret"))]);
+    let attempts: Vec<_> = (0..200)
+        .map(|attempt| {
+            let (comparisons, table) = (comparisons.clone(), table.clone());
+            tokio::spawn(async move { comparisons.compare(&table, &format!("user-{attempt}"), b"x").await })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for attempt in attempts {
+        outcomes.push(attempt.await.unwrap());
+    }
+    assert!(!outcomes.contains(&Outcome::Matches));
+    assert!(outcomes.contains(&Outcome::Busy) && outcomes.contains(&Outcome::Wrong), "{outcomes:?}");
+    for attempt in 0..10 {
+        let user = format!("later-{attempt}");
+        assert_eq!(
+            comparisons.compare(&table, &user, b"x").await,
+            Outcome::Wrong,
+            "the queue is empty again"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_password_longer_than_bcrypt_reads_never_matches() {
+    let comparisons = Comparisons::new([7; 32]);
+    let (longest, longer) = ("x".repeat(72), "x".repeat(73));
+    let table = table([("alice", hash(&longest)), ("bob", hash(&longer))]);
+    assert_eq!(comparisons.compare(&table, "alice", longest.as_bytes()).await, Outcome::Matches);
+    assert_eq!(comparisons.compare(&table, "alice", longer.as_bytes()).await, Outcome::Wrong);
+    assert_eq!(comparisons.compare(&table, "bob", longer.as_bytes()).await, Outcome::Wrong);
+}

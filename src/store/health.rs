@@ -1,0 +1,96 @@
+//! Whether a store can commit, and why not.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+/// Why a store refuses changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// The last commit has failed with this error, and none has succeeded since.
+    Failing(String),
+    /// This file of the store is no longer the one that is open: what is committed now is lost when the process ends.
+    Detached(PathBuf),
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failing(error) => write!(f, "the store cannot commit: {error}"),
+            Self::Detached(_) => f.write_str("a file of the store was removed or replaced; see the log"),
+        }
+    }
+}
+
+/// The health of an open store. Changes are logged, once each.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failing: Option<String>,
+    detached: Option<PathBuf>,
+}
+
+impl Health {
+    /// Why changes are refused now. A detached file outlasts commits that succeed.
+    pub(super) fn outage(&self) -> Option<Outage> {
+        let State { failing, detached } = &*self.0.lock();
+        let detached = detached.clone().map(Outage::Detached);
+        detached.or_else(|| failing.clone().map(Outage::Failing))
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.0.lock().failing.is_some()
+    }
+
+    /// A commit has failed.
+    pub(super) fn failed(&self, error: &str) {
+        let before = self.0.lock().failing.replace(error.to_owned());
+        if before.is_none() {
+            tracing::error!(error, "the store cannot commit, refusing notifications; retrying");
+        }
+    }
+
+    /// A commit has succeeded.
+    pub(super) fn committed(&self) {
+        if self.0.lock().failing.take().is_some() {
+            tracing::info!("the store commits again");
+        }
+    }
+
+    /// Sets the file that is not at its path, or none.
+    pub(super) fn set_detached(&self, file: Option<&Path>) {
+        let before = std::mem::replace(&mut self.0.lock().detached, file.map(Path::to_owned));
+        match (before, file) {
+            (None, Some(file)) => tracing::error!(
+                file = %file.display(),
+                fix = "move it back; or restart scalebridge, which loses what the removed file has",
+                "a file of the store was removed or replaced, refusing all changes but deliveries"
+            ),
+            (Some(file), None) => {
+                tracing::info!(file = %file.display(), "the file of the store is back at its path");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_ends_a_failure_but_not_the_loss_of_the_file() {
+        let health = Health::default();
+        assert_eq!(health.outage(), None);
+        health.failed("disk full");
+        assert_eq!(health.outage(), Some(Outage::Failing("disk full".to_owned())));
+        health.set_detached(Some(Path::new("bridge.db")));
+        health.committed();
+        assert_eq!(health.outage(), Some(Outage::Detached(PathBuf::from("bridge.db"))));
+        health.set_detached(None);
+        assert_eq!(health.outage(), None);
+    }
+}

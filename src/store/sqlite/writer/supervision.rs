@@ -1,0 +1,99 @@
+//! Supervision of the store by its writer: whether commits succeed, and whether the files are still at their paths.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::ErrorCode;
+
+use super::Writer;
+use crate::store::Error;
+use crate::store::health::{Health, Outage};
+use crate::store::sqlite::file::attachment::Attachment;
+
+/// How long the writer waits for a command before it checks the store.
+pub(super) const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval of the checks while there are commands.
+const BUSY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// The interval of the attempts to commit while commits fail.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the writer knows about the health of the store.
+pub(crate) struct Supervision {
+    health: Arc<Health>,
+    attachment: Attachment,
+    checked_at: Instant,
+    last_attempt: Instant,
+}
+
+impl Supervision {
+    pub(crate) fn new(health: Arc<Health>, attachment: Attachment) -> Self {
+        let now = Instant::now();
+        Self { health, attachment, checked_at: now, last_attempt: now }
+    }
+
+    /// Why changes are refused although SQLite would commit them.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        match self.health.outage()? {
+            outage @ Outage::Detached(_) => Some(Error::Unavailable(outage.to_string())),
+            // The next commit may succeed.
+            Outage::Failing(_) => None,
+        }
+    }
+
+    /// Records the result of a batch.
+    pub(super) fn record(&mut self, failure: Option<&str>, has_committed: bool) {
+        match failure {
+            Some(error) => {
+                self.last_attempt = Instant::now();
+                self.health.failed(error);
+            }
+            None if has_committed => self.health.committed(),
+            None => {}
+        }
+    }
+
+    /// Checks whether the files are at their paths. Costs three calls of `stat`, so it is not done for each batch.
+    fn check_files(&mut self) {
+        if self.checked_at.elapsed() >= BUSY_CHECK_INTERVAL {
+            self.checked_at = Instant::now();
+            self.health.set_detached(self.attachment.detached());
+        }
+    }
+
+    fn is_probe_due(&self) -> bool {
+        self.health.is_failing() && self.last_attempt.elapsed() >= PROBE_INTERVAL
+    }
+}
+
+impl Writer {
+    /// Runs before each batch, and once a second without commands. If the last commit has failed, tries another one: a
+    /// sender that sees that the bridge is not ready may send nothing.
+    pub(super) fn supervise(&mut self) {
+        self.supervision.check_files();
+        if self.supervision.is_probe_due() {
+            // Writes a page, although nothing changes.
+            let probe = "BEGIN IMMEDIATE; UPDATE store SET created = created; COMMIT";
+            let failure = self.connection.execute_batch(probe).err().map(|error| error.to_string());
+            if failure.is_some() {
+                self.roll_back();
+            }
+            self.supervision.record(failure.as_deref(), true);
+        }
+    }
+}
+
+/// Whether a command has failed because the file cannot be written, and not for a reason of its own.
+pub(super) fn is_outage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    code.is_some_and(|code| {
+        matches!(
+            code,
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::DatabaseBusy
+        )
+    })
+}
