@@ -7,6 +7,7 @@ mod alertmanager;
 mod answers;
 mod audit;
 mod backlog;
+mod certificates;
 mod characters;
 mod cli;
 mod clocks;
