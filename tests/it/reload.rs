@@ -348,7 +348,7 @@ async fn a_source_file_that_appears_changes_or_disappears_is_a_reload() {
     fs::write(&file, "sources:\n  prod-us: { labels: { cluster: prod-us } }\n").expect("a source file");
     wait_for_status(&bridge, "prod-us", 200).await;
     let pod = pending_pod("workers", "a");
-    let answer = bridge.post_to("/webhook/prod-us", &[], notification(&[pod.clone()])).await;
+    let answer = bridge.post_to("/webhook/prod-us", &[], notification(std::slice::from_ref(&pod))).await;
     assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
     let target = &bridge.events().await[0]["data"]["target"];
     assert_eq!((&target["cluster"], &target["region"]), (&json!("prod-us"), &json!("eu-west-1")));
@@ -381,7 +381,7 @@ async fn a_source_file_that_appears_changes_or_disappears_is_a_reload() {
     assert_eq!(open().await, Some(1));
     fs::write(&file, text).expect("a source file");
     wait_for_status(&bridge, "prod-us", 200).await;
-    let duplicate = bridge.post_to("/webhook/prod-us", &[], notification(&[pod.clone()])).await;
+    let duplicate = bridge.post_to("/webhook/prod-us", &[], notification(std::slice::from_ref(&pod))).await;
     assert_eq!(duplicate.verdicts(), json!({ "duplicate": 1 }));
     bridge.post_to("/webhook/prod-us", &[], notification(&[resolved(&pod)])).await;
     assert_eq!(bridge.decisions("no_evidence").await.len(), 0);
@@ -392,7 +392,7 @@ async fn a_source_file_that_appears_changes_or_disappears_is_a_reload() {
 async fn what_a_source_may_reach_can_be_narrowed_while_an_episode_is_open() {
     let bridge = Bridge::start().await;
     let (old, new) = (pending_pod("workers", "a"), pending_pod("others", "b"));
-    assert_eq!(bridge.post(notification(&[old.clone()])).await.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(bridge.post(notification(std::slice::from_ref(&old))).await.verdicts(), json!({ "emitted": 1 }));
     bridge.wait_delivered("journal").await;
     let narrowed =
         CONFIG.replace("prod-eu: { labels:", "prod-eu: { targets: ['*/*/*/*/prod-us/*/*'], labels:");

@@ -8,7 +8,9 @@ use crate::dispatch::aws::Role;
 use crate::kinds::{Settings, load};
 
 fn configuration(path: &Path) -> Settings {
-    let environment = [("SCALEBRIDGE__ADMIN__ALLOW_UNAUTHENTICATED".to_owned(), "true".to_owned())];
+    // As the first lines of the file say.
+    let environment =
+        [("SCALEBRIDGE__SERVER__TLS__CLIENT_AUTH_TYPE".to_owned(), "VerifyClientCertIfGiven".to_owned())];
     load(path, environment).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings
 }
 
