@@ -608,10 +608,10 @@ impl DeliveryMetrics {
 /// # Errors
 /// Logging was started before, or the log level is invalid.
 pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
-    // Lines of the SDK and of hyper below WARN are useful only for debugging these. Those of aws_config repeat a failure
-    // to load credentials at each call, which the workers log once.
-    let filter =
-        EnvFilter::try_new(format!("{0},aws_config=error,aws_smithy_runtime=warn,hyper=warn", log.level))?;
+    // Lines of libraries below WARN are useful only for debugging these, and the AWS SDK prints endpoints there, user info
+    // included. The warnings of aws_config repeat a failure to load credentials at each call, which the workers log once.
+    let libraries = log.level.min(crate::config::LogLevel::Warn);
+    let filter = EnvFilter::try_new(format!("{libraries},aws_config=error,scalebridge={}", log.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Stderr)

@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::redact;
+
 /// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Location {
@@ -230,6 +232,8 @@ impl Diagnostics {
     /// Adds `diagnostic` after those of the same location. An identical one is dropped: a value that several
     /// items inherit is checked once for each of them.
     fn push(&mut self, mut diagnostic: Diagnostic) {
+        diagnostic.message = redact::message(diagnostic.message);
+        diagnostic.help = diagnostic.help.map(redact::message);
         // Control characters of quoted text are escaped, so that a message is one line.
         if diagnostic.message.contains(char::is_control) {
             let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };

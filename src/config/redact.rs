@@ -50,6 +50,24 @@ pub(super) fn own(text: &str) -> Option<String> {
     (redacted != text).then_some(redacted)
 }
 
+/// Of a message, which quotes a value: hides user info in URLs. Their password says nothing about its length here.
+pub(super) fn message(text: String) -> String {
+    if !text.contains("://") {
+        return text;
+    }
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let authority =
+            part.find(|c: char| is_end(c) || matches!(c, '/' | '?' | '#' | '`')).unwrap_or(part.len());
+        let host = part[..authority].rfind('@');
+        shown.push_str("://");
+        shown.push_str(if host.is_some() { "…" } else { "" });
+        shown.push_str(&part[host.unwrap_or(0)..]);
+    }
+    shown
+}
+
 /// Of a file with users and hashes: hides all but the users.
 pub(super) fn users(text: &str) -> String {
     let line = |line: &str| {
@@ -168,6 +186,19 @@ fn flow_value_len(value: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_do_not_show_user_info() {
+        for (text, expected) in [
+            ("`https://u:p@host/a@b` is not a URL", "`https://…@host/a@b` is not a URL"),
+            ("http://u:p@a, http://b and http://c@d", "http://…@a, http://b and http://…@d"),
+            ("http://u:p/x@host", "http://u:p/x@host"),
+            ("a@b://", "a@b://"),
+            ("://@`@", "://…@`@"),
+        ] {
+            assert_eq!(message(text.to_owned()), expected);
+        }
+    }
 
     #[test]
     fn secrets_are_not_shown_and_columns_remain() {

@@ -436,6 +436,7 @@ async fn the_status_of_the_bridge_is_shown_to_people_and_programs() {
       configuration       1 rule, 1 source, 1 destination, loaded TIME
       undelivered events  0
       pauses              0
+      holds               none
       open episodes       unschedulable-pods 1
       deferred            none
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -66,14 +66,15 @@ fn map_texts(value: &mut Value, change: &impl Fn(&str) -> String) {
 }
 
 /// A directory in which the files lie that the page names.
-struct Files {
+struct PageFiles {
     dir: tempfile::TempDir,
     authority: Authority,
 }
 
-impl Files {
+impl PageFiles {
     fn new() -> Self {
-        let files = Self { dir: tempfile::tempdir().expect("a directory"), authority: Authority::new("internal") };
+        let files =
+            Self { dir: tempfile::tempdir().expect("a directory"), authority: Authority::new("internal") };
         files.write_server_certificate();
         files.write("/etc/ssl/internal-ca.pem", &files.authority.pem());
         files.write("/etc/scalebridge/tls/clients-ca.pem", &files.authority.pem());
@@ -121,7 +122,8 @@ impl Files {
     /// Starts Alertmanager with the snippet, every alert in a group of its own, repeated every second.
     async fn alertmanager(&self, release: Release, mut config: Value, bridge: &Bridge) -> Server {
         map_texts(&mut config, &|text| {
-            let url = text.replace("https://scalebridge.example:9096", &format!("https://{}", bridge.address()));
+            let url =
+                text.replace("https://scalebridge.example:9096", &format!("https://{}", bridge.address()));
             if url.starts_with('/') { self.path(&url) } else { url }
         });
         config["route"] = json!({
@@ -150,10 +152,11 @@ async fn notifications(bridge: &Bridge, code: u16) -> f64 {
 }
 
 /// Asserts that the alerts of Alertmanager arrive, and that a bridge that does not know its credential refuses them.
-async fn is_accepted_and_needed(release: Release, files: &Files, section: &str, bridge: &Bridge) {
+async fn is_accepted_and_needed(release: Release, files: &PageFiles, section: &str, bridge: &Bridge) {
     let alertmanager = files.alertmanager(release, snippet(section, "alertmanager.yml"), bridge).await;
     fire(&alertmanager, 0..1).await;
-    eventually("an accepted notification", async || (notifications(bridge, 200).await >= 1.0).then_some(())).await;
+    eventually("an accepted notification", async || (notifications(bridge, 200).await >= 1.0).then_some(()))
+        .await;
     assert_eq!(notifications(bridge, 401).await, 0.0);
     drop(alertmanager);
     // Without the credential.
@@ -162,18 +165,19 @@ async fn is_accepted_and_needed(release: Release, files: &Files, section: &str, 
     *http = json!({ "tls_config": { "ca_file": http["tls_config"]["ca_file"] } });
     let alertmanager = files.alertmanager(release, config, bridge).await;
     fire(&alertmanager, 1..2).await;
-    eventually("a refused notification", async || (notifications(bridge, 401).await >= 1.0).then_some(())).await;
+    eventually("a refused notification", async || (notifications(bridge, 401).await >= 1.0).then_some(()))
+        .await;
     assert_eq!(bridge.events().await.len(), 1, "only the first alert was accepted");
 }
 
 async fn a_bearer_token(release: Release) {
-    let files = Files::new();
+    let files = PageFiles::new();
     let bridge = files.bridge(vec![snippet("Bearer token", "scalebridge.yaml")]).await;
     is_accepted_and_needed(release, &files, "Bearer token", &bridge).await;
 }
 
 async fn a_client_certificate(release: Release) {
-    let files = Files::new();
+    let files = PageFiles::new();
     let pair = files.authority.client("alertmanager", &["alertmanager.prod-eu.example"]);
     files.write("/etc/alertmanager/tls/tls.crt", &pair.certificate);
     files.write("/etc/alertmanager/tls/tls.key", &pair.key);
@@ -182,7 +186,7 @@ async fn a_client_certificate(release: Release) {
 }
 
 async fn a_user_and_a_password(release: Release) {
-    let files = Files::new();
+    let files = PageFiles::new();
     let hash = bcrypt::hash(PASSWORD, 5).expect("a hash");
     files.write("/run/secrets/prod-eu/users", &format!("alertmanager:{hash}\n"));
     files.write("/run/secrets/scalebridge/password", PASSWORD);
@@ -191,7 +195,7 @@ async fn a_user_and_a_password(release: Release) {
 }
 
 async fn a_service_account_token(release: Release) {
-    let files = Files::new();
+    let files = PageFiles::new();
     let mut config = snippet("Service account token", "scalebridge.yaml");
     let jwt = &mut config["sources"]["prod-eu"]["auth"]["jwt"];
     let issuer = jwt["issuer"].as_str().expect("an issuer").to_owned();
@@ -204,7 +208,7 @@ async fn a_service_account_token(release: Release) {
         "iss": issuer, "aud": [jwt["audience"]], "exp": expiry.as_second(),
         "sub": "system:serviceaccount:monitoring:alertmanager-main",
     });
-    let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::ES256) };
+    let header = serde_json::from_value(json!({ "alg": "ES256", "kid": "1" })).expect("a header");
     let token = jsonwebtoken::encode(&header, &claims, &signing).expect("a token");
     files.write("/var/run/secrets/tokens/scalebridge", &token);
     let bridge = files.bridge(vec![config]).await;
@@ -227,7 +231,7 @@ async fn serve_keys(key: &EncodingKey) -> String {
 /// The steps of the page, while notifications arrive: a second file on the bridge, a new token in Alertmanager, the
 /// old one withdrawn.
 async fn a_token_is_rotated_under_load(release: Release) {
-    let files = Files::new();
+    let files = PageFiles::new();
     files.write("/run/secrets/prod-eu/next-token", "the-next-bearer-secret-0");
     let both = snippets("Bearer token", "scalebridge.yaml").pop().expect("a second snippet");
     let bridge = files.bridge(vec![both]).await;
@@ -238,7 +242,8 @@ async fn a_token_is_rotated_under_load(release: Release) {
     for rotation in 1..=ROTATIONS {
         fire(&alertmanager, (rotation - 1) * PODS..rotation * PODS).await;
         let token = format!("the-next-bearer-secret-{rotation}");
-        let on_bridge = ["/run/secrets/prod-eu/next-token", "/run/secrets/prod-eu/token"][rotation % 2];
+        // The file whose token Alertmanager does not use any more.
+        let on_bridge = ["/run/secrets/prod-eu/token", "/run/secrets/prod-eu/next-token"][rotation % 2];
         files.write(on_bridge, &token);
         files.write("/run/secrets/scalebridge/token", &token);
         // Repeats of the notifications go on; some come with the new token.
@@ -258,7 +263,7 @@ async fn a_token_is_rotated_under_load(release: Release) {
 }
 
 async fn certificates_are_exchanged_under_load(release: Release) {
-    let files = Files::new();
+    let files = PageFiles::new();
     let bridge = files.bridge(vec![snippet("Bearer token", "scalebridge.yaml")]).await;
     let config = snippet("Bearer token", "alertmanager.yml");
     let alertmanager = files.alertmanager(release, config, &bridge).await;
@@ -281,16 +286,16 @@ async fn certificates_are_exchanged_under_load(release: Release) {
         assert_eq!(notifications(&bridge, code).await, 0.0, "{code}");
     }
     let (_, metrics) = crate::support::tools::get(&(alertmanager.url() + "/metrics")).await.expect("metrics");
-    let failed = metrics
-        .lines()
-        .filter(|line| line.starts_with("alertmanager_notification_requests_failed_total") && line.contains("webhook"));
+    let failed = metrics.lines().filter(|line| {
+        line.starts_with("alertmanager_notification_requests_failed_total") && line.contains("webhook")
+    });
     for line in failed {
         assert!(line.ends_with(" 0"), "{line}");
     }
 }
 
 async fn prometheus_scrapes_with_a_token(release: Release) {
-    let files = Files::new();
+    let files = PageFiles::new();
     files.write("/run/secrets/admin/prometheus", TOKEN);
     files.write("/run/secrets/admin/on-call", "the-secret-of-on-call-1234");
     let bridge = files.bridge(vec![snippet("Prometheus", "scalebridge.yaml")]).await;

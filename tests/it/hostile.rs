@@ -12,7 +12,7 @@ use crate::support::secrets::secret;
 use crate::support::tools::{eventually, get};
 
 /// How long a hostile client that does not end by itself holds its connection.
-const HOLD: Duration = Duration::from_secs(8);
+const HELD_FOR: Duration = Duration::from_secs(8);
 /// More memory than this is not given back to the system for other reasons than a leak.
 const MEMORY_SLACK_KB: u64 = 24 << 10;
 
@@ -96,7 +96,7 @@ async fn attack(address: String, bytes: Vec<u8>) -> Option<u16> {
         }
     };
     // Elapses for clients that the bridge lets wait; they end here.
-    drop(tokio::time::timeout(HOLD, talk).await);
+    drop(tokio::time::timeout(HELD_FOR, talk).await);
     String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
 }
 

@@ -75,7 +75,7 @@ async fn why_did_it_not_scale_out() {
     let bridge = busy_bridge().await;
     insta::assert_snapshot!(shown(&bridge, &["decisions", "--target", "others", "--since", "1h"]), @r"
     TIME  held             scale_out  unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/others  KubePodsPending from prod-eu  held by rule deploy-freeze, until the hold ends
-    TIME  no_action        deploy-freeze  hold on name=others  DeployInProgress from prod-eu  the hold begins
+    TIME  no_action        deploy-freeze  hold on name=others  DeployInProgress from prod-eu  the hold begins, until TIME
     `others` (`*/others`) covers 1 target: eks/nodegroup/-/eu-west-1/prod-eu/-/others
     ");
 }
@@ -226,7 +226,7 @@ async fn undo_a_pause_or_a_hold() {
     bridge.cli(&["pause", "--direction", "scale_out", "--reason", "storage", "--author", "ann"]);
     bridge.post(notification(&[pending_pod("workers", "a")])).await;
     insta::assert_snapshot!(shown(&bridge, &["episodes"]), @r"
-    deploy-freeze  hold/-/-/-/-/-/-/workers  firing since TIME  DeployInProgress (1 alert)  ends when its alert resolves
+    deploy-freeze  hold/-/-/-/-/-/-/workers  firing since TIME  DeployInProgress (1 alert)  ends when its alert resolves, at the latest TIME
     unschedulable-pods  eks/nodegroup/-/eu-west-1/prod-eu/-/workers  firing since TIME  KubePodsPending (1 alert)  scale_out paused until it is resumed: pause 1 by ann: storage
     ");
     shown(&bridge, &["resume", "1"]);

@@ -392,7 +392,10 @@ async fn a_source_file_that_appears_changes_or_disappears_is_a_reload() {
 async fn what_a_source_may_reach_can_be_narrowed_while_an_episode_is_open() {
     let bridge = Bridge::start().await;
     let (old, new) = (pending_pod("workers", "a"), pending_pod("others", "b"));
-    assert_eq!(bridge.post(notification(std::slice::from_ref(&old))).await.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(
+        bridge.post(notification(std::slice::from_ref(&old))).await.verdicts(),
+        json!({ "emitted": 1 })
+    );
     bridge.wait_delivered("journal").await;
     let narrowed =
         CONFIG.replace("prod-eu: { labels:", "prod-eu: { targets: ['*/*/*/*/prod-us/*/*'], labels:");

@@ -176,7 +176,8 @@ fn update_hold(
     let within = if is_readable { None } else { unreadable_within(step, rule_state) };
     let (until, is_unreadable) = (rule_state.hold_until, !is_readable);
     let known = step.controls().hold(rule, key);
-    let is_same = known.map(|hold| (hold.is_unreadable, hold.until, &hold.within) == (is_unreadable, until, &within));
+    let is_same =
+        known.map(|hold| (hold.is_unreadable, hold.until, &hold.within) == (is_unreadable, until, &within));
     let known = known.map(|hold| (hold.is_unreadable, hold.since));
     match (known, is_in_force) {
         (Some(_), true) if is_same == Some(true) => {}

@@ -56,7 +56,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const GRACE: Duration = Duration::from_secs(5);
+    const START_WINDOW: Duration = Duration::from_secs(5);
 
     /// Moves `bytes` every `interval`. Returns the time until the client has used up its own, if it ever does.
     async fn ends_after(mut pace: Pace, bytes: usize, interval: Duration) -> Option<Duration> {
@@ -75,18 +75,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_moves_nothing_or_little_ends_soon() {
         let second = Duration::from_secs(1);
-        assert_eq!(ends_after(Pace::new(GRACE, None), 0, second).await, Some(GRACE));
-        let dripping = ends_after(Pace::new(GRACE, None), 1, second).await.unwrap();
-        assert!(dripping < GRACE + second, "{dripping:?}");
-        assert_eq!(ends_after(Pace::new(GRACE, None), 900, second).await.map(|end| end > GRACE), Some(true));
-        assert_eq!(ends_after(Pace::new(GRACE, None), 1024, second).await, None);
+        assert_eq!(ends_after(Pace::new(START_WINDOW, None), 0, second).await, Some(START_WINDOW));
+        let dripping = ends_after(Pace::new(START_WINDOW, None), 1, second).await.unwrap();
+        assert!(dripping < START_WINDOW + second, "{dripping:?}");
+        assert_eq!(
+            ends_after(Pace::new(START_WINDOW, None), 900, second).await.map(|end| end > START_WINDOW),
+            Some(true)
+        );
+        assert_eq!(ends_after(Pace::new(START_WINDOW, None), 1024, second).await, None);
         let limit = Some(Duration::from_secs(30));
-        assert_eq!(ends_after(Pace::new(GRACE, limit), 1 << 20, second).await, limit);
+        assert_eq!(ends_after(Pace::new(START_WINDOW, limit), 1 << 20, second).await, limit);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_waiting_counts() {
-        let mut pace = Pace::new(GRACE, Some(GRACE));
+        let mut pace = Pace::new(START_WINDOW, Some(START_WINDOW));
         pace.wait(Instant::now());
         tokio::time::sleep(Duration::from_secs(2)).await;
         pace.moved(1);
@@ -97,6 +100,6 @@ mod tests {
         assert_eq!(pace.wait(now) - now, Duration::from_secs(3));
         assert_eq!(pace.wait(now + Duration::from_secs(1)) - now, Duration::from_secs(3), "the wait goes on");
         pace.reset();
-        assert_eq!(pace.wait(now) - now, GRACE);
+        assert_eq!(pace.wait(now) - now, START_WINDOW);
     }
 }

@@ -15,7 +15,7 @@ use super::exchange::Exchange;
 use super::pace::Pace;
 
 /// After this time a body must arrive at the lowest rate.
-const GRACE: Duration = Duration::from_secs(5);
+const START_WINDOW: Duration = Duration::from_secs(5);
 
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(inner: Incoming, exchange: Arc<Exchange>, timeout: Duration) -> Self {
-        Self { inner, exchange, pace: Pace::new(GRACE, Some(timeout)), timer: None, failed: false }
+        Self { inner, exchange, pace: Pace::new(START_WINDOW, Some(timeout)), timer: None, failed: false }
     }
 
     fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {

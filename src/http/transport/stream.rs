@@ -24,10 +24,10 @@ pub(super) struct Stream<S> {
     /// Of writing.
     pace: Pace,
     timer: Option<Pin<Box<Sleep>>>,
-    closing: Closing,
+    closing: CloseState,
 }
 
-enum Closing {
+enum CloseState {
     Open,
     /// The sending half is closed; so many bytes are still discarded.
     Lingers {
@@ -38,7 +38,7 @@ enum Closing {
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     pub(super) fn new(inner: S, exchange: Arc<Exchange>, write_timeout: Duration) -> Self {
         let pace = Pace::new(write_timeout, None);
-        Self { inner, exchange, pace, timer: None, closing: Closing::Open }
+        Self { inner, exchange, pace, timer: None, closing: CloseState::Open }
     }
 
     fn written(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => {
-                    self.closing = Closing::Lingers { remaining };
+                    self.closing = CloseState::Lingers { remaining };
                     let timer = self.timer.as_mut().map(|timer| timer.as_mut().poll(cx));
                     return timer.unwrap_or(Poll::Ready(()));
                 }
@@ -141,16 +141,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     /// has not read of the response, so the rest is read, within bounds.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Closing::Open = this.closing {
+        if let CloseState::Open = this.closing {
             match Pin::new(&mut this.inner).poll_shutdown(cx) {
                 Poll::Ready(closed) => closed?,
                 Poll::Pending => return this.wait_for_reader(cx),
             }
-            this.closing = Closing::Lingers { remaining: MAX_DISCARDED_BYTES };
+            this.closing = CloseState::Lingers { remaining: MAX_DISCARDED_BYTES };
             let end = Instant::now() + LINGER_TIMEOUT;
             this.timer = this.exchange.must_linger().then(|| Box::pin(tokio::time::sleep_until(end)));
         }
-        if let Closing::Lingers { remaining } = this.closing
+        if let CloseState::Lingers { remaining } = this.closing
             && this.timer.is_some()
         {
             ready!(this.poll_discard(remaining, cx));

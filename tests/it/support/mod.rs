@@ -5,6 +5,7 @@ pub(crate) mod bridge;
 #[allow(dead_code, reason = "shared with the unit tests of `credentials::tls`")]
 pub(crate) mod certificates;
 pub(crate) mod disk;
+pub(crate) mod https;
 pub(crate) mod https_stub;
 pub(crate) mod ledger;
 pub(crate) mod load;
@@ -13,11 +14,10 @@ pub(crate) mod queue;
 pub(crate) mod raw;
 pub(crate) mod replay;
 pub(crate) mod schema;
+pub(crate) mod secrets;
 pub(crate) mod sources;
 pub(crate) mod sqs_stub;
 pub(crate) mod tools;
-pub(crate) mod https;
-pub(crate) mod secrets;
 
 /// The seed of this run, which `.ci/with-seed` sets for the property tests too: `SCALEBRIDGE_TEST_SEED`, or the day.
 /// The test prints it if it fails.
