@@ -36,7 +36,7 @@ fn status(bridge: &Bridge) -> String {
 }
 
 const REMOVED: &str = "a file of the store was removed or replaced, refusing all changes but deliveries";
-const BACK: &str = "the file of the store is back at its path";
+const RECOVERED: &str = "the file of the store is back at its path";
 
 /// What is committed to a removed file would be lost at the end of the process: nothing is accepted, and what is stored
 /// is still delivered.
@@ -75,7 +75,7 @@ async fn nothing_is_accepted_while_the_file_of_the_store_is_gone() {
     }
     assert_eq!(lines(&bridge, REMOVED).len(), 2, "one line each time");
     assert!(lines(&bridge, REMOVED)[0]["fix"].as_str().is_some_and(|fix| fix.contains("move it back")));
-    assert_eq!(lines(&bridge, BACK).len(), 2, "one line each time");
+    assert_eq!(lines(&bridge, RECOVERED).len(), 2, "one line each time");
 
     // A backup that is restored over the file of a running bridge is not what is open.
     let database = bridge.dir().join("bridge.db");

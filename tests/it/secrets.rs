@@ -131,7 +131,7 @@ async fn no_secret_is_logged_printed_answered_or_stored() {
         let (_, text) = get_with(&format!("{}/api/v1/destinations", bridge.admin_url()), &admin).await;
         assert_no_secret("destinations", text.as_bytes());
         let answer: Value = serde_json::from_str(&text).ok()?;
-        let destinations = answer["destinations"].as_array()?;
+        let destinations = answer.as_array()?;
         destinations.iter().any(|destination| destination["last_error"].is_string()).then_some(())
     })
     .await;
