@@ -67,7 +67,7 @@ pub(crate) mod read {
     pub(crate) use crate::config::decode::Fields;
     pub(crate) use crate::config::diagnostic::{Code, Diagnostics};
     pub(crate) use crate::config::scalar::{flag, keyword, number, owned_text, text};
-    pub(crate) use crate::config::yaml::{Key, Kind, Node, parse_private};
+    pub(crate) use crate::config::yaml::Node;
 }
 
 /// A valid configuration.

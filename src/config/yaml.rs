@@ -94,21 +94,6 @@ pub(super) fn parse_untyped(text: &str, origin: &Origin, diagnostics: &mut Diagn
     parse_as(first_document(text), Scalars::AsWritten, origin, diagnostics)
 }
 
-/// Parses a document whose content must not be shown: an error is the line, and nothing of the text.
-#[cfg(feature = "server")]
-pub(crate) fn parse_private(text: &str) -> Result<Node, u32> {
-    let mut diagnostics = Diagnostics::default();
-    let node = parse(text, &Origin::File(Path::new("").into()), &mut diagnostics);
-    let line = diagnostics.iter().next().map(|diagnostic| match diagnostic.location {
-        Location::File { line, .. } => line,
-        _ => 1,
-    });
-    match (node, line) {
-        (Some(node), None) => Ok(node),
-        (_, line) => Err(line.unwrap_or(1)),
-    }
-}
-
 /// What plain scalars are.
 #[derive(Clone, Copy)]
 enum Scalars {

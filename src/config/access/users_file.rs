@@ -40,9 +40,13 @@ pub(crate) fn parse(text: &str) -> Users {
     users
 }
 
-/// Whether no line looks like YAML, which has a space after the colon, or nothing.
+/// Whether no line looks like YAML, which has a space after the colon, or nothing, or begins with a bracket or a quote.
 fn is_htpasswd(text: &str) -> bool {
-    let is_line = |entry: &str| !entry.contains(char::is_whitespace) && !entry.ends_with(':');
+    let is_line = |entry: &str| {
+        !entry.contains(char::is_whitespace)
+            && !entry.ends_with(':')
+            && !entry.starts_with(['{', '[', '"', '\''])
+    };
     entries(text).all(|(_, entry)| is_line(entry))
 }
 

@@ -2,7 +2,6 @@
 
 mod compare;
 mod table;
-mod users_file;
 
 pub(super) use compare::{Comparisons, Outcome};
 pub(super) use table::UserTable;

@@ -9,14 +9,8 @@ use bcrypt::HashParts;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 
-use super::users_file;
 use crate::config::Secret;
-
-/// The lowest cost that bcrypt defines.
-const MIN_COST: u32 = 4;
-
-/// A comparison of cost 14 takes about a second, each further step twice as long.
-const MAX_COST: u32 = 14;
+use crate::config::access::users_file;
 
 /// The maximum length of the name of a user.
 const MAX_NAME_BYTES: usize = 256;
@@ -49,18 +43,16 @@ pub(super) struct User {
 impl UserTable {
     /// Reads the text of a file, in either format.
     pub(in crate::credentials) fn parse(text: &str) -> Result<Self, String> {
-        let mut hashes = BTreeMap::new();
-        for (name, hash) in users_file::parse(text)? {
-            if hashes.insert(name.clone(), Secret::new(hash)).is_some() {
-                return Err(format!("user `{name}` is there twice; remove one of the lines"));
-            }
+        let users = users_file::parse(text);
+        if let Some((line, problem)) = users.problems.first() {
+            return Err(format!("line {line}: {problem}"));
         }
-        Self::new(&hashes)
+        Self::new(&users.users)
     }
 
     /// A table of these users and hashes.
     pub(in crate::credentials) fn new(hashes: &BTreeMap<String, Secret>) -> Result<Self, String> {
-        let mut highest_cost = MIN_COST;
+        let mut highest_cost = users_file::MIN_BCRYPT_COST;
         for (name, hash) in hashes {
             // A name that is shown in logs and becomes an actor.
             if name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
@@ -120,44 +112,9 @@ impl UserTable {
 
 /// The cost of a bcrypt hash that is supported.
 fn cost(hash: &str) -> Result<u32, String> {
-    let is_bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix));
-    let parts = HashParts::from_str(hash).ok().filter(|_| is_bcrypt);
-    let Some(parts) = parts else {
-        return Err("not a bcrypt hash ($2a$, $2b$ or $2y$); create it with `htpasswd -nB USER`".to_owned());
-    };
-    let cost = parts.get_cost();
-    if !(MIN_COST..=MAX_COST).contains(&cost) {
-        return Err(format!(
-            "the cost {cost} of the hash is not between {MIN_COST} and {MAX_COST}; create it with `htpasswd -nBC 10 USER`"
-        ));
-    }
-    Ok(cost)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let hash = bcrypt::hash("secret", MIN_COST).unwrap();
-        let table = UserTable::parse(&format!("alice:{hash}")).unwrap();
-        let user = table.user("alice").clone();
-        for attempt in 0..10_000_u32 {
-            let mut pair = [0; 32];
-            pair[..4].copy_from_slice(&attempt.to_be_bytes());
-            table.remember(&user, pair, false);
-        }
-        assert!(table.refused.lock().len() <= MAX_REFUSED);
-    }
-
-    #[test]
-    fn an_unknown_user_takes_as_long_as_the_slowest_known_one() {
-        let cost_of = |cost: u32| bcrypt::hash("secret", cost).unwrap();
-        let text = format!("alice:{}\nbob:{}", cost_of(4), cost_of(6));
-        let table = UserTable::parse(&text).unwrap();
-        let unknown = table.user("nobody");
-        assert_eq!(cost(unknown.hash.expose()), Ok(6), "bcrypt computes it in full");
-        assert!(!bcrypt::verify("secret", unknown.hash.expose()).unwrap());
+    match (users_file::hash_problem(hash), HashParts::from_str(hash)) {
+        (None, Ok(parts)) => Ok(parts.get_cost()),
+        (Some(problem), _) => Err(problem),
+        (None, Err(_)) => Err("not a bcrypt hash; make one with `htpasswd -nB USER`".to_owned()),
     }
 }

@@ -55,19 +55,19 @@ async fn an_invalid_users_file_is_503_with_the_cause_and_without_its_content() {
     let good = hash("secret");
     let costly = good.replacen("$04$", "$15$", 1);
     for (text, cause) in [
-        (format!("alice:{good}\nbob"), "line 2 is not `USER:HASH`"),
-        ("alice:$apr1$x$y".to_owned(), "user `alice`: not a bcrypt hash"),
-        ("alice: secret-in-clear".to_owned(), "user `alice`: not a bcrypt hash"),
+        (format!("alice:{good}\nbob"), "line 2: expected `USER:HASH`"),
+        ("alice:$apr1$x$y".to_owned(), "line 1: user `alice`: not a bcrypt hash"),
+        ("alice: secret-in-clear".to_owned(), "line 1: user `alice`: not a bcrypt hash"),
         (good.replacen("$2b$", "alice:$2x$", 1), "user `alice`: not a bcrypt hash"),
         (format!("al\u{7}ice:{good}"), "a user name has control characters"),
-        (format!("alice:{costly}"), "user `alice`: the cost 15 of the hash is not between 4 and 14"),
-        (format!("alice:{good}\nalice:{good}"), "user `alice` is there twice"),
-        ("basic_auth_users: [".to_owned(), "invalid YAML"),
-        (format!("basic_auth_users: {{ alice: {good} }}\nrest: 1"), "only `basic_auth_users` is read"),
-        ("- alice".to_owned(), "expected lines of `htpasswd -nB`"),
-        ("# nobody".to_owned(), "expected lines of `htpasswd -nB`"),
-        ("{}".to_owned(), "the file has no users"),
-        ("alice: 1".to_owned(), "the hash is not a text"),
+        (format!("alice:{costly}"), "user `alice`: the cost of the bcrypt hash is 15"),
+        (format!("alice:{good}\nalice:{good}"), "line 2: user `alice` is listed more than once"),
+        ("basic_auth_users: [".to_owned(), "neither lines `USER:HASH` nor a YAML map"),
+        (format!("basic_auth_users: {{ alice: {good} }}\nrest: 1"), "not a bcrypt hash"),
+        ("- alice".to_owned(), "neither lines `USER:HASH` nor a YAML map"),
+        ("# nobody".to_owned(), "no user"),
+        ("{}".to_owned(), "no user"),
+        ("alice: 1".to_owned(), "not a bcrypt hash"),
     ] {
         let auth = sources([("eu", users_file(&folder.write("users", &text)))]);
         let outcome = SourceCredentials::new(&auth, None).outcome("eu", &basic("alice", "secret")).await;
