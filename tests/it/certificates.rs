@@ -4,46 +4,26 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-
 use crate::support::bridge::{Bridge, RULES, notification, pending_pod};
+use crate::support::certificates::Authority;
 use crate::support::raw::{Raw, config_with_server, status};
 use crate::support::tools::eventually;
 
 const TLS: &str = "tls: { cert_file: cert.pem, key_file: key.pem }";
 
-/// A certificate authority of the test.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
+/// Writes a new certificate and its key, one after the other, as certificate managers do.
+fn write_certificate(authority: &Authority, bridge: &Bridge) {
+    let issued = authority.server();
+    bridge.write("cert.pem", &issued.certificate);
+    bridge.write("key.pem", &issued.key);
 }
 
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// Writes a new certificate and its key, one after the other, as certificate managers do.
-    fn write_certificate(&self, bridge: &Bridge) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        bridge.write("cert.pem", &certificate.pem());
-        bridge.write("key.pem", &key.serialize_pem());
-    }
-
-    /// A client that trusts this authority only, and opens a connection for each request.
-    fn client(&self) -> reqwest::Client {
-        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-        let trusted = reqwest::Certificate::from_pem(self.pem.as_bytes()).expect("a certificate");
-        let client =
-            reqwest::Client::builder().tls_certs_only([trusted]).pool_max_idle_per_host(0).no_proxy();
-        client.build().expect("a client")
-    }
+/// A client that trusts this authority only, and opens a connection for each request.
+fn client(authority: &Authority) -> reqwest::Client {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let trusted = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("a certificate");
+    let client = reqwest::Client::builder().tls_certs_only([trusted]).pool_max_idle_per_host(0).no_proxy();
+    client.build().expect("a client")
 }
 
 /// The URL of `server.listen`, with the name in the certificate.
@@ -54,15 +34,15 @@ fn url(bridge: &Bridge, path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_exchanged_under_load_without_a_failed_request() {
-    let authority = Authority::new();
+    let authority = Authority::new("CA");
     let mut bridge = Bridge::new(&config_with_server(TLS), RULES);
-    authority.write_certificate(&bridge);
+    write_certificate(&authority, &bridge);
     bridge.run().await;
     assert!(bridge.log().contains("\"webhook\":\"https://127.0.0.1:"), "the log says how to reach it");
     let stop = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = (0..3)
         .map(|sender| {
-            let (client, stop, url) = (authority.client(), stop.clone(), url(&bridge, "/webhook/prod-eu"));
+            let (client, stop, url) = (client(&authority), stop.clone(), url(&bridge, "/webhook/prod-eu"));
             tokio::spawn(async move {
                 let mut sent = 0;
                 while !stop.load(Ordering::Relaxed) {
@@ -76,7 +56,7 @@ async fn certificates_are_exchanged_under_load_without_a_failed_request() {
         })
         .collect();
     for exchanged in 1..=3 {
-        authority.write_certificate(&bridge);
+        write_certificate(&authority, &bridge);
         eventually("the new certificate", async || {
             (bridge.log().matches("certificates reloaded").count() >= exchanged).then_some(())
         })
@@ -102,13 +82,14 @@ async fn certificates_are_exchanged_under_load_without_a_failed_request() {
 #[test]
 fn a_certificate_that_cannot_be_used_is_an_error_at_the_start() {
     let bridge = Bridge::new(&config_with_server(TLS), RULES);
-    for (file, text) in [("", ""), ("cert.pem", "not a certificate")] {
-        if !file.is_empty() {
-            bridge.write(file, text);
+    bridge.write("key.pem", &Authority::new("CA").server().key);
+    for certificate in [None, Some("not a certificate")] {
+        if let Some(text) = certificate {
+            bridge.write("cert.pem", text);
         }
         let ended = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an exit");
         let says = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(2), "{says}");
-        assert!(says.contains("server.tls.") && says.contains(".pem: "), "{says}");
+        assert!(says.contains("server.tls.cert_file") && says.contains("cert.pem"), "{says}");
     }
 }

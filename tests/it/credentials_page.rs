@@ -14,6 +14,7 @@ use crate::support::bridge::{self, Bridge, CONFIG, RULES};
 use crate::support::certificates::Authority;
 use crate::support::https::Https;
 use crate::support::prometheus::{Release, on_old_and_new};
+use crate::support::secrets::secret;
 use crate::support::tools::{Server, eventually, eventually_within};
 
 on_old_and_new!(
@@ -79,7 +80,7 @@ impl PageFiles {
         files.write("/etc/ssl/internal-ca.pem", &files.authority.pem());
         files.write("/etc/scalebridge/tls/clients-ca.pem", &files.authority.pem());
         for token in ["/run/secrets/prod-eu/token", "/run/secrets/scalebridge/token"] {
-            files.write(token, TOKEN);
+            files.write(token, &secret(TOKEN));
         }
         files
     }
@@ -187,7 +188,7 @@ async fn a_client_certificate(release: Release) {
 
 async fn a_user_and_a_password(release: Release) {
     let files = PageFiles::new();
-    let hash = bcrypt::hash(PASSWORD, 5).expect("a hash");
+    let hash = secret(bcrypt::hash(secret(PASSWORD), 5).expect("a hash"));
     files.write("/run/secrets/prod-eu/users", &format!("alertmanager:{hash}\n"));
     files.write("/run/secrets/scalebridge/password", PASSWORD);
     let bridge = files.bridge(vec![snippet("User and password", "scalebridge.yaml")]).await;
@@ -210,7 +211,7 @@ async fn a_service_account_token(release: Release) {
     });
     let header = serde_json::from_value(json!({ "alg": "ES256", "kid": "1" })).expect("a header");
     let token = jsonwebtoken::encode(&header, &claims, &signing).expect("a token");
-    files.write("/var/run/secrets/tokens/scalebridge", &token);
+    files.write("/var/run/secrets/tokens/scalebridge", &secret(token));
     let bridge = files.bridge(vec![config]).await;
     is_accepted_and_needed(release, &files, "Service account token", &bridge).await;
 }

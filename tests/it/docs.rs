@@ -202,12 +202,12 @@ fn every_linked_file_exists() {
     }
 }
 
-/// The maps are ARCHITECTURE, the glossary, the checklists and the decision records.
+/// The maps are ARCHITECTURE, SECURITY, the glossary, the checklists and the decision records.
 #[test]
 fn every_path_in_a_map_exists() {
     let records = documents().into_iter().filter(|document| document.starts_with("docs/adr/"));
     let checklists = documents().into_iter().filter(|document| document.starts_with("docs/adding-"));
-    let maps = ["ARCHITECTURE.md", "docs/GLOSSARY.md"].map(str::to_owned);
+    let maps = ["ARCHITECTURE.md", "SECURITY.md", "docs/GLOSSARY.md"].map(str::to_owned);
     let mut checked = 0;
     for document in maps.into_iter().chain(checklists).chain(records) {
         for word in read(&document).split('`').skip(1).step_by(2) {

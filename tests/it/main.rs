@@ -27,7 +27,6 @@ mod hostile;
 mod https;
 mod kept_notifications;
 mod layers;
-mod listener_tls;
 mod migration;
 mod missed_firing;
 mod mutations;

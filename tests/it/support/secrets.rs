@@ -7,9 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Files in directories of this name, and configurations, are those that a test gives to the bridge. They are not
+/// Files in directories of this name, and those with these extensions, are what a test gives to the bridge. They are not
 /// searched.
-pub(crate) const GIVEN: &str = "secrets";
+const GIVEN: &str = "secrets";
+const GIVEN_EXTENSIONS: [&str; 3] = ["token", "users", "yaml"];
 
 /// Registers a secret.
 pub(crate) fn secret(text: impl Into<String>) -> String {
@@ -30,13 +31,17 @@ pub(crate) fn assert_no_secret(place: &str, bytes: &[u8]) {
     }
 }
 
+fn is_given(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| GIVEN_EXTENSIONS.iter().any(|given| extension == *given))
+}
+
 /// Panics if there is a secret in a file below `directory`.
 pub(crate) fn assert_no_secret_below(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         match entry.file_type() {
             Ok(kind) if kind.is_dir() && entry.file_name() != GIVEN => assert_no_secret_below(&path),
-            Ok(kind) if kind.is_file() && path.extension().is_none_or(|extension| extension != "yaml") => {
+            Ok(kind) if kind.is_file() && !is_given(&path) => {
                 let bytes = fs::read(&path).unwrap_or_default();
                 assert_no_secret(&path.display().to_string(), &bytes);
             }
