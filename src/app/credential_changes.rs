@@ -10,14 +10,26 @@ pub(super) fn describe(before: &Settings, new: &Settings) -> Vec<String> {
     let mut lines = Vec::new();
     // A source that is added or removed has a line of its own.
     for (name, auth) in &new.source_auth {
-        if before.source_auth.get(name).is_some_and(|old| old != auth) {
+        let Some(old) = before.source_auth.get(name) else { continue };
+        let asked = !old.is_empty() || before.server.access.has_users();
+        let asks = !auth.is_empty() || new.server.access.has_users();
+        if asked && !asks {
+            lines.push(format!("source {name} asks for no credentials now"));
+        } else if old != auth {
             lines.push(format!("credentials of source {name} changed"));
         }
+    }
+    if asks_on_admin(before) && !asks_on_admin(new) {
+        lines.push("the admin listener asks for no credentials now".to_owned());
     }
     describe_admin(&before.admin.auth, &new.admin.auth, &mut lines);
     describe_web_config("server", &before.server.access, &new.server.access, &mut lines);
     describe_web_config("admin", &before.admin.access, &new.admin.access, &mut lines);
     lines
+}
+
+fn asks_on_admin(settings: &Settings) -> bool {
+    !settings.admin.auth.is_empty() || settings.admin.access.has_users()
 }
 
 fn describe_admin(before: &AdminAuth, new: &AdminAuth, lines: &mut Vec<String>) {

@@ -3,6 +3,7 @@
 //! Signals are handled in `cli/serve.rs`; a token requests the stop here. Both listeners are bound first, so
 //! that a port in use is an error at once. They reply 503 until the store is open.
 
+mod access_in_force;
 mod certificates;
 mod credential_changes;
 mod file_limit;

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use super::{Origin, credential_changes, wall_clock};
+use super::{Origin, access_in_force, credential_changes, wall_clock};
 use crate::bridge::Bridge;
 use crate::config::access::ListenerAccess;
 use crate::config::{Admin, OwnFiles, Server};
@@ -109,6 +109,10 @@ impl Reloader {
             .map_err(|faults| ReloadError::Invalid(faults.iter().map(ToString::to_string).collect()))?;
         let before = self.settings.load_full();
         let (settings, needs_restart) = merge_settings(&before, loaded.settings);
+        let faults = access_in_force::faults(&settings);
+        if !faults.is_empty() {
+            return Err(ReloadError::Invalid(faults));
+        }
         let retired = stop.run_until_cancelled(workers.wait_retired(settings.destinations.keys())).await;
         let retired = retired.ok_or(ReloadError::Unavailable)?;
         retired.map_err(|still_retiring| failed(still_retiring.to_string()))?;

@@ -257,6 +257,13 @@ pub enum HttpAuthorization {
     },
 }
 
+impl ListenerAccess {
+    /// Whether the `web_config_file` has users, who are asked for where nothing else is.
+    pub fn has_users(&self) -> bool {
+        self.web_config.as_ref().is_some_and(|config| !config.basic_auth_users.is_empty())
+    }
+}
+
 impl ClientAuth {
     /// Whether a certificate that a client presents is verified.
     pub const fn verifies(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
@@ -65,7 +66,16 @@ pub(super) async fn webhook(
             if is_logged_by_change(&shared, rejection.cause()) {
                 tracing::debug!(source, code, reason = rejection.message(), "notification rejected");
             } else if rejection.has_log_line() {
-                tracing::warn!(source, code, reason = rejection.message(), "notification rejected");
+                let kind = (source.to_owned(), code, rejection.cause().as_str());
+                if let Some(count) = shared.limits.lines.rejections.count_to_log(kind, Instant::now()) {
+                    tracing::warn!(
+                        source,
+                        code,
+                        reason = rejection.message(),
+                        count,
+                        "notification rejected"
+                    );
+                }
             }
             rejection.into_response()
         }

@@ -6,11 +6,13 @@ mod auth;
 mod body;
 mod error;
 mod ingest;
+mod log_limit;
 mod problem;
 mod response_budget;
 pub(crate) mod transport;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -31,6 +33,7 @@ use crate::telemetry::Metrics;
 pub(crate) use admin::admin_routes;
 pub(crate) use auth::Access;
 use error::Rejection;
+use log_limit::LogLimit;
 use transport::{Budget, Refuse};
 
 /// State shared by the handlers of both listeners.
@@ -63,12 +66,21 @@ pub(crate) struct Services {
     pub settings: Arc<ArcSwap<Settings>>,
 }
 
-/// Limits on concurrent webhook requests and their bytes in flight.
+/// Limits on concurrent webhook requests, their bytes in flight, and lines about refused ones.
 #[derive(Clone)]
 pub(crate) struct Limits {
     server: Server,
     requests: Arc<Semaphore>,
     bytes: Arc<Budget>,
+    lines: Arc<Lines>,
+}
+
+/// The lines about refused requests of the webhook.
+#[derive(Default)]
+struct Lines {
+    unknown_paths: LogLimit<()>,
+    /// By source (`?` if it is unknown), code and cause.
+    rejections: LogLimit<(String, u16, &'static str)>,
 }
 
 /// Limits on the bytes of requests and responses of the admin listener.
@@ -93,6 +105,7 @@ impl Limits {
             server: server.clone(),
             requests: Arc::new(Semaphore::new(server.max_in_flight.min(Semaphore::MAX_PERMITS))),
             bytes: Budget::new(server.max_in_flight_bytes),
+            lines: Arc::default(),
         }
     }
 }
@@ -120,7 +133,9 @@ async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) 
     let code = StatusCode::NOT_FOUND;
     let rejection = Rejection::new(code, "not found; the webhook is POST /webhook/{source}");
     shared.metrics.record_notification("", 1, code.as_u16());
-    tracing::warn!(%method, code = code.as_u16(), "unknown path");
+    if let Some(count) = shared.limits.lines.unknown_paths.count_to_log((), Instant::now()) {
+        tracing::warn!(%method, code = code.as_u16(), count, "unknown path");
+    }
     rejection
 }
 

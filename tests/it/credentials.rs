@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::bridge::{Answer, Bridge, CONFIG, RULES, notification, pending_pod};
+use crate::support::certificates::Authority;
 use crate::support::secrets::{assert_no_secret, secret};
 use crate::support::tools::{eventually, get};
 
@@ -210,6 +211,26 @@ async fn a_thousand_wrong_attempts_are_counted_and_logged_in_a_few_lines() {
     assert!(bridge.log().lines().count() - before <= 8, "{}", bridge.log());
     assert!(!bridge.log().contains("guess-"));
     assert_eq!(notify(&bridge, "prod-eu", &[bearer(PROD)]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_requests_without_credentials_is_logged_in_a_few_lines() {
+    let bridge = Bridge::start().await;
+    for attempt in 0..100 {
+        assert_eq!(notify(&bridge, &format!("nobody-{attempt}"), &[]).await.status, 404);
+        assert_eq!(send(bridge.address(), &format!("GET /{attempt}"), &[], "").await.status, 404);
+        let broken = send(bridge.address(), "POST /webhook/prod-eu", &[], &format!("{{{attempt}")).await;
+        assert_eq!(broken.status, 400, "{}", broken.body);
+    }
+    let rejected = logged(&bridge, "notification rejected");
+    let of = |source: &str| rejected.iter().filter(|line| line["source"] == source).collect::<Vec<_>>();
+    for (source, code) in [("?", 404), ("prod-eu", 400)] {
+        let lines = of(source);
+        assert!((1..=2).contains(&lines.len()), "{rejected:?}");
+        assert_eq!((&lines[0]["code"], &lines[0]["count"]), (&json!(code), &json!(1)));
+    }
+    let paths = logged(&bridge, "unknown path");
+    assert!((1..=2).contains(&paths.len()) && paths[0]["count"] == 1, "{paths:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -490,7 +511,7 @@ async fn a_reload_exchanges_credentials_and_names_what_has_changed() {
         entry["reload"]["changed"],
         json!([
             "credentials of source open changed",
-            "credentials of source prod-eu changed",
+            "source prod-eu asks for no credentials now",
             "admin token ann changed",
             "admin token ben added",
         ]),
@@ -564,4 +585,80 @@ async fn a_web_config_file_has_users_and_headers_for_its_listener_and_a_reload_e
             .all(|entry| entry["reload"]["needs_restart"].is_null())
     );
     assert!(!entries.to_string().contains("$2") && !bridge.log().contains("$2"), "no hash is shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_cannot_take_the_credentials_of_a_listener_whose_address_stays() {
+    let everywhere = |config: &str| config.replace("127.0.0.1:0", "0.0.0.0:0");
+    let config = everywhere(&guarded()).replace("\n  open: {}", "");
+    let mut bridge = with_files(&config);
+    bridge.run().await;
+    let tokens = "tokens: [{ name: ann, scope: operate, token_file: ann.token }, \
+                  { name: grafana, scope: read, token_file: grafana.token }],";
+    let open_admin = format!("{tokens} listen: \"0.0.0.0:0\"");
+    assert!(config.contains(&open_admin), "{config}");
+    let admin_only = config.replace(&open_admin, "listen: \"127.0.0.1:0\"");
+    let allowed = CONFIG.replace("127.0.0.1:0\"", "0.0.0.0:0\", allow_unauthenticated: true");
+    for (config, keys) in [
+        (CONFIG, vec!["`server.listen`", "`sources.prod-eu.auth`", "`admin.listen`"]),
+        (&allowed, vec!["`server.allow_unauthenticated`", "`admin.allow_unauthenticated`"]),
+        (&admin_only, vec!["`admin.listen`", "`admin.tokens`"]),
+    ] {
+        bridge.write("scalebridge.yaml", config);
+        let answer = call(&bridge, ANN, "POST /-/reload", None).await;
+        assert_eq!(answer.status, 422, "{config}: {}", answer.body);
+        let errors = answer.json()["errors"].to_string();
+        assert!(keys.iter().all(|key| errors.contains(key)) && errors.contains("Restart"), "{errors}");
+        assert_eq!(notify(&bridge, "prod-eu", &[]).await.status, 401);
+        assert_eq!(notify(&bridge, "prod-eu", &[bearer(PROD)]).await.status, 200);
+        assert_eq!(send(&admin_address(&bridge), "GET /api/v1/status", &[], "").await.status, 401);
+    }
+    // Without TLS, no certificate is verified before the restart.
+    let tls = "tls: { cert_file: cert.pem, key_file: key.pem, client_ca_file: ca.pem, \
+               client_auth_type: VerifyClientCertIfGiven },";
+    let certificates = config.replace("server: {", &format!("server: {{ {tls}")).replace(
+        "prod-eu: { auth: { bearer_token_files: [prod.token] }",
+        "prod-eu: { auth: { client_cert: { sans: [am] } }",
+    );
+    let authority = Authority::new("ca");
+    let issued = authority.server();
+    bridge.write("cert.pem", &issued.certificate);
+    bridge.write("key.pem", &issued.key);
+    bridge.write("ca.pem", &authority.pem());
+    bridge.write("scalebridge.yaml", &certificates);
+    let answer = call(&bridge, ANN, "POST /-/reload", None).await;
+    assert!(answer.status == 422 && answer.body.contains("`server.tls`"), "{}", answer.body);
+    assert_eq!(notify(&bridge, "prod-eu", &[bearer(PROD)]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_says_that_the_admin_listener_asks_for_no_credentials_any_more() {
+    let bridge = guarded_bridge().await;
+    bridge.write("scalebridge.yaml", CONFIG);
+    let reloaded = eventually("the reload", async || {
+        let lines = logged(&bridge, "configuration reloaded");
+        lines.first().map(|line| line["changed"].to_string())
+    })
+    .await;
+    for line in
+        ["the admin listener asks for no credentials now", "source prod-eu asks for no credentials now"]
+    {
+        assert!(reloaded.contains(line), "{reloaded}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_credentials_a_page_under_a_name_of_its_own_cannot_use_a_reachable_admin_listener() {
+    let open = "admin: { listen: \"0.0.0.0:0\", allow_unauthenticated: true }";
+    let mut bridge = Bridge::new(&CONFIG.replace("admin: { listen: \"127.0.0.1:0\" }", open), RULES);
+    bridge.run().await;
+    let header = |name: &'static str, value: &str| (name, value.to_owned());
+    let (host, origin) = (header("host", "evil.example"), header("origin", "http://evil.example"));
+    let fetch = header("sec-fetch-site", "same-origin");
+    for (headers, expected) in
+        [(vec![host.clone()], 200), (vec![host.clone(), origin], 421), (vec![host, fetch], 421)]
+    {
+        let answer = send(&admin_address(&bridge), "GET /api/v1/status", &headers, "").await;
+        assert_eq!(answer.status, expected, "{headers:?}: {}", answer.body);
+    }
 }

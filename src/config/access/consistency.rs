@@ -35,7 +35,7 @@ fn check_sources(
     for certificates in sources.values().filter_map(|source| source.client_cert.as_ref()) {
         check_verifies(&server.access, "server", "client_cert", certificates, diagnostics);
     }
-    let users = has_users(&server.access);
+    let users = server.access.has_users();
     let is_open = |auth: &SourceAuthDraft| auth.auth.is_empty() && !auth.is_faulty && !users;
     let open = sources.iter().filter(|(_, auth)| is_open(auth)).map(|(name, _)| format!("`{name}`"));
     let open: Vec<String> = open.collect();
@@ -60,17 +60,13 @@ fn check_admin(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut D
         check_verifies(&admin.access, "admin", "client_certs", certificates, diagnostics);
     }
     check_users(admin, auth, diagnostics);
-    let has_credentials = has_users(&admin.access) || !auth.auth.is_empty();
+    let has_credentials = admin.access.has_users() || !auth.auth.is_empty();
     let why = (!has_credentials).then_some("the admin listener asks for no credentials");
     let help = "add `tokens: [{ name: …, scope: operate, token_file: … }]`, or use a `web_config_file` with \
                 `basic_auth_users`; or listen on 127.0.0.1; or set `allow_unauthenticated: true` next to `listen` if a \
                 proxy or network policy restricts access";
     check_open(admin, why, "the listener asks for credentials", help, diagnostics);
     check_plain_http(admin, has_credentials, diagnostics);
-}
-
-fn has_users(access: &ListenerAccess) -> bool {
-    access.web_config.as_ref().is_some_and(|config| !config.basic_auth_users.is_empty())
 }
 
 /// The address of a listener that others than this machine reach.

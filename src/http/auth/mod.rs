@@ -64,6 +64,7 @@ impl Current {
             browsers: BrowserAccess {
                 on_loopback: admin.listen.ip().to_canonical().is_loopback(),
                 has_tls: admin.access.tls.is_some(),
+                is_open: admin.auth.is_empty() && !admin.access.has_users(),
                 external_url: admin.auth.external_url.as_deref().and_then(ExternalUrl::parse),
             },
             metrics_unauthenticated: admin.auth.metrics_unauthenticated,

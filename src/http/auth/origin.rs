@@ -36,6 +36,8 @@ pub(super) struct BrowserAccess {
     pub on_loopback: bool,
     /// Whether the listener has TLS.
     pub has_tls: bool,
+    /// Whether the listener asks for no credentials.
+    pub is_open: bool,
     /// The address in browsers, if it is not the listener's.
     pub external_url: Option<ExternalUrl>,
 }
@@ -82,7 +84,8 @@ impl ExternalUrl {
 impl BrowserAccess {
     /// Why the `Host` of a request is refused: it may be a name that an attacker owns. IP addresses and `localhost` are
     /// always accepted, since no name has to be resolved for them; other names without `external_url` only where the
-    /// listener is not on loopback, whose names nobody but an operator knows.
+    /// listener is not on loopback, whose names nobody but an operator knows; and not from a browser if the listener asks
+    /// for no credentials, since then the address is all that a page needs to know.
     pub(super) fn refuse_host(&self, headers: &HeaderMap) -> Result<(), &'static str> {
         let Some(host) = headers.get(header::HOST).map(text) else { return Ok(()) };
         let (name, _) = split_port(host);
@@ -97,6 +100,10 @@ impl BrowserAccess {
             None if self.on_loopback => Err(
                 "invalid Host: this listener is on loopback, use its IP address, localhost, or the host of \
                      admin.external_url if a proxy is in front of it",
+            ),
+            None if self.is_open && has_header_of_browser(headers) => Err(
+                "invalid Host: this listener asks for no credentials, use its IP address in a browser, or set \
+                 admin.external_url to its address there",
             ),
             None => Ok(()),
         }
@@ -135,6 +142,11 @@ impl BrowserAccess {
 pub(super) fn is_of_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN)
         || headers.get_all(SEC_FETCH_SITE).iter().any(|site| site.as_bytes() != b"none")
+}
+
+/// Whether a request has a header that only browsers send.
+fn has_header_of_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
 fn text(value: &HeaderValue) -> &str {
@@ -193,6 +205,25 @@ mod tests {
         assert!(accepts_host(&external, "OPS.example") && accepts_host(&external, "ops.example:8443"));
         assert!(!accepts_host(&loopback, "ops.example"));
         assert!(accepts_host(&BrowserAccess::default(), "scalebridge.monitoring.svc:9097"));
+    }
+
+    #[test]
+    fn without_credentials_a_browser_cannot_use_a_name_that_is_not_configured() {
+        let open = BrowserAccess { is_open: true, ..BrowserAccess::default() };
+        let guarded = BrowserAccess::default();
+        let external = BrowserAccess { is_open: true, ..proxied("https://ops.example") };
+        let name = ("host", "ops.example:9097");
+        let (origin, mode) = (("origin", "http://ops.example:9097"), ("sec-fetch-mode", "cors"));
+        for (access, pairs, accepted) in [
+            (&open, vec![name], true),
+            (&open, vec![name, origin], false),
+            (&open, vec![name, mode], false),
+            (&open, vec![("host", "10.0.0.1:9097"), origin, mode], true),
+            (&guarded, vec![name, origin, mode], true),
+            (&external, vec![name, origin, mode], true),
+        ] {
+            assert_eq!(access.refuse_host(&headers(&pairs)).is_ok(), accepted, "{access:?} {pairs:?}");
+        }
     }
 
     #[test]
