@@ -19,6 +19,33 @@ const SECRET_KEYS: [&str; 11] = [
     "signing_key",
     "basic_auth_users",
 ];
+/// Keys of our own files below which a secret may be written by mistake, with any key of its own.
+const CREDENTIAL_KEYS: [&str; 3] = ["auth", "tokens", "users"];
+/// Keys below them whose values are no secrets, in addition to names of files.
+const KNOWN_KEYS: [&str; 22] = [
+    "audience",
+    "auth",
+    "authorization",
+    "basic_auth",
+    "client_cert",
+    "follow_redirects",
+    "groups",
+    "header",
+    "http",
+    "insecure_skip_verify",
+    "issuer",
+    "jwks_url",
+    "jwt",
+    "name",
+    "name_claim",
+    "no_proxy",
+    "proxy_url",
+    "sans",
+    "scope",
+    "server_name",
+    "subjects",
+    "tls_config",
+];
 /// Words before a secret in the value of a header.
 const SCHEMES: [&str; 2] = ["bearer ", "basic "];
 /// How hashes of bcrypt begin.
@@ -71,7 +98,9 @@ pub(super) fn message(text: String) -> String {
 /// Of a file with users and hashes: hides all but the users.
 pub(super) fn users(text: &str) -> String {
     let line = |line: &str| {
-        let hidden = line.find(':').map_or(0, |colon| colon + 1);
+        // With a hash before the colon, the two are swapped.
+        let colon = line.find(':').filter(|colon| !line[..*colon].contains('$'));
+        let hidden = colon.map_or(0, |colon| colon + 1);
         let shown = |(at, c): (usize, char)| if at < hidden || c.is_whitespace() { c } else { '*' };
         line.char_indices().map(shown).collect::<String>()
     };
@@ -84,7 +113,7 @@ fn redact_line(line: &str, sources: Option<&BTreeSet<&str>>) -> (String, bool) {
     // Bytes that are hidden.
     let mut hidden = vec![false; line.len()];
     hide_urls(line, sources, &mut hidden);
-    let opens_block = hide_values(line, &mut hidden);
+    let opens_block = hide_values(line, sources.is_none(), &mut hidden);
     let lower = line.to_ascii_lowercase();
     for scheme in SCHEMES {
         for (at, _) in lower.match_indices(scheme) {
@@ -119,11 +148,11 @@ fn hide_urls(line: &str, sources: Option<&BTreeSet<&str>>, hidden: &mut [bool]) 
         if let Some(user_info) = line[start..path_at].rfind('@') {
             hidden[start..start + user_info].fill(true);
         }
-        // Queues, issuers and key sets are no secrets.
-        let Some(sources) = sources else { continue };
         let path = &line[path_at..end];
         let query_at = path.find(['?', '#']).unwrap_or(path.len());
         hidden[(path_at + query_at).min(end)..end].fill(true);
+        // The paths of queues, issuers and key sets are no secrets.
+        let Some(sources) = sources else { continue };
         // Brackets and commas after an unquoted URL in a flow list or map.
         let path = path[..query_at].trim_end_matches(['}', ']', ',']);
         let segments = path.trim_end_matches('/');
@@ -137,8 +166,10 @@ fn hide_urls(line: &str, sources: Option<&BTreeSet<&str>>, hidden: &mut [bool]) 
 
 /// Hides what comes after `key:`: in a flow map or list up to its end, else the rest of the line. Returns whether the
 /// value is on the next lines.
-fn hide_values(line: &str, hidden: &mut [bool]) -> bool {
+fn hide_values(line: &str, is_own: bool, hidden: &mut [bool]) -> bool {
     let mut opens_block = false;
+    // The end of the flow map or list of a key of `CREDENTIAL_KEYS`.
+    let mut credentials_end = 0;
     for (colon, _) in line.match_indices(':') {
         let before = line[..colon].trim_end_matches(['"', '\'', ' ']);
         let start = before
@@ -146,21 +177,50 @@ fn hide_values(line: &str, hidden: &mut [bool]) -> bool {
             .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
         let key = before[start..].to_ascii_lowercase();
         let names_files = key.ends_with("_file") || key.ends_with("_files");
-        let is_secret = key == "key" || SECRET_KEYS.iter().any(|part| key.contains(part));
+        let value = line[colon + 1..].trim_start();
+        let from = line.len() - value.len();
+        let is_unknown = colon < credentials_end && from > colon + 1 && !KNOWN_KEYS.contains(&key.as_str());
+        let mut is_scalar = false;
+        if is_own && CREDENTIAL_KEYS.contains(&key.as_str()) && from > colon + 1 {
+            if value.starts_with(['{', '[']) {
+                credentials_end = credentials_end.max(from + flow_len(value));
+            } else {
+                is_scalar = !value.is_empty() && !value.starts_with('#');
+            }
+        }
+        let is_secret = is_scalar
+            || (is_unknown && !CREDENTIAL_KEYS.contains(&key.as_str()))
+            || key == "key"
+            || SECRET_KEYS.iter().any(|part| key.contains(part));
         if is_secret && !names_files {
-            let value = line[colon + 1..].trim_start();
             opens_block = key != "tokens" && (value.is_empty() || value.starts_with(['|', '>']));
             // A list of maps, whose keys are looked at by themselves.
             if key == "tokens" && value.trim_start_matches(['[', ' ']).starts_with('{') {
                 continue;
             }
-            let from = line.len() - value.len();
             let is_in_flow = before[..start].contains(['{', '[']);
             let len = if is_in_flow { flow_value_len(value) } else { value.trim_end().len() };
             hidden[from..from + len].fill(true);
         }
     }
     opens_block
+}
+
+/// The length of the flow map or list at the start of `text`, with all that is in it.
+fn flow_len(text: &str) -> usize {
+    let (mut depth, mut quote) = (0_usize, None);
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '{' | '[') => depth += 1,
+            (None, '}' | ']') if depth <= 1 => return at + 1,
+            (None, '}' | ']') => depth -= 1,
+            (None, _) => {}
+        }
+    }
+    text.len()
 }
 
 /// The length of the value at the start of `value`, in a flow map.
@@ -243,6 +303,18 @@ mod tests {
                 "tokens: [{ name: a, token: sesame }, { token_file: b }]".to_owned(),
                 "tokens: [{ name: a, token: ****** }, { token_file: b }]".to_owned(),
             ),
+            ("tokens: { a: sesame, name: b }".to_owned(), "tokens: { a: ******, name: b }".to_owned()),
+            ("users: { alice: sesame } # x: y".to_owned(), "users: { alice: ****** } # x: y".to_owned()),
+            ("a: { auth: sesame, b: c }".to_owned(), "a: { auth: ******, b: c }".to_owned()),
+            ("auth: open sesame".to_owned(), "auth: ***********".to_owned()),
+            (
+                "a: { auth: { toekn: sesame, jwt: { issuer: i } }, b: c }".to_owned(),
+                "a: { auth: { toekn: ******, jwt: { issuer: i } }, b: c }".to_owned(),
+            ),
+            (
+                "jwks_url: \"https://idp/keys?t=sesame\"".to_owned(),
+                "jwks_url: \"https://idp/keys*********\"".to_owned(),
+            ),
             ("tls: { key: sesame }".to_owned(), "tls: { key: ****** }".to_owned()),
             ("basic_auth_users: { a: sesame }".to_owned(), "basic_auth_users: *************".to_owned()),
             ("tokens: [sesame, b]".to_owned(), "tokens: ***********".to_owned()),
@@ -262,12 +334,16 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(own(&text), Some(expected));
         }
-        for text in
-            ["queue_url: https://sqs/1/scaling?x", "bearer_token_files:\n  - /run/x", "a: b\n\n  c: d"]
-        {
+        for text in [
+            "queue_url: https://sqs/1/scaling",
+            "auth: { bearer_token_files: [/run/x] }",
+            "bearer_token_files:\n  - /run/x",
+            "a: b\n\n  c: d",
+        ] {
             assert_eq!(own(text), None);
         }
         let text = format!("alice:{hash}\n\n  bob: {hash}\n{hash}\n");
         assert_eq!(users(&text), format!("alice:{stars}\n\n  bob: {stars}\n{stars}\n"));
+        assert_eq!(users(&format!("{hash}:alice")), format!("{stars}******"));
     }
 }

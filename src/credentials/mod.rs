@@ -25,6 +25,7 @@ use axum::http::HeaderMap;
 
 use crate::config::access::Scope;
 pub(crate) use admin::AdminCredentials;
+pub(crate) use certificate::San;
 pub(crate) use source::SourceCredentials;
 
 /// What a request presents.
@@ -40,8 +41,10 @@ pub(crate) struct Presented<'r> {
 pub(crate) struct ClientCertificate {
     /// The common name of the subject, if it has exactly one.
     pub common_name: Option<String>,
-    /// Subject alternative names: DNS names in lower case, URIs, email addresses, IP addresses as text.
-    pub sans: Vec<String>,
+    /// Subject alternative names.
+    pub sans: Vec<San>,
+    /// The last second in which it is valid, since 1970.
+    pub not_after: i64,
 }
 
 /// Who uses the admin listener.
@@ -142,7 +145,7 @@ const fn challenge(has_bearer: bool, has_basic: bool) -> &'static str {
     }
 }
 
-/// The time that tokens are checked against, in seconds since 1970.
+/// The time that tokens and certificates are checked against, in seconds since 1970.
 fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

@@ -76,6 +76,7 @@ impl SourceCredentials {
     /// # Errors
     /// Why it may not.
     pub(crate) async fn check(&self, source: &Name, presented: Presented<'_>) -> Result<(), Denied> {
+        let presented = presented.at(unix_now());
         let Some(own) = self.sources.get(source) else {
             let Some(users) = &self.web_users else { return Ok(()) };
             let challenge = challenge(false, true);

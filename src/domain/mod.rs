@@ -3,6 +3,7 @@
 // The lists are in clippy.toml. Tests may read fixtures.
 #![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod actor_name;
 pub mod alert_key;
 pub mod alert_map;
 pub mod blocker;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::error::Error;
 use super::parse;
+use crate::domain::actor_name;
 
 /// Who performs an act. Nothing outside this module can make one that the bridge itself uses: [`Requester`] refuses their
 /// names.
@@ -21,9 +22,6 @@ enum Kind {
 }
 
 impl Actor {
-    /// What only the bridge itself does.
-    const OWN: [Self; 2] = [Self(Kind::Signal), Self(Kind::FileWatcher)];
-
     /// The actor of a reload by SIGHUP.
     pub(crate) fn signal() -> Self {
         Self(Kind::Signal)
@@ -37,8 +35,7 @@ impl Actor {
     /// An actor with a name from outside.
     fn named(key: &str, name: &str) -> Result<Self, Error> {
         let name = parse::required_text(key, name)?;
-        let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
-        if Self::OWN.iter().any(|own| plain(&name) == own.as_str()) {
+        if actor_name::is_reserved(&name) {
             return Err(Error::Invalid(format!(
                 "{key}: `{name}` is what the bridge calls itself; use another name"
             )));
@@ -50,8 +47,8 @@ impl Actor {
         match &self.0 {
             Kind::Named(name) => name,
             Kind::Unknown => "unknown",
-            Kind::Signal => "signal",
-            Kind::FileWatcher => "file watcher",
+            Kind::Signal => actor_name::SIGNAL,
+            Kind::FileWatcher => actor_name::FILE_WATCHER,
         }
     }
 }

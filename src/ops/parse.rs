@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::Error;
+pub(crate) use crate::domain::actor_name::is_hidden;
 use crate::domain::duration;
 use crate::domain::name::Name;
 use crate::domain::target_pattern::TargetPattern;
@@ -78,24 +79,4 @@ pub(super) fn required_text(key: &str, text: &str) -> Result<String, Error> {
 pub(super) fn optional_text(key: &str, text: Option<&str>) -> Result<Option<String>, Error> {
     let given = text.filter(|text| !text.trim().is_empty());
     given.map(|text| required_text(key, text)).transpose()
-}
-
-/// Control characters, those of Unicode's category Cf (which reverse or hide text), and its separators of lines.
-pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{600}'..='\u{605}'
-                | '\u{61c}'
-                | '\u{6dd}'
-                | '\u{70f}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }

@@ -10,6 +10,7 @@ use super::local_file::{token_file, users_file};
 use super::secret_maps::{fields, list};
 use super::url::external_url;
 use super::{AdminAuth, AdminClientCert, AdminToken, NamedScope, Scope};
+use crate::domain::actor_name::{is_hidden, is_reserved};
 
 /// Maximum length of the name of an actor.
 const MAX_NAME_CHARS: usize = 100;
@@ -130,8 +131,14 @@ fn name_and_scope(fields: &mut Fields<'_, '_>) -> (Option<Spanned<String>>, Opti
 /// Reads the name of an actor, which the audit trail shows.
 fn actor(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let text = text(node, diagnostics)?;
-    if text.contains(char::is_control) || text.trim() != text {
-        let message = "a name has no control characters, and no space at its ends";
+    if text.contains(is_hidden) || text.trim() != text {
+        let message = "a name has no control or invisible characters, and no space at its ends";
+        diagnostics.add(Code::Value, &node.location, message);
+        return None;
+    }
+    if is_reserved(text) {
+        let message =
+            format!("`{text}` is what the bridge calls itself in the audit trail; use another name");
         diagnostics.add(Code::Value, &node.location, message);
         return None;
     }

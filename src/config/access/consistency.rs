@@ -9,7 +9,7 @@ use super::admin_auth::AdminAuthDraft;
 use super::listener::ListenerDraft;
 use super::shared::{self, names};
 use super::source_auth::SourceAuthDraft;
-use super::{ListenerAccess, users_file};
+use super::{ListenerAccess, local_file, users_file};
 use crate::domain::name::Name;
 
 /// Checks all credentials. A section that is invalid is not checked.
@@ -60,7 +60,12 @@ fn check_admin(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut D
         check_verifies(&admin.access, "admin", "client_certs", certificates, diagnostics);
     }
     check_users(admin, auth, diagnostics);
+<<<<<<< HEAD
     let has_credentials = admin.access.has_users() || !auth.auth.is_empty();
+=======
+    check_names_of_web_users(admin, auth, diagnostics);
+    let has_credentials = has_users(&admin.access) || !auth.auth.is_empty();
+>>>>>>> s23-f3
     let why = (!has_credentials).then_some("the admin listener asks for no credentials");
     let help = "add `tokens: [{ name: …, scope: operate, token_file: … }]`, or use a `web_config_file` with \
                 `basic_auth_users`; or listen on 127.0.0.1; or set `allow_unauthenticated: true` next to `listen` if a \
@@ -129,6 +134,24 @@ fn check_verifies(
     diagnostics.add_with_help(Code::Contradiction, location, message, help);
 }
 
+/// Reports tokens and certificates with the name of a user of the `web_config_file`: the audit trail could not tell who has
+/// acted.
+fn check_names_of_web_users(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut Diagnostics) {
+    let Some(config) = &admin.access.web_config else { return };
+    let tokens = auth.auth.tokens.iter().zip(&auth.tokens).map(|(token, at)| (&token.name, at));
+    let certificates = auth.auth.client_certs.iter().zip(auth.client_certs.iter().cycle());
+    for (name, location) in tokens.chain(certificates.map(|(certificate, at)| (&certificate.name, at))) {
+        if config.basic_auth_users.contains_key(name) {
+            let message = format!("`{name}` is the name of two credentials");
+            let help = format!(
+                "a user in {} has this name too; the name is the actor in the audit trail, so use a different one",
+                config.path.display()
+            );
+            diagnostics.add_with_help(Code::DuplicateName, location, message, help);
+        }
+    }
+}
+
 /// Checks that each item of `users` is a user, and that a `users_file` has `users`.
 fn check_users(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut Diagnostics) {
     let of_web_config = admin.access.web_config.as_ref().map(|config| &config.basic_auth_users);
@@ -145,7 +168,7 @@ fn check_users(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut D
     }
     // A file that cannot be read has been reported, or is on another machine.
     let of_file = match &auth.auth.users_file {
-        Some(path) => match std::fs::read_to_string(path) {
+        Some(path) => match local_file::read(path) {
             Ok(text) => users_file::parse(&text).users,
             Err(_) => return,
         },

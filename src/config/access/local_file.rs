@@ -135,7 +135,7 @@ fn check(
 }
 
 /// Reads a file that is a regular one and not too large: a pipe would block.
-fn read(path: &Path) -> Result<String, String> {
+pub(super) fn read(path: &Path) -> Result<String, String> {
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("not a regular file".to_owned());

@@ -60,6 +60,9 @@ impl Users {
     fn add(&mut self, line: u32, user: &str, hash: &str) {
         let problem = if user.is_empty() {
             Some("the name of the user is empty".to_owned())
+        } else if is_like_hash(user) {
+            // The name is not shown: it is the hash.
+            Some("the hash is in the place of the user; expected `USER:HASH`".to_owned())
         } else if self.users.contains_key(user) {
             Some(format!("user `{user}` is listed more than once"))
         } else {
@@ -114,6 +117,11 @@ fn line_of(location: &Location) -> u32 {
         Location::File { line, .. } => *line,
         _ => 1,
     }
+}
+
+/// Whether the name of a user is a hash by mistake.
+pub(super) fn is_like_hash(user: &str) -> bool {
+    user.starts_with('$')
 }
 
 /// What is wrong with a hash, without it.
@@ -185,6 +193,7 @@ mod tests {
             ("basic_auth_users:\n".to_owned(), "1: no user"),
             (format!("a:{good}\n{DIGEST}"), "2: expected `USER:HASH`"),
             (format!("a:{good}\na:{good}"), "2: user `a` is listed more than once"),
+            (format!("{good}:a"), "1: the hash is in the place of the user; expected `USER:HASH`"),
             (format!(":{good}"), "1: the name of the user is empty"),
             (
                 format!("a:{good}\nb:hunter2"),

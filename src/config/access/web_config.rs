@@ -15,7 +15,7 @@ use super::super::yaml::{Kind, Node};
 use super::local_file::path;
 use super::secret_maps::fields;
 use super::tls::{Format, tls};
-use super::users_file::hash_problem;
+use super::users_file::{hash_problem, is_like_hash};
 use super::{Tls, WebConfig};
 
 /// The content of a `web_config_file`.
@@ -71,6 +71,8 @@ fn users(node: &Node, diagnostics: &mut Diagnostics) -> Option<BTreeMap<String, 
         };
         let problem = if user.name.is_empty() || user.name.contains(':') {
             Some("the name of a user is not empty and contains no colon".to_owned())
+        } else if is_like_hash(&user.name) {
+            Some("the hash is in the place of the user".to_owned())
         } else {
             hash_problem(text).map(|problem| format!("user `{}`: {problem}", user.name))
         };

@@ -192,3 +192,13 @@ fn inline_secrets_are_never_shown() {
     insta::assert_snapshot!(found);
     assert!(!found.contains("sesame"));
 }
+
+#[test]
+fn a_users_file_that_is_a_pipe_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("users");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let users = "users: [{ name: alice, scope: read }]";
+    let config = format!("sources: {{ a: {{}} }}\nadmin: {{ users_file: {}, {users} }}", pipe.display());
+    assert!(load_with(&config, &[]).contains("not a regular file"));
+}

@@ -14,11 +14,15 @@ use crate::config::Secret;
 use crate::config::access::{
     AdminAuth, AdminClientCert, AdminJwt, AdminToken, JwksLocation, JwtAuth, NamedScope, Scope, WebConfig,
 };
-use crate::credentials::{AdminCredentials, ClientCertificate, Presented};
+use crate::credentials::{AdminCredentials, ClientCertificate, Presented, San};
 
 /// The name and scope of who is admitted, or why nobody is.
 async fn check(credentials: &AdminCredentials, headers: &HeaderMap, san: Option<&str>) -> String {
-    let certificate = san.map(|san| ClientCertificate { common_name: None, sans: vec![san.to_owned()] });
+    let certificate = san.map(|san| ClientCertificate {
+        common_name: None,
+        sans: vec![San::from_settings(san)],
+        not_after: i64::MAX,
+    });
     let presented = Presented { headers, client_certificate: certificate.as_ref() };
     match credentials.check(presented).await {
         Ok(principal) => format!("{} {:?}", principal.name, principal.scope),

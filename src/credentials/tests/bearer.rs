@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::support::{Folder, advance, basic, bearer, bearer_files, headers, name, sources};
 use crate::config::access::{ClientCertAuth, SourceAuth};
-use crate::credentials::{ClientCertificate, SourceCredentials};
+use crate::credentials::{ClientCertificate, San, SourceCredentials, unix_now};
 
 #[tokio::test]
 async fn a_token_of_the_source_passes_and_any_other_is_denied() {
@@ -157,7 +157,8 @@ async fn a_client_certificate_passes_by_an_exact_name() {
     let credentials = SourceCredentials::new(&auth, None);
     let certificate = |common_name: Option<&str>, san: &str| ClientCertificate {
         common_name: common_name.map(str::to_owned),
-        sans: vec![san.to_owned()],
+        sans: vec![San::from_settings(san)],
+        not_after: i64::MAX,
     };
     let none = headers([]);
     for (certificate, headers, expected) in [
@@ -177,6 +178,37 @@ async fn a_client_certificate_passes_by_an_exact_name() {
         );
     }
     assert_eq!(credentials.outcome("us", &none).await, "401 missing");
+    // A connection outlives its certificate.
+    let valid = certificate(None, "alertmanager.eu");
+    let expired = ClientCertificate { not_after: unix_now() - 1, ..valid };
+    assert_eq!(credentials.outcome_with_certificate("eu", &none, &expired).await, "401 missing");
+}
+
+#[tokio::test]
+async fn a_name_of_one_kind_does_not_stand_for_one_of_another_kind() {
+    let dns = |name: &str| San::Dns(name.to_owned());
+    let uri = |name: &str| San::Uri(name.to_owned());
+    let email = |name: &str| San::Email(name.to_owned());
+    let ip = |address: &str| San::Ip(address.parse().unwrap());
+    for (accepted, san, others) in [
+        ("Alertmanager.EU", dns("alertmanager.eu"), [uri("Alertmanager.EU"), email("Alertmanager.EU")]),
+        ("10.1.2.3", ip("10.1.2.3"), [dns("10.1.2.3"), uri("10.1.2.3")]),
+        ("::ffff:10.1.2.3", ip("10.1.2.3"), [dns("::ffff:10.1.2.3"), email("::ffff:10.1.2.3")]),
+        ("spiffe://eu/am", uri("spiffe://eu/am"), [dns("spiffe://eu/am"), email("spiffe://eu/am")]),
+        ("am@eu", email("am@eu"), [dns("am@eu"), uri("am@eu")]),
+    ] {
+        let client_cert = ClientCertAuth { sans: vec![accepted.to_owned()], subjects: Vec::new() };
+        let auth = SourceAuth { client_cert: Some(client_cert), ..SourceAuth::default() };
+        let credentials = SourceCredentials::new(&sources([("eu", auth)]), None);
+        let outcome = async |san: San| {
+            let certificate = ClientCertificate { common_name: None, sans: vec![san], not_after: i64::MAX };
+            credentials.outcome_with_certificate("eu", &headers([]), &certificate).await
+        };
+        assert_eq!(outcome(san).await, "ok", "{accepted}");
+        for other in others {
+            assert_eq!(outcome(other.clone()).await, "401 unknown_certificate", "{accepted} {other:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -101,7 +101,8 @@ impl ClientCertVerifier for AllowedSans {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
-        if identity::has_one_of(end_entity, &self.sans) {
+        let certificate = identity::client_certificate(end_entity);
+        if certificate.is_some_and(|certificate| certificate.has_san(&self.sans)) {
             Ok(verified)
         } else {
             // The alert is `access_denied`.

@@ -6,7 +6,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-use crate::credentials::ClientCertificate;
+use crate::credentials::{ClientCertificate, San};
 
 /// The names of a verified certificate; `None` if it cannot be parsed, or has a name of a kind that it should have but
 /// that cannot be read: such a certificate is no identity.
@@ -25,36 +25,27 @@ pub(super) fn client_certificate(der: &[u8]) -> Option<ClientCertificate> {
         Some(names) => names.value.general_names.iter().filter_map(san).collect::<Option<Vec<_>>>()?,
         None => Vec::new(),
     };
-    Some(ClientCertificate { common_name, sans })
+    let not_after = certificate.validity().not_after.timestamp();
+    Some(ClientCertificate { common_name, sans, not_after })
 }
 
-/// The text of a subject alternative name; `None` for kinds that settings cannot name, `Some(None)` if it is invalid.
-fn san(name: &GeneralName<'_>) -> Option<Option<String>> {
+/// A subject alternative name; `None` for kinds that settings cannot name, `Some(None)` if it is invalid.
+fn san(name: &GeneralName<'_>) -> Option<Option<San>> {
     match name {
-        GeneralName::DNSName(name) => Some(Some(name.to_ascii_lowercase())),
-        GeneralName::URI(text) | GeneralName::RFC822Name(text) => Some(Some((*text).to_owned())),
-        GeneralName::IPAddress(bytes) => Some(ip_address(bytes)),
+        GeneralName::DNSName(name) => Some(Some(San::Dns(name.to_ascii_lowercase()))),
+        GeneralName::URI(uri) => Some(Some(San::Uri((*uri).to_owned()))),
+        GeneralName::RFC822Name(address) => Some(Some(San::Email((*address).to_owned()))),
+        GeneralName::IPAddress(bytes) => Some(ip_address(bytes).map(San::Ip)),
         GeneralName::Invalid(..) => Some(None),
         _ => None,
     }
 }
 
-fn ip_address(bytes: &[u8]) -> Option<String> {
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     let address = match bytes.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
         16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
         _ => return None,
     };
-    // As Go prints it, and with it Prometheus' exporters.
-    Some(address.to_canonical().to_string())
-}
-
-/// Whether a certificate has one of the names, as in the exporter-toolkit of Prometheus; DNS names in any case.
-pub(super) fn has_one_of(der: &[u8], allowed: &[String]) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
-    names.value.general_names.iter().any(|name| match name {
-        GeneralName::DNSName(dns) => allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(dns)),
-        other => san(other).flatten().is_some_and(|text| allowed.contains(&text)),
-    })
+    Some(address.to_canonical())
 }

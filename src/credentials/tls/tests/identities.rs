@@ -3,6 +3,7 @@
 use rcgen::{CustomExtension, DnType};
 
 use super::*;
+use crate::credentials::San;
 use crate::credentials::tls::identity::client_certificate;
 
 const SUBJECT_ALTERNATIVE_NAME: [u64; 4] = [2, 5, 29, 17];
@@ -27,12 +28,12 @@ async fn a_verified_certificate_has_its_common_name_and_all_its_sans() {
     let certificate = connect(&tls, &Arc::new(client)).await.unwrap().certificate.unwrap();
     assert_eq!(certificate.common_name.as_deref(), Some("Prometheus (EU)"));
     let expected = [
-        "alertmanager.monitoring.svc",
-        "10.1.2.3",
-        "2001:db8::1",
-        "10.9.9.9",
-        "spiffe://example/ns/Monitoring",
-        "Ops@example",
+        San::Dns("alertmanager.monitoring.svc".to_owned()),
+        San::Ip("10.1.2.3".parse().unwrap()),
+        San::Ip("2001:db8::1".parse().unwrap()),
+        San::Ip("10.9.9.9".parse().unwrap()),
+        San::Uri("spiffe://example/ns/Monitoring".to_owned()),
+        San::Email("Ops@example".to_owned()),
     ];
     assert_eq!(certificate.sans, expected);
 }
@@ -43,12 +44,15 @@ fn of_two_common_names_none_counts() {
     let two = authority.issue("first", &[], |params| {
         params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "second");
     });
-    assert_eq!(client_certificate(&der(&two)).unwrap(), ClientCertificate::default());
+    let identity = client_certificate(&der(&two)).unwrap();
+    assert_eq!((identity.common_name, identity.sans), (None, Vec::new()));
     let none = authority.issue("first", &["a.example"], |params| {
         params.distinguished_name.remove(DnType::CommonName);
     });
-    let sans = vec!["a.example".to_owned()];
-    assert_eq!(client_certificate(&der(&none)).unwrap(), ClientCertificate { common_name: None, sans });
+    let identity = client_certificate(&der(&none)).unwrap();
+    assert_eq!((identity.common_name, identity.sans), (None, vec![San::Dns("a.example".to_owned())]));
+    let old = client_certificate(&der(&authority.expired_client("old", &[]))).unwrap();
+    assert_eq!(old.not_after, 1_577_836_800);
 }
 
 #[test]
@@ -64,7 +68,7 @@ fn a_certificate_that_cannot_be_parsed_is_no_identity() {
         der(&authority.issue("client", sans, |params| params.custom_extensions.push(names)))
     };
     let dns_name = [0x30, 3, 0x82, 1, b'b'];
-    assert_eq!(client_certificate(&with_names(&[], &dns_name)).unwrap().sans, ["b"]);
+    assert_eq!(client_certificate(&with_names(&[], &dns_name)).unwrap().sans, [San::Dns("b".to_owned())]);
     // Two lists of names, an address of five bytes, a name that is not UTF-8, a list that ends early.
     assert_eq!(client_certificate(&with_names(&["a.example"], &dns_name)), None);
     assert_eq!(client_certificate(&with_names(&[], &[0x30, 7, 0x87, 5, 1, 2, 3, 4, 5])), None);
