@@ -7,7 +7,7 @@ use std::io::Write;
 use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
+use flate2::write::GzDecoder;
 use http_body_util::BodyExt as _;
 
 use super::Limits;
@@ -16,6 +16,9 @@ use super::transport::{BodyError, HeldBytes};
 
 /// A larger piece of a gzip body is decoded on a blocking thread.
 const MAX_INLINE_DECODE_BYTES: usize = 4 * 1024;
+
+/// The most members of a gzip body. Senders write one; each costs time, even if it is empty.
+const MAX_GZIP_MEMBERS: usize = 64;
 
 /// A body; the bytes in flight that it takes are released on drop.
 pub(super) struct ReceivedBody {
@@ -129,7 +132,8 @@ pub(super) async fn read(
 
 async fn read_gzip(body: &mut Body, max_bytes: usize, taken: HeldBytes) -> Result<ReceivedBody, ReadError> {
     check_length(body, max_bytes)?;
-    let mut decoder = MultiGzDecoder::new(Decoded { bytes: Vec::new(), max_bytes, taken, refused: None });
+    let decoded = Decoded { bytes: Vec::new(), max_bytes, taken, refused: None };
+    let mut decoder = MemberDecoder { decoder: GzDecoder::new(decoded), members: 1 };
     let mut length = 0;
     while let Some(piece) = next_piece(body).await? {
         length += piece.len();
@@ -143,10 +147,7 @@ async fn read_gzip(body: &mut Body, max_bytes: usize, taken: HeldBytes) -> Resul
             decoding.await.map_err(|_| ReadError::Stopping)??
         };
     }
-    // Writes what is decoded and not written yet.
-    let finished = decoder.try_finish();
-    let decoder = check_decoded(decoder, finished)?;
-    let decoded = decoder.finish().map_err(|error| ReadError::Gzip(error.to_string()))?;
+    let decoded = decoder.finish()?;
     Ok(ReceivedBody { bytes: decoded.bytes.into(), _taken: decoded.taken })
 }
 
@@ -219,23 +220,49 @@ impl Write for Decoded {
     }
 }
 
-fn decode(mut decoder: MultiGzDecoder<Decoded>, piece: &[u8]) -> Result<MultiGzDecoder<Decoded>, ReadError> {
-    let written = decoder.write_all(piece);
-    check_decoded(decoder, written)
+/// Decodes the members of a gzip body, which follow each other.
+struct MemberDecoder {
+    decoder: GzDecoder<Decoded>,
+    members: usize,
 }
 
-/// An error of the decoder is one of gzip, unless what it has decoded was refused.
-fn check_decoded(
-    mut decoder: MultiGzDecoder<Decoded>,
-    result: std::io::Result<()>,
-) -> Result<MultiGzDecoder<Decoded>, ReadError> {
-    match result {
-        Ok(()) => Ok(decoder),
-        Err(error) => {
-            let refused = decoder.get_mut().refused.take();
-            Err(refused.unwrap_or_else(|| ReadError::Gzip(error.to_string())))
+impl MemberDecoder {
+    fn write(&mut self, piece: &[u8]) -> Result<usize, ReadError> {
+        let written = self.decoder.write(piece);
+        self.check(written)
+    }
+
+    /// The end of a member.
+    fn finish(mut self) -> Result<Decoded, ReadError> {
+        // Writes what is decoded and not written yet.
+        let finished = self.decoder.try_finish();
+        self.check(finished)?;
+        self.decoder.finish().map_err(|error| ReadError::Gzip(error.to_string()))
+    }
+
+    /// An error of the decoder is one of gzip, unless what it has decoded was refused.
+    fn check<T>(&mut self, result: std::io::Result<T>) -> Result<T, ReadError> {
+        result.map_err(|error| {
+            let refused = self.decoder.get_mut().refused.take();
+            refused.unwrap_or_else(|| ReadError::Gzip(error.to_string()))
+        })
+    }
+}
+
+fn decode(mut decoder: MemberDecoder, mut piece: &[u8]) -> Result<MemberDecoder, ReadError> {
+    while !piece.is_empty() {
+        let written = decoder.write(piece)?;
+        piece = piece.get(written..).unwrap_or_default();
+        // The decoder takes nothing more once its member is complete.
+        if written == 0 {
+            let members = decoder.members + 1;
+            if members > MAX_GZIP_MEMBERS {
+                return Err(ReadError::Gzip(format!("more than {MAX_GZIP_MEMBERS} members")));
+            }
+            decoder = MemberDecoder { decoder: GzDecoder::new(decoder.finish()?), members };
         }
     }
+    Ok(decoder)
 }
 
 #[cfg(test)]
@@ -329,6 +356,15 @@ mod tests {
         let refused = receive(&limits(10, 10), &HeaderMap::new(), &mut announced).await;
         assert_eq!(refused.err().unwrap().status().as_u16(), 413);
         assert_eq!(announced.size_hint().exact(), Some(text.len() as u64), "nothing of it was read");
+    }
+
+    #[tokio::test]
+    async fn the_members_of_a_gzip_body_are_limited() {
+        let limits = limits(100_000, 100_000);
+        let members = |count| body([gzip(b"").repeat(count - 1), gzip(b"a body")]);
+        assert_eq!(received(&limits, members(MAX_GZIP_MEMBERS), true).await.unwrap().bytes, "a body");
+        let (status, error) = received(&limits, members(MAX_GZIP_MEMBERS + 1), true).await.err().unwrap();
+        assert!(status == 400 && error.contains("64 members"), "{status} {error}");
     }
 
     #[tokio::test]

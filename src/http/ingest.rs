@@ -144,10 +144,11 @@ async fn receive(
         let rejection = Rejection::unavailable("too many unsettled deliveries (delivery.max_backlog)");
         return Err(rejection.caused_by(GapCause::Backlog));
     }
+    let received = body::receive(&shared.limits, headers, body).await?;
+    // Taken after the body has arrived: slow senders would otherwise keep the other sources out.
     let _permit = shared.limits.requests.try_acquire();
     let _permit =
         _permit.map_err(|_| Rejection::unavailable("too many requests in flight (server.max_in_flight)"))?;
-    let received = body::receive(&shared.limits, headers, body).await?;
     let parsed = if received.bytes.len() > MAX_INLINE_PARSE_BYTES {
         let bytes = received.bytes.clone();
         let parsing = tokio::task::spawn_blocking(move || kind.parse(&bytes));

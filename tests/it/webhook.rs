@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Answer, Bridge, CONFIG, RULES, captured, notification, pending_pod, resolved};
+use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pending_pod, post, resolved};
+use crate::support::raw::{Raw, status};
 use crate::support::tools::{eventually, get};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,40 +232,47 @@ async fn a_body_over_the_limit_is_rejected_with_and_without_a_content_length() {
     assert!(answer[..length].starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer[..length]));
 }
 
-/// Opens requests with unfinished bodies until another notification is rejected. Returns the answer to that one, and the
-/// connections that occupy the limit.
-async fn occupy_until_rejected(bridge: &Bridge) -> (Answer, Vec<TcpStream>) {
-    let mut unfinished = Vec::new();
-    let refused = eventually("a rejection", async || {
-        // An unfinished request may itself be rejected while the notification below occupies the limit, so each
-        // round opens another one.
-        let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
-        let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 100\r\n\r\n{";
-        stream.write_all(head.as_bytes()).await.expect("a head");
-        unfinished.push(stream);
-        let answer = bridge.post(captured("one-firing")).await;
-        (answer.status != 200).then_some(answer)
-    });
-    (refused.await, unfinished)
-}
-
 /// 503, since Alertmanager retries after it, unlike after a 4xx.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_over_max_in_flight_are_rejected_with_503() {
     let config = CONFIG.replace(
         "server: { listen: \"127.0.0.1:0\" }",
-        "server: { listen: \"127.0.0.1:0\", max_in_flight: 2 }",
+        "server: { listen: \"127.0.0.1:0\", max_in_flight: 1 }",
     );
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let (refused, unfinished) = occupy_until_rejected(&bridge).await;
-    assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
-    assert!(refused.body.contains("max_in_flight"), "{}", refused.body);
-    drop(unfinished);
-    eventually("capacity for a notification", async || {
-        (bridge.post(captured("one-firing")).await.status == 200).then_some(())
+    let refused = eventually("a rejection", async || {
+        let mut posts = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let url = bridge.url("/webhook/prod-eu");
+            posts.spawn(async move { post(url, &[], captured("one-firing").into()).await });
+        }
+        posts.join_all().await.into_iter().find(|answer| answer.status != 200)
     })
     .await;
+    assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
+    assert!(refused.body.contains("max_in_flight"), "{}", refused.body);
+    assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_whose_bodies_have_not_arrived_do_not_keep_others_out() {
+    let config = CONFIG.replace(
+        "server: { listen: \"127.0.0.1:0\" }",
+        "server: { listen: \"127.0.0.1:0\", max_in_flight: 1, body_timeout: 10m }",
+    );
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.run().await;
+    let mut unfinished = Vec::new();
+    for _ in 0..3 {
+        let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\nexpect: 100-continue\r\n\
+                    content-length: 100000\r\n\r\n";
+        let mut sender = Raw::request(bridge.address(), head).await;
+        // The bridge waits for the body.
+        assert_eq!(status(&sender.head().await), 100);
+        unfinished.push(sender);
+    }
+    assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

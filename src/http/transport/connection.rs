@@ -33,8 +33,10 @@ const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const STALL_INTERVAL: Duration = Duration::from_millis(250);
 /// A client that is waited for so many times in a row ...
 const MAX_STALLED_INTERVALS: u32 = 6;
-/// ... and moves fewer bytes meanwhile does not hold up the stop.
-const MIN_MOVED_BYTES: u64 = 1536;
+/// ... and reads fewer bytes of the response meanwhile does not hold up the stop ...
+const MIN_READ_BYTES: u64 = 1536;
+/// ... nor one that sends fewer bytes of its request: such a request is small and slow, and its sender repeats it.
+const MIN_SENT_BYTES: u64 = 256 * 1024;
 
 /// Serves the connections of a listener.
 pub(super) struct Connections {
@@ -159,7 +161,12 @@ impl Stall {
     fn is_over(&mut self, progress: Progress) -> bool {
         let since = *self.moved.get_or_insert(progress.moved);
         let moved = progress.moved.wrapping_sub(since);
-        if !progress.awaits_client || moved >= MIN_MOVED_BYTES {
+        let enough = match progress {
+            Progress { awaits_request: true, .. } => MIN_SENT_BYTES,
+            Progress { awaits_reader: true, .. } => MIN_READ_BYTES,
+            _ => 0,
+        };
+        if moved >= enough {
             *self = Self { intervals: 0, moved: Some(progress.moved) };
             return false;
         }
@@ -180,13 +187,25 @@ mod tests {
 
     #[test]
     fn a_client_that_moves_little_while_it_is_waited_for_stalls_within_two_seconds() {
-        let waiting = |moved| Progress { moved, awaits_client: true };
-        for moved_per_interval in [0, 1, 100] {
-            let after = stalls_after((0..100).map(|step| waiting(step * moved_per_interval))).unwrap();
-            assert!(STALL_INTERVAL * u32::try_from(after).unwrap() < Duration::from_secs(2));
+        let reads = |moved| Progress { moved, awaits_request: false, awaits_reader: true };
+        let sends = |moved| Progress { moved, awaits_request: true, awaits_reader: false };
+        let stalls_at = |client: fn(u64) -> Progress, moved_per_interval: u64| {
+            let after = stalls_after((0..100).map(|step| client(step * moved_per_interval)));
+            after.map(|after| STALL_INTERVAL * u32::try_from(after).unwrap())
+        };
+        for (client, moved_per_interval) in [
+            (reads as fn(u64) -> Progress, 0),
+            (reads, 1),
+            (reads, 100),
+            (sends, 0),
+            (sends, 400),
+            (sends, 20_000),
+        ] {
+            assert!(stalls_at(client, moved_per_interval).unwrap() < Duration::from_secs(2));
         }
-        assert_eq!(stalls_after((0..100).map(|step| waiting(step * 400))), None);
-        let working = (0..100).map(|_| Progress { moved: 7, awaits_client: false });
+        assert_eq!(stalls_at(reads, 400), None);
+        assert_eq!(stalls_at(sends, 60_000), None, "a large body arrives fast");
+        let working = (0..100).map(|_| Progress { moved: 7, awaits_request: false, awaits_reader: false });
         assert_eq!(stalls_after(working), None, "the bridge is working, and the client waits");
     }
 }

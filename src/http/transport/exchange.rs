@@ -30,8 +30,10 @@ struct State {
 pub(super) struct Progress {
     /// Bytes read and written.
     pub(super) moved: u64,
-    /// The next step is the client's: the rest of a head or body, or reading the response.
-    pub(super) awaits_client: bool,
+    /// The client must send the rest of a head or body.
+    pub(super) awaits_request: bool,
+    /// The client must read the response.
+    pub(super) awaits_reader: bool,
 }
 
 impl Exchange {
@@ -98,7 +100,8 @@ impl Exchange {
         let within_head = !state.is_handled && state.inspector.is_within_head();
         Progress {
             moved: state.moved,
-            awaits_client: state.awaits_body || state.awaits_reader || within_head,
+            awaits_request: state.awaits_body || (within_head && !state.awaits_reader),
+            awaits_reader: state.awaits_reader,
         }
     }
 }

@@ -13,29 +13,36 @@ const MIN_BYTES_PER_SECOND: u32 = 1024;
 pub(super) struct Pace {
     grace: Duration,
     limit: Option<Duration>,
-    bytes: u64,
+    /// What is left.
+    credit: Duration,
     waited: Duration,
     since: Option<Instant>,
 }
 
 impl Pace {
-    /// Waits for `grace`, and a second more for each KiB; not longer than `limit` in total.
+    /// Waits for `grace`, and a second more for each KiB. With a `limit`, not longer than that in total. Without one, not
+    /// longer than `grace` at any time: a client that moves much and then nothing would otherwise be waited for long.
     pub(super) fn new(grace: Duration, limit: Option<Duration>) -> Self {
-        Self { grace, limit, bytes: 0, waited: Duration::ZERO, since: None }
+        Self { grace, limit, credit: grace, waited: Duration::ZERO, since: None }
     }
 
     /// The client is waited for, now or still. Returns when it has used up its time.
     pub(super) fn wait(&mut self, now: Instant) -> Instant {
         let since = *self.since.get_or_insert(now);
-        since + self.allowed().saturating_sub(self.waited)
+        let until_limit = self.limit.map(|limit| limit.saturating_sub(self.waited));
+        since + until_limit.map_or(self.credit, |rest| self.credit.min(rest))
     }
 
     /// The client has moved some bytes.
     pub(super) fn moved(&mut self, bytes: usize) {
         if let Some(since) = self.since.take() {
-            self.waited += since.elapsed();
+            let waited = since.elapsed();
+            self.waited += waited;
+            self.credit = self.credit.saturating_sub(waited);
         }
-        self.bytes = self.bytes.saturating_add(bytes as u64);
+        let earned = Duration::from_secs(bytes as u64) / MIN_BYTES_PER_SECOND;
+        let most = self.limit.unwrap_or(self.grace);
+        self.credit = self.credit.saturating_add(earned).min(most);
     }
 
     /// The client has done all that it was waited for. Returns false if it was not.
@@ -43,12 +50,6 @@ impl Pace {
         let was_waiting = self.since.is_some();
         *self = Self::new(self.grace, self.limit);
         was_waiting
-    }
-
-    fn allowed(&self) -> Duration {
-        let earned = Duration::from_secs(self.bytes) / MIN_BYTES_PER_SECOND;
-        let allowed = self.grace.saturating_add(earned);
-        self.limit.map_or(allowed, |limit| allowed.min(limit))
     }
 }
 
@@ -85,6 +86,16 @@ mod tests {
         assert_eq!(ends_after(Pace::new(START_WINDOW, None), 1024, second).await, None);
         let limit = Some(Duration::from_secs(30));
         assert_eq!(ends_after(Pace::new(START_WINDOW, limit), 1 << 20, second).await, limit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_moves_much_and_then_nothing_ends_as_soon_as_one_that_moves_nothing() {
+        let mut pace = Pace::new(START_WINDOW, None);
+        pace.wait(Instant::now());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        pace.moved(100 << 20);
+        let now = Instant::now();
+        assert_eq!(pace.wait(now) - now, START_WINDOW);
     }
 
     #[tokio::test(start_paused = true)]
