@@ -60,12 +60,8 @@ fn check_admin(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut D
         check_verifies(&admin.access, "admin", "client_certs", certificates, diagnostics);
     }
     check_users(admin, auth, diagnostics);
-<<<<<<< HEAD
-    let has_credentials = admin.access.has_users() || !auth.auth.is_empty();
-=======
     check_names_of_web_users(admin, auth, diagnostics);
-    let has_credentials = has_users(&admin.access) || !auth.auth.is_empty();
->>>>>>> s23-f3
+    let has_credentials = admin.access.has_users() || !auth.auth.is_empty();
     let why = (!has_credentials).then_some("the admin listener asks for no credentials");
     let help = "add `tokens: [{ name: …, scope: operate, token_file: … }]`, or use a `web_config_file` with \
                 `basic_auth_users`; or listen on 127.0.0.1; or set `allow_unauthenticated: true` next to `listen` if a \
