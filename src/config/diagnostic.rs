@@ -157,6 +157,7 @@ codes! {
     PlainHttp = "W047", "Credentials over plain HTTP.";
     SharedCredential = "W048", "A credential that is valid for more than one source.";
     UnknownUser = "W049", "A scope of a user that does not exist.";
+    AnySubject = "W050", "JSON Web Tokens of any subject are accepted.";
 }
 
 impl Code {

@@ -37,6 +37,9 @@ pub(super) fn source_jwt(node: &Node, diagnostics: &mut Diagnostics) -> Option<J
     let mut fields = fields(node, "sources.*.auth.jwt", diagnostics)?;
     let jwt = jwt(&mut fields);
     fields.finish();
+    if jwt.as_ref().is_some_and(|jwt| jwt.subjects.is_empty()) {
+        warn_any_subject(node, "send", "`subjects`", diagnostics);
+    }
     jwt
 }
 
@@ -49,7 +52,17 @@ pub(super) fn admin_jwt(node: &Node, diagnostics: &mut Diagnostics) -> Option<Ad
     let groups = fields.get("groups", texts).unwrap_or_default();
     let header = fields.get("header", header).unwrap_or_else(|| "authorization".to_owned());
     fields.finish();
+    let accepts_any = token.as_ref().is_some_and(|token| token.subjects.is_empty()) && groups.is_empty();
+    if accepts_any && scope == Some(Scope::Operate) {
+        warn_any_subject(node, "operate", "`groups` or `subjects`", diagnostics);
+    }
     Some(AdminJwt { token: token?, name_claim, scope: scope?, groups, header })
+}
+
+fn warn_any_subject(node: &Node, act: &str, keys: &str, diagnostics: &mut Diagnostics) {
+    let message = format!("whoever can get a token of the issuer for the audience can {act}");
+    let help = format!("add {keys}");
+    diagnostics.add_with_help(Code::AnySubject, &node.location, message, help);
 }
 
 /// Reads the keys that both have.
