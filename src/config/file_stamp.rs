@@ -14,13 +14,14 @@ pub struct FileStamp {
     files: Vec<(PathBuf, Option<FileVersion>)>,
 }
 
-/// Device and inode, length and modification time. Links are followed, so that a new target of a link is a
-/// new version.
+/// Device and inode, length, modification time and change time, which a change of the permissions moves too. Links are
+/// followed, so that a new target of a link is a new version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileVersion {
     inode: (u64, u64),
     bytes: u64,
     modified_at: Option<SystemTime>,
+    changed_at: (i64, i64),
 }
 
 impl FileStamp {
@@ -58,6 +59,7 @@ impl FileVersion {
             inode: inode(&file),
             bytes: file.len(),
             modified_at: file.modified().ok(),
+            changed_at: changed_at(&file),
         });
         (path, version)
     }
@@ -71,6 +73,18 @@ pub(super) fn inode(file: &Metadata) -> (u64, u64) {
 
 #[cfg(not(unix))]
 pub(super) const fn inode(_: &Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
+/// The time of the last change of the file or its metadata: seconds and nanoseconds.
+#[cfg(unix)]
+fn changed_at(file: &Metadata) -> (i64, i64) {
+    use std::os::unix::fs::MetadataExt as _;
+    (file.ctime(), file.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+const fn changed_at(_: &Metadata) -> (i64, i64) {
     (0, 0)
 }
 

@@ -1,7 +1,8 @@
 //! Files with secrets, read again when they change.
 //!
 //! A request looks at the stamp of a file at most every [`MAX_AGE`]. Before it is denied it looks again, so that a new
-//! secret is valid at once. Only a changed file is read, on a thread for blocking calls.
+//! secret is valid at once. Only a changed file is read, on a thread for blocking calls; one that could not be used is
+//! read again after [`MAX_AGE`] even if its stamp is the same.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -50,11 +51,21 @@ struct Reading<T> {
     stamp: FileStamp,
     /// When this stamp was seen first.
     since: Instant,
+    read_at: Instant,
     /// Whether the file was read again after [`SETTLE_TIME`].
     is_settled: bool,
     /// The hash of the content, if it could be read.
     content: Option<[u8; 32]>,
     value: Result<Arc<T>, FileError>,
+}
+
+impl<T> Reading<T> {
+    /// Whether the file need not be read as long as its stamp is the same. The cause of an error can end without a
+    /// new stamp, as with a network file system.
+    fn counts_while_unchanged(&self, now: Instant) -> bool {
+        let is_recent = now.saturating_duration_since(self.read_at) < MAX_AGE;
+        self.is_settled && (self.value.is_ok() || is_recent)
+    }
 }
 
 impl<T: Send + Sync + 'static> SecretFile<T> {
@@ -69,6 +80,7 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
         let unread = Reading {
             stamp: FileStamp::read(path.to_owned()),
             since: now,
+            read_at: now,
             is_settled: false,
             content: None,
             value: Err(FileError::from("")),
@@ -109,7 +121,7 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
         }
         let reading = self.reading.load_full();
         // This takes about a microsecond; a task for it would take longer.
-        if reading.is_settled && reading.stamp.refresh() == reading.stamp {
+        if reading.counts_while_unchanged(now) && reading.stamp.refresh() == reading.stamp {
             self.set_checked_at(now);
             return reading.value.clone();
         }
@@ -184,11 +196,11 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
         let content = text.as_ref().ok().map(|text| Sha256::digest(text.as_bytes()).into());
         let value = match text {
             // What was derived from the content, such as passwords that were compared, is kept with it.
-            Ok(_) if content == last.content => last.value.clone(),
+            Ok(_) if content == last.content && last.value.is_ok() => last.value.clone(),
             Ok(text) => (self.parse)(text.trim()).map(Arc::new).map_err(|cause| self.error(&cause)),
             Err(cause) => Err(self.error(&cause)),
         };
-        Reading { stamp, since, is_settled, content, value }
+        Reading { stamp, since, read_at: now, is_settled, content, value }
     }
 
     fn error(&self, cause: &str) -> FileError {
@@ -233,6 +245,28 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[tokio::test]
+    async fn an_error_is_read_again_though_the_stamp_is_the_same() {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+        // Stands for a cause outside of the file.
+        static IS_USABLE: AtomicBool = AtomicBool::new(false);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "secret").unwrap();
+        let parse = |_: &str| IS_USABLE.load(SeqCst).then_some(()).ok_or_else(|| "unusable".to_owned());
+        let file = SecretFile::load(&path, MAX_SECRET_BYTES, "source eu", parse);
+        tokio::time::pause();
+        for _ in 0..3 {
+            tokio::time::advance(MAX_AGE).await;
+            assert!(file.current(Duration::ZERO).await.is_err());
+        }
+        IS_USABLE.store(true, SeqCst);
+        assert!(file.current(Duration::ZERO).await.is_err(), "not within half a second");
+        tokio::time::advance(MAX_AGE).await;
+        assert!(file.current(Duration::ZERO).await.is_ok());
     }
 
     #[test]

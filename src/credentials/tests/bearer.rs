@@ -110,6 +110,31 @@ async fn an_unreadable_token_of_the_source_is_503_unless_another_one_matches() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn an_unreadable_token_counts_again_with_new_permissions() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = Folder::new();
+    let file = folder.write("token", "token");
+    let set_mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o000);
+    // Root reads any file.
+    let is_readable = std::fs::read(&file).is_ok();
+    let credentials = SourceCredentials::new(&sources([("eu", bearer_files([&file]))]), None);
+    for _ in 0..3 {
+        let outcome = credentials.outcome("eu", &bearer("token")).await;
+        assert!(is_readable || outcome.contains("cannot be read"), "{outcome}");
+        advance(Duration::from_secs(1)).await;
+    }
+    let unreadable = crate::config::FileStamp::read(file.clone());
+    // The change time has the granularity of the clock of the file system.
+    while unreadable.refresh() == unreadable {
+        set_mode(0o600);
+    }
+    assert_eq!(credentials.outcome("eu", &bearer("token")).await, "ok");
+}
+
 #[tokio::test]
 async fn a_token_file_that_is_a_pipe_or_a_folder_is_not_opened() {
     let folder = Folder::new();
