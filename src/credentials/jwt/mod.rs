@@ -33,7 +33,7 @@ pub(super) enum Rejection {
     SubjectMismatch,
     /// The keys are not known. The text names the file or URL and the cause.
     Unavailable(Arc<str>),
-    /// Too many requests wait for new keys.
+    /// The key is unknown, and new keys cannot be fetched now.
     Busy,
 }
 
