@@ -14,14 +14,14 @@ pub struct FileStamp {
     files: Vec<(PathBuf, Option<FileVersion>)>,
 }
 
-/// Device and inode, length, modification time and change time, which a change of the permissions moves too. Links are
+/// Device and inode, length, modification time, permissions and owner (not the change time, which a rename moves). Links are
 /// followed, so that a new target of a link is a new version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileVersion {
     inode: (u64, u64),
     bytes: u64,
     modified_at: Option<SystemTime>,
-    changed_at: (i64, i64),
+    access: (u32, u32, u32),
 }
 
 impl FileStamp {
@@ -59,7 +59,7 @@ impl FileVersion {
             inode: inode(&file),
             bytes: file.len(),
             modified_at: file.modified().ok(),
-            changed_at: changed_at(&file),
+            access: access(&file),
         });
         (path, version)
     }
@@ -76,16 +76,16 @@ pub(super) const fn inode(_: &Metadata) -> (u64, u64) {
     (0, 0)
 }
 
-/// The time of the last change of the file or its metadata: seconds and nanoseconds.
+/// Who may read the file: its mode, user and group.
 #[cfg(unix)]
-fn changed_at(file: &Metadata) -> (i64, i64) {
+fn access(file: &Metadata) -> (u32, u32, u32) {
     use std::os::unix::fs::MetadataExt as _;
-    (file.ctime(), file.ctime_nsec())
+    (file.mode(), file.uid(), file.gid())
 }
 
 #[cfg(not(unix))]
-const fn changed_at(_: &Metadata) -> (i64, i64) {
-    (0, 0)
+const fn access(_: &Metadata) -> (u32, u32, u32) {
+    (0, 0, 0)
 }
 
 #[cfg(test)]

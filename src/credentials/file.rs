@@ -33,11 +33,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why a file cannot be used: its path and the cause, without any of its content.
 pub(super) type FileError = Arc<str>;
 
+/// Parses a text; the value before, if there is one, may hold what stays valid.
+pub(super) type Parse<T> = fn(&str, Option<&T>) -> Result<T, String>;
+
 /// A file whose content is parsed to a `T`.
 pub(super) struct SecretFile<T> {
     path: PathBuf,
     max_bytes: usize,
-    parse: fn(&str) -> Result<T, String>,
+    parse: Parse<T>,
     /// Which settings name the file, for the log.
     used_by: Mutex<String>,
     reading: ArcSwap<Reading<T>>,
@@ -70,12 +73,7 @@ impl<T> Reading<T> {
 
 impl<T: Send + Sync + 'static> SecretFile<T> {
     /// Reads the file at `path`. `parse` gets the trimmed, non-empty text; its error must not contain any of it.
-    pub(super) fn load(
-        path: &Path,
-        max_bytes: usize,
-        used_by: &str,
-        parse: fn(&str) -> Result<T, String>,
-    ) -> Arc<Self> {
+    pub(super) fn load(path: &Path, max_bytes: usize, used_by: &str, parse: Parse<T>) -> Arc<Self> {
         let now = Instant::now();
         let unread = Reading {
             stamp: FileStamp::read(path.to_owned()),
@@ -197,7 +195,9 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
         let value = match text {
             // What was derived from the content, such as passwords that were compared, is kept with it.
             Ok(_) if content == last.content && last.value.is_ok() => last.value.clone(),
-            Ok(text) => (self.parse)(text.trim()).map(Arc::new).map_err(|cause| self.error(&cause)),
+            Ok(text) => (self.parse)(text.trim(), last.value.as_deref().ok())
+                .map(Arc::new)
+                .map_err(|cause| self.error(&cause)),
             Err(cause) => Err(self.error(&cause)),
         };
         Reading { stamp, since, read_at: now, is_settled, content, value }
@@ -208,7 +208,7 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
     }
 }
 
-/// The text of a file, which is not empty.
+/// The text of a file, which is not empty, without the byte order mark that some editors write.
 pub(super) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
     let io = |error: std::io::Error| format!("the file cannot be read: {error}");
     // Opening a pipe would wait for a writer.
@@ -220,7 +220,10 @@ pub(super) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String>
     if bytes.len() > max_bytes {
         return Err(format!("the file is larger than {} KiB", max_bytes / 1024));
     }
-    let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
+    let mut text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     if text.trim().is_empty() {
         return Err("the file is empty; write the secret into it".to_owned());
     }
@@ -256,7 +259,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "secret").unwrap();
-        let parse = |_: &str| IS_USABLE.load(SeqCst).then_some(()).ok_or_else(|| "unusable".to_owned());
+        let parse = |_: &str, _: Option<&()>| {
+            IS_USABLE.load(SeqCst).then_some(()).ok_or_else(|| "unusable".to_owned())
+        };
         let file = SecretFile::load(&path, MAX_SECRET_BYTES, "source eu", parse);
         tokio::time::pause();
         for _ in 0..3 {
@@ -278,7 +283,8 @@ mod tests {
         let _guard = tracing::subscriber::set_default(subscriber);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let parse = |text: &str| (text != "bad").then_some(()).ok_or_else(|| "invalid".to_owned());
+        let parse =
+            |text: &str, _: Option<&()>| (text != "bad").then_some(()).ok_or_else(|| "invalid".to_owned());
         let file = SecretFile::load(&path, MAX_SECRET_BYTES, "source eu", parse);
         for content in ["bad", "", "secret-1", "secret-2", "bad", "bad"] {
             std::fs::write(&path, content).unwrap();
