@@ -14,13 +14,14 @@ pub struct FileStamp {
     files: Vec<(PathBuf, Option<FileVersion>)>,
 }
 
-/// Device and inode, length and modification time. Links are followed, so that a new target of a link is a
-/// new version.
+/// Device and inode, length, modification time, permissions and owner (not the change time, which a rename moves). Links are
+/// followed, so that a new target of a link is a new version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileVersion {
     inode: (u64, u64),
     bytes: u64,
     modified_at: Option<SystemTime>,
+    access: (u32, u32, u32),
 }
 
 impl FileStamp {
@@ -58,6 +59,7 @@ impl FileVersion {
             inode: inode(&file),
             bytes: file.len(),
             modified_at: file.modified().ok(),
+            access: access(&file),
         });
         (path, version)
     }
@@ -72,6 +74,18 @@ pub(super) fn inode(file: &Metadata) -> (u64, u64) {
 #[cfg(not(unix))]
 pub(super) const fn inode(_: &Metadata) -> (u64, u64) {
     (0, 0)
+}
+
+/// Who may read the file: its mode, user and group.
+#[cfg(unix)]
+fn access(file: &Metadata) -> (u32, u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    (file.mode(), file.uid(), file.gid())
+}
+
+#[cfg(not(unix))]
+const fn access(_: &Metadata) -> (u32, u32, u32) {
+    (0, 0, 0)
 }
 
 #[cfg(test)]

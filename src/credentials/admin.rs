@@ -1,6 +1,6 @@
 //! Who may use the admin listener.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) struct AdminCredentials {
     scopes: BTreeMap<String, Scope>,
     certificates: Vec<AdminClientCert>,
     jwt: Vec<(AdminJwt, Verifier)>,
+    /// The names of tokens, users and certificates, which no JWT may have.
+    own_names: BTreeSet<String>,
     registry: Registry,
 }
 
@@ -63,6 +65,7 @@ impl AdminCredentials {
             scopes: auth.users.iter().map(|user| (user.name.clone(), user.scope)).collect(),
             certificates: auth.client_certs.clone(),
             jwt,
+            own_names: own_names(auth, web_config),
             registry,
         }
     }
@@ -261,6 +264,9 @@ impl AdminCredentials {
         for (settings, verifier) in self.jwt.iter().filter(|(settings, _)| settings.header == header) {
             match verifier.verify(&token, unix_now()).await {
                 Ok(claims) if claims.has_group(&settings.groups) => match claims.name(&settings.name_claim) {
+                    Some(name) if self.own_names.contains(name.trim()) => {
+                        other = Some(Denied::Forbidden(AuthFailure::Scope));
+                    }
                     Some(name) => return Ok(Principal { name: name.to_owned(), scope: settings.scope }),
                     None => failure = AuthFailure::InvalidToken,
                 },
@@ -277,4 +283,14 @@ impl AdminCredentials {
         }
         Err(other.unwrap_or_else(|| self.unauthenticated(failure)))
     }
+}
+
+/// The names of the credentials that are configured here. An issuer that may name its users freely must not make
+/// entries of the audit trail under one of them.
+fn own_names(auth: &AdminAuth, web_config: Option<&WebConfig>) -> BTreeSet<String> {
+    let tokens = auth.tokens.iter().map(|token| &token.name);
+    let users = auth.users.iter().map(|user| &user.name);
+    let web_users = web_config.into_iter().flat_map(|config| config.basic_auth_users.keys());
+    let certificates = auth.client_certs.iter().map(|certificate| &certificate.name);
+    tokens.chain(users).chain(web_users).chain(certificates).map(|name| name.trim().to_owned()).collect()
 }

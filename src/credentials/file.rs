@@ -1,7 +1,8 @@
 //! Files with secrets, read again when they change.
 //!
 //! A request looks at the stamp of a file at most every [`MAX_AGE`]. Before it is denied it looks again, so that a new
-//! secret is valid at once. Only a changed file is read, on a thread for blocking calls.
+//! secret is valid at once. Only a changed file is read, on a thread for blocking calls; one that could not be used is
+//! read again after [`MAX_AGE`] even if its stamp is the same.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -32,11 +33,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why a file cannot be used: its path and the cause, without any of its content.
 pub(super) type FileError = Arc<str>;
 
+/// Parses a text; the value before, if there is one, may hold what stays valid.
+pub(super) type Parse<T> = fn(&str, Option<&T>) -> Result<T, String>;
+
 /// A file whose content is parsed to a `T`.
 pub(super) struct SecretFile<T> {
     path: PathBuf,
     max_bytes: usize,
-    parse: fn(&str) -> Result<T, String>,
+    parse: Parse<T>,
     /// Which settings name the file, for the log.
     used_by: Mutex<String>,
     reading: ArcSwap<Reading<T>>,
@@ -50,6 +54,7 @@ struct Reading<T> {
     stamp: FileStamp,
     /// When this stamp was seen first.
     since: Instant,
+    read_at: Instant,
     /// Whether the file was read again after [`SETTLE_TIME`].
     is_settled: bool,
     /// The hash of the content, if it could be read.
@@ -57,18 +62,23 @@ struct Reading<T> {
     value: Result<Arc<T>, FileError>,
 }
 
+impl<T> Reading<T> {
+    /// Whether the file need not be read as long as its stamp is the same. The cause of an error can end without a
+    /// new stamp, as with a network file system.
+    fn counts_while_unchanged(&self, now: Instant) -> bool {
+        let is_recent = now.saturating_duration_since(self.read_at) < MAX_AGE;
+        self.is_settled && (self.value.is_ok() || is_recent)
+    }
+}
+
 impl<T: Send + Sync + 'static> SecretFile<T> {
     /// Reads the file at `path`. `parse` gets the trimmed, non-empty text; its error must not contain any of it.
-    pub(super) fn load(
-        path: &Path,
-        max_bytes: usize,
-        used_by: &str,
-        parse: fn(&str) -> Result<T, String>,
-    ) -> Arc<Self> {
+    pub(super) fn load(path: &Path, max_bytes: usize, used_by: &str, parse: Parse<T>) -> Arc<Self> {
         let now = Instant::now();
         let unread = Reading {
             stamp: FileStamp::read(path.to_owned()),
             since: now,
+            read_at: now,
             is_settled: false,
             content: None,
             value: Err(FileError::from("")),
@@ -109,7 +119,7 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
         }
         let reading = self.reading.load_full();
         // This takes about a microsecond; a task for it would take longer.
-        if reading.is_settled && reading.stamp.refresh() == reading.stamp {
+        if reading.counts_while_unchanged(now) && reading.stamp.refresh() == reading.stamp {
             self.set_checked_at(now);
             return reading.value.clone();
         }
@@ -184,11 +194,13 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
         let content = text.as_ref().ok().map(|text| Sha256::digest(text.as_bytes()).into());
         let value = match text {
             // What was derived from the content, such as passwords that were compared, is kept with it.
-            Ok(_) if content == last.content => last.value.clone(),
-            Ok(text) => (self.parse)(text.trim()).map(Arc::new).map_err(|cause| self.error(&cause)),
+            Ok(_) if content == last.content && last.value.is_ok() => last.value.clone(),
+            Ok(text) => (self.parse)(text.trim(), last.value.as_deref().ok())
+                .map(Arc::new)
+                .map_err(|cause| self.error(&cause)),
             Err(cause) => Err(self.error(&cause)),
         };
-        Reading { stamp, since, is_settled, content, value }
+        Reading { stamp, since, read_at: now, is_settled, content, value }
     }
 
     fn error(&self, cause: &str) -> FileError {
@@ -196,7 +208,7 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
     }
 }
 
-/// The text of a file, which is not empty.
+/// The text of a file, which is not empty, without the byte order mark that some editors write.
 pub(super) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
     let io = |error: std::io::Error| format!("the file cannot be read: {error}");
     // Opening a pipe would wait for a writer.
@@ -208,7 +220,10 @@ pub(super) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String>
     if bytes.len() > max_bytes {
         return Err(format!("the file is larger than {} KiB", max_bytes / 1024));
     }
-    let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
+    let mut text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     if text.trim().is_empty() {
         return Err("the file is empty; write the secret into it".to_owned());
     }
@@ -235,6 +250,30 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_error_is_read_again_though_the_stamp_is_the_same() {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+        // Stands for a cause outside of the file.
+        static IS_USABLE: AtomicBool = AtomicBool::new(false);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "secret").unwrap();
+        let parse = |_: &str, _: Option<&()>| {
+            IS_USABLE.load(SeqCst).then_some(()).ok_or_else(|| "unusable".to_owned())
+        };
+        let file = SecretFile::load(&path, MAX_SECRET_BYTES, "source eu", parse);
+        tokio::time::pause();
+        for _ in 0..3 {
+            tokio::time::advance(MAX_AGE).await;
+            assert!(file.current(Duration::ZERO).await.is_err());
+        }
+        IS_USABLE.store(true, SeqCst);
+        assert!(file.current(Duration::ZERO).await.is_err(), "not within half a second");
+        tokio::time::advance(MAX_AGE).await;
+        assert!(file.current(Duration::ZERO).await.is_ok());
+    }
+
     #[test]
     fn a_file_that_becomes_unreadable_or_readable_is_logged_once() {
         let log = Log::default();
@@ -244,7 +283,8 @@ mod tests {
         let _guard = tracing::subscriber::set_default(subscriber);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let parse = |text: &str| (text != "bad").then_some(()).ok_or_else(|| "invalid".to_owned());
+        let parse =
+            |text: &str, _: Option<&()>| (text != "bad").then_some(()).ok_or_else(|| "invalid".to_owned());
         let file = SecretFile::load(&path, MAX_SECRET_BYTES, "source eu", parse);
         for content in ["bad", "", "secret-1", "secret-2", "bad", "bad"] {
             std::fs::write(&path, content).unwrap();

@@ -71,7 +71,8 @@ pub(crate) enum Denied {
     /// 503: a secret or key set of the bridge itself cannot be read. The text names the file or URL and the cause, for
     /// the log; it is not for the sender.
     Unavailable(String),
-    /// 503: too many comparisons of passwords, or requests for new keys, wait. Counted as [`AuthFailure::Busy`].
+    /// 503: too many comparisons of passwords wait, or the key of a token is unknown and new keys cannot be fetched now.
+    /// Counted as [`AuthFailure::Busy`].
     Busy,
 }
 
@@ -94,7 +95,7 @@ pub(crate) enum AuthFailure {
     OtherSource,
     /// A credential without the scope that is needed.
     Scope,
-    /// Too many comparisons of passwords wait.
+    /// Too many comparisons of passwords wait, or new keys cannot be fetched now.
     Busy,
     /// A secret of the bridge itself cannot be read.
     OwnSecret,

@@ -68,7 +68,7 @@ impl Registry {
 
     /// The file with a token at `path`.
     pub(super) fn token(&mut self, old: &Self, path: &Path, used_by: &str) -> TokenFile {
-        let load = || SecretFile::load(path, MAX_SECRET_BYTES, used_by, TokenDigest::parse);
+        let load = || SecretFile::load(path, MAX_SECRET_BYTES, used_by, |text, _| TokenDigest::parse(text));
         let reuse = |file: &TokenFile| {
             file.set_used_by(used_by);
             file.clone()
@@ -94,7 +94,8 @@ impl Registry {
         let unchanged = old.web_users.as_ref().filter(|(known, _)| known == config);
         let users = unchanged.map_or_else(
             || {
-                let table = UserTable::new(&config.basic_auth_users).map(Arc::new);
+                let last = old.web_users.as_ref().and_then(|(_, users)| users.0.as_deref().ok());
+                let table = UserTable::new(&config.basic_auth_users, last).map(Arc::new);
                 let file = config.path.display();
                 Arc::new(WebUsers(table.map_err(|cause| {
                     tracing::error!(%file, error = cause, "users unavailable, requests are denied with 503");

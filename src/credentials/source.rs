@@ -158,7 +158,7 @@ impl SourceCredentials {
             }
         }
         let parsed = Token::is_jwt(token).then(|| Token::read(token)).flatten();
-        let mut failure = AuthFailure::Wrong;
+        let (mut failure, mut is_busy) = (AuthFailure::Wrong, false);
         if let Some(verifier) = &own.jwt {
             let verified = match &parsed {
                 Some(token) => verifier.verify(token, unix_now()).await.map(|_| ()),
@@ -169,14 +169,17 @@ impl SourceCredentials {
                 Err(Rejection::Invalid(invalid)) => failure = invalid,
                 Err(Rejection::SubjectMismatch) => failure = AuthFailure::InvalidToken,
                 Err(Rejection::Unavailable(cause)) => error = error.or(Some(cause)),
-                Err(Rejection::Busy) => return Err(Denied::Busy),
+                Err(Rejection::Busy) => is_busy = true,
             }
         }
-        if let Some(error) = error {
+        if let Some(error) = error.filter(|_| !is_busy) {
             return Err(Denied::Unavailable(format!("source {source}: {error}")));
         }
         if bool::from(is_of_other) || parsed.is_some_and(|token| self.verifies_for_other(source, &token)) {
             return Err(Denied::Forbidden(AuthFailure::OtherSource));
+        }
+        if is_busy {
+            return Err(Denied::Busy);
         }
         Err(Denied::Unauthenticated { failure, challenge: own.challenge() })
     }

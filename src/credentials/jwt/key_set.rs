@@ -19,7 +19,7 @@ impl KeySet {
     pub(in crate::credentials) fn load(location: &JwksLocation, used_by: &str) -> Self {
         match location {
             JwksLocation::File(path) => {
-                Self::File(SecretFile::load(path, MAX_KEY_SET_BYTES, used_by, Keys::parse))
+                Self::File(SecretFile::load(path, MAX_KEY_SET_BYTES, used_by, |text, _| Keys::parse(text)))
             }
             JwksLocation::Url { url, http } => Self::Url(RemoteKeys::start(url, http, used_by)),
         }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub(super) use claims::Claims;
 pub(super) use key_set::KeySet;
 use keys::Signature;
+#[cfg(test)]
+pub(super) use keys::VERIFICATIONS;
 pub(super) use token::Token;
 
 use super::AuthFailure;
@@ -33,7 +35,7 @@ pub(super) enum Rejection {
     SubjectMismatch,
     /// The keys are not known. The text names the file or URL and the cause.
     Unavailable(Arc<str>),
-    /// Too many requests wait for new keys.
+    /// The key is unknown, and new keys cannot be fetched now.
     Busy,
 }
 
@@ -43,11 +45,11 @@ impl Verifier {
         // First what costs nothing: the signature is only checked, and keys only fetched, for a token that counts.
         token.claims.check(&self.settings, now).map_err(Rejection::Invalid)?;
         let keys = self.keys.current().await?;
-        let mut signature = keys.verify(token);
+        let mut signature = token.signature_with(&keys);
         if matches!(signature, Signature::UnknownKey)
             && let Some(newer) = self.keys.newer_than(&keys).await?
         {
-            signature = newer.verify(token);
+            signature = token.signature_with(&newer);
         }
         self.result(token, signature)
     }
@@ -55,7 +57,7 @@ impl Verifier {
     /// Like [`Self::verify`], with the keys that are there.
     pub(super) fn verify_cached<'t>(&self, token: &'t Token<'_>, now: i64) -> Option<&'t Claims> {
         token.claims.check(&self.settings, now).ok()?;
-        self.result(token, self.keys.cached()?.verify(token)).ok()
+        self.result(token, token.signature_with(&self.keys.cached()?)).ok()
     }
 
     fn result<'t>(&self, token: &'t Token<'_>, signature: Signature) -> Result<&'t Claims, Rejection> {

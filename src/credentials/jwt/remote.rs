@@ -2,7 +2,8 @@
 //!
 //! They are fetched at the start, then every [`REFRESH_INTERVAL`]; if that fails the last keys stay valid. A token with
 //! an unknown key fetches them too, at most once in [`DEMAND_INTERVAL`]: whoever sends tokens with random key ids must
-//! not make the bridge attack the provider.
+//! not make the bridge attack the provider. Until they may be fetched again, nobody knows whether such a token is forged
+//! or signed with a new key: its sender is to send it again later.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -111,8 +112,10 @@ impl RemoteKeys {
         if let Some(keys) = newer() {
             return Ok(Some(keys));
         }
-        self.demand(DEMAND_INTERVAL).await?;
-        Ok(newer())
+        // Not unavailable: there are keys, and a stranger whose key is unknown must not make gaps while the provider is
+        // down.
+        self.demand(DEMAND_INTERVAL).await.map_err(|_| Rejection::Busy)?;
+        newer().map(Some).ok_or(Rejection::Busy)
     }
 
     /// Fetches the keys, or waits for a fetch, unless a request has demanded that within `interval`. An error if the

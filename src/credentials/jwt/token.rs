@@ -1,24 +1,29 @@
 //! A token as presented, before its signature is checked.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::claims::Claims;
+use super::keys::{Keys, Signature, Signed};
 use crate::credentials::header::MAX_TOKEN_BYTES;
 
 /// A token that can be read.
-#[derive(Debug)]
 pub(in crate::credentials) struct Token<'t> {
-    pub(super) algorithm: Algorithm,
+    algorithm: Algorithm,
     /// The id of the key that it names.
-    pub(super) key_id: Option<String>,
+    key_id: Option<String>,
     pub(super) claims: Claims,
     /// What is signed.
-    pub(super) message: &'t str,
-    pub(super) signature: &'t str,
+    message: &'t str,
+    signature: &'t str,
+    /// The key sets that the signature was checked with: many sources have the same one.
+    checked: Mutex<Vec<(Arc<Keys>, Signature)>>,
 }
 
 /// The parameters that matter. Keys that a token brings with it (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
@@ -33,6 +38,22 @@ struct TokenHeader {
 }
 
 impl<'t> Token<'t> {
+    /// Checks the signature, once with each key set.
+    pub(super) fn signature_with(&self, keys: &Arc<Keys>) -> Signature {
+        let mut checked = self.checked.lock();
+        if let Some((_, signature)) = checked.iter().find(|(known, _)| Arc::ptr_eq(known, keys)) {
+            return *signature;
+        }
+        let signature = keys.verify(&Signed {
+            algorithm: self.algorithm,
+            key_id: self.key_id.as_deref(),
+            message: self.message,
+            signature: self.signature,
+        });
+        checked.push((keys.clone(), signature));
+        signature
+    }
+
     /// Whether a bearer token has the three parts of a JSON Web Token.
     pub(in crate::credentials) fn is_jwt(token: &[u8]) -> bool {
         token.iter().filter(|byte| **byte == b'.').count() == 2
@@ -52,6 +73,13 @@ impl<'t> Token<'t> {
             return None;
         }
         let claims = Claims::new(serde_json::from_slice(&part(claims)?).ok()?);
-        Some(Self { algorithm: header.alg, key_id: header.kid, claims, message, signature })
+        Some(Self {
+            algorithm: header.alg,
+            key_id: header.kid,
+            claims,
+            message,
+            signature,
+            checked: Mutex::default(),
+        })
     }
 }

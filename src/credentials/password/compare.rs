@@ -16,11 +16,14 @@ use super::table::{PairDigest, User, UserTable};
 /// that differ only at the end would be the same.
 const MAX_PASSWORD_BYTES: usize = 72;
 
-/// Comparisons that wait for one user, or for all unknown users.
-const MAX_WAITING_FOR_USER: usize = 4;
+/// Comparisons that wait for one user: a stranger who knows the name must not take all places with little effort.
+const MAX_WAITING_FOR_USER: usize = 32;
+
+/// Comparisons that wait for all unknown users.
+const MAX_WAITING_FOR_UNKNOWN: usize = 4;
 
 /// Comparisons that wait at all.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::credentials) enum Outcome {
@@ -56,7 +59,8 @@ impl Comparisons {
         name: &str,
         password: &[u8],
     ) -> Outcome {
-        if password.len() > MAX_PASSWORD_BYTES {
+        // bcrypt ends a password at a NUL byte and repeats it: `a` and `a\0a` would be the same.
+        if password.len() > MAX_PASSWORD_BYTES || password.contains(&0) {
             return Outcome::Wrong;
         }
         let (user, pair) = (table.user(name).clone(), self.pair(name, password));
@@ -64,11 +68,12 @@ impl Comparisons {
         if let Some(outcome) = remembered() {
             return outcome;
         }
-        let waiting_for_user = if user.name.is_some() { &user.waiting } else { &self.waiting_for_unknown };
-        let places = (
-            QueueSlot::take(&self.waiting, MAX_WAITING),
-            QueueSlot::take(waiting_for_user, MAX_WAITING_FOR_USER),
-        );
+        let (waiting_for_user, max) = if user.name.is_some() {
+            (&user.waiting, MAX_WAITING_FOR_USER)
+        } else {
+            (&self.waiting_for_unknown, MAX_WAITING_FOR_UNKNOWN)
+        };
+        let places = (QueueSlot::take(&self.waiting, MAX_WAITING), QueueSlot::take(waiting_for_user, max));
         let (Some(_), Some(_)) = &places else { return Outcome::Busy };
         let Ok(turn) = self.turn.clone().acquire_owned().await else { return Outcome::Busy };
         if let Some(outcome) = remembered() {

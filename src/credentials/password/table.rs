@@ -21,7 +21,8 @@ const MAX_REFUSED: usize = 1024;
 /// A keyed hash of a user and a password.
 pub(super) type PairDigest = [u8; 32];
 
-/// The users of one file. A changed file makes a new table, without any remembered comparison.
+/// The users of one file. A changed file makes a new table; of the comparisons before, it remembers
+/// the right passwords of users whose hash did not change.
 pub(in crate::credentials) struct UserTable {
     users: HashMap<String, Arc<User>>,
     /// Takes the place of a user that does not exist, so that the time does not tell.
@@ -42,16 +43,19 @@ pub(super) struct User {
 
 impl UserTable {
     /// Reads the text of a file, in either format.
-    pub(in crate::credentials) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::credentials) fn parse(text: &str, last: Option<&Self>) -> Result<Self, String> {
         let users = users_file::parse(text);
         if let Some((line, problem)) = users.problems.first() {
             return Err(format!("line {line}: {problem}"));
         }
-        Self::new(&users.users)
+        Self::new(&users.users, last)
     }
 
-    /// A table of these users and hashes.
-    pub(in crate::credentials) fn new(hashes: &BTreeMap<String, Secret>) -> Result<Self, String> {
+    /// A table of these users and hashes. Users that are the same in `last` are kept.
+    pub(in crate::credentials) fn new(
+        hashes: &BTreeMap<String, Secret>,
+        last: Option<&Self>,
+    ) -> Result<Self, String> {
         let mut highest_cost = users_file::MIN_BCRYPT_COST;
         for (name, hash) in hashes {
             // A name that is shown in logs and becomes an actor.
@@ -73,7 +77,14 @@ impl UserTable {
         };
         let unknown = Secret::new(format!("$2b${highest_cost:02}${}", ".".repeat(22 + 31)));
         Ok(Self {
-            users: hashes.iter().map(|(name, hash)| (name.clone(), user(Some(name), hash))).collect(),
+            users: hashes
+                .iter()
+                .map(|(name, hash)| {
+                    let known = last.and_then(|last| last.users.get(name));
+                    let unchanged = known.filter(|known| known.hash.expose() == hash.expose());
+                    (name.clone(), unchanged.cloned().unwrap_or_else(|| user(Some(name), hash)))
+                })
+                .collect(),
             unknown: user(None, &unknown),
             refused: Mutex::default(),
         })

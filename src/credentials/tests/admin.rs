@@ -175,6 +175,8 @@ async fn tokens_of_an_identity_provider_are_tried_in_order() {
             "401 malformed",
         ),
         (bearer(&sign(json!([]))), None, "ada@example.org Read"),
+        (bearer(&key.sign(&claims_with("email", json!("ci")))), None, "403 scope"),
+        (bearer(&key.sign(&claims_with("email", json!(" proxy ")))), None, "403 scope"),
         (bearer(&key.sign(&claims())), None, "401 invalid_token"),
         (bearer(&key.sign(&claims_with("email", json!("a\nb")))), None, "401 invalid_token"),
         (bearer(&key.sign(&claims_with("email", json!("x".repeat(257))))), None, "401 invalid_token"),

@@ -10,13 +10,14 @@ use crate::credentials::{ClientCertificate, San, SourceCredentials, unix_now};
 async fn a_token_of_the_source_passes_and_any_other_is_denied() {
     let folder = Folder::new();
     let (eu, next) = (folder.write("eu", "token-eu\n"), folder.write("eu-next", "  token-eu-next\r\n"));
-    let us = folder.write("us", "token-us");
-    let auth = sources([("eu", bearer_files([&eu, &next])), ("us", bearer_files([&us]))]);
+    let (us, bom) = (folder.write("us", "token-us"), folder.write("bom", "\u{feff}token-eu-bom\n"));
+    let auth = sources([("eu", bearer_files([&eu, &next, &bom])), ("us", bearer_files([&us]))]);
     let credentials = SourceCredentials::new(&auth, None);
     for (headers, expected) in [
         (bearer("token-eu"), "ok"),
         (headers([("authorization", "bEARER   token-eu ")]), "ok"),
         (bearer("token-eu-next"), "ok"),
+        (bearer("token-eu-bom"), "ok"),
         (bearer("token-us"), "403 other_source"),
         (bearer("token-e"), "401 wrong"),
         (bearer("token-eu\u{e9}"), "401 wrong"),
@@ -108,6 +109,29 @@ async fn an_unreadable_token_of_the_source_is_503_unless_another_one_matches() {
         assert_eq!(credentials.outcome("eu", &bearer("other")).await, "ok", "{case}");
         assert_eq!(credentials.outcome("eu", &bearer("token-us")).await, "403 other_source", "{case}");
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_unreadable_token_counts_again_with_new_permissions() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = Folder::new();
+    let file = folder.write("token", "token");
+    let set_mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o000);
+    // Root reads any file.
+    let is_readable = std::fs::read(&file).is_ok();
+    let credentials = SourceCredentials::new(&sources([("eu", bearer_files([&file]))]), None);
+    for _ in 0..3 {
+        let outcome = credentials.outcome("eu", &bearer("token")).await;
+        assert!(is_readable || outcome.contains("cannot be read"), "{outcome}");
+        advance(Duration::from_secs(1)).await;
+    }
+    let unreadable = crate::config::FileStamp::read(file.clone());
+    set_mode(0o600);
+    assert_ne!(unreadable.refresh(), unreadable);
+    assert_eq!(credentials.outcome("eu", &bearer("token")).await, "ok");
 }
 
 #[tokio::test]

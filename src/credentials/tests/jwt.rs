@@ -236,3 +236,20 @@ async fn a_key_set_file_is_read_again_and_must_be_usable() {
     super::support::advance(std::time::Duration::from_secs(1)).await;
     assert_eq!(credentials.outcome("eu", &bearer(&old.sign(&claims()))).await, "ok");
 }
+
+#[tokio::test]
+async fn a_forged_token_costs_one_verification_however_many_sources_have_the_key_set() {
+    use crate::credentials::jwt::VERIFICATIONS;
+
+    let folder = Folder::new();
+    let key = SigningKey::new(Algorithm::ES256, Some("a"));
+    let file = folder.write("keys.json", key_set(&[&key]));
+    let source = |number: usize| {
+        (super::support::name(&format!("source-{number}")), jwt_source(JwksLocation::File(file.clone())))
+    };
+    let credentials = SourceCredentials::new(&(0..100).map(source).collect(), None);
+    let forged = SigningKey::new(Algorithm::ES256, Some("a")).sign(&claims());
+    let before = VERIFICATIONS.get();
+    assert_eq!(credentials.outcome("source-0", &bearer(&forged)).await, "401 invalid_token");
+    assert_eq!(VERIFICATIONS.get() - before, 1);
+}

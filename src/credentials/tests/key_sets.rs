@@ -32,7 +32,7 @@ async fn keys_are_fetched_once_for_all_sources_and_kept_by_a_reload() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_is_fetched_at_most_once_a_minute() {
+async fn an_unknown_key_is_fetched_at_most_once_a_minute_and_busy_until_then() {
     let (old, new) =
         (SigningKey::new(Algorithm::ES256, Some("old")), SigningKey::new(Algorithm::EdDSA, Some("new")));
     let server = Server::start(Reply::Ok(key_set(&[&old]))).await;
@@ -45,12 +45,14 @@ async fn an_unknown_key_is_fetched_at_most_once_a_minute() {
     assert_eq!(server.requests(), 2);
     let unknown = SigningKey::new(Algorithm::ES256, Some("unknown"));
     for _ in 0..100 {
-        assert_eq!(credentials.outcome("eu", &bearer(&unknown.sign(&claims()))).await, "401 invalid_token");
+        // It may be new: a stranger must not use up the fetch that an honest token needs.
+        assert_eq!(credentials.outcome("eu", &bearer(&unknown.sign(&claims()))).await, "503 busy");
     }
     assert_eq!(server.requests(), 2, "an attacker does not make the bridge call the provider");
     advance(Duration::from_secs(61)).await;
+    assert_eq!(credentials.outcome("us", &bearer(&unknown.sign(&claims()))).await, "401 invalid_token");
     for _ in 0..100 {
-        assert_eq!(credentials.outcome("us", &bearer(&unknown.sign(&claims()))).await, "401 invalid_token");
+        assert_eq!(credentials.outcome("us", &bearer(&unknown.sign(&claims()))).await, "503 busy");
     }
     assert_eq!(server.requests(), 3);
     advance(Duration::from_secs(61)).await;
@@ -75,20 +77,16 @@ async fn without_keys_a_token_is_503_and_known_keys_outlast_a_failure() {
     server.reply(Reply::Ok(key_set(&[&key])));
     advance(Duration::from_secs(11)).await;
     assert_eq!(credentials.outcome("eu", &token).await, "ok");
-    for (reply, cause) in [
-        (Reply::Status("503 Service Unavailable"), "the response has the status 503"),
-        (Reply::Status("302 Found"), "the response has the status 302; redirects are not followed"),
-        (Reply::Ok("<html>".to_owned()), "not a JSON Web Key Set"),
-        (Reply::Ok("x".repeat(257 * 1024)), "the response is larger than 256 KiB"),
+    for reply in [
+        Reply::Status("503 Service Unavailable"),
+        Reply::Status("302 Found"),
+        Reply::Ok("<html>".to_owned()),
+        Reply::Ok("x".repeat(257 * 1024)),
     ] {
         server.reply(reply);
         advance(Duration::from_secs(61)).await;
         for _ in 0..2 {
-            let outcome = credentials.outcome("eu", &unknown).await;
-            assert!(
-                outcome.starts_with("503 source eu: http://127.0.0.1") && outcome.contains(cause),
-                "{outcome}"
-            );
+            assert_eq!(credentials.outcome("eu", &unknown).await, "503 busy", "no gap");
         }
         assert_eq!(credentials.outcome("eu", &token).await, "ok", "the last keys stay valid");
     }
@@ -144,8 +142,7 @@ async fn a_slow_provider_holds_few_requests_and_no_known_key() {
         outcomes.push(task.await.unwrap());
     }
     let busy = outcomes.iter().filter(|outcome| *outcome == "503 busy").count();
-    let timed_out = outcomes.iter().filter(|outcome| outcome.ends_with("no answer within 5 s")).count();
-    assert_eq!((busy, timed_out), (84, 16), "{outcomes:?}");
+    assert_eq!(busy, 100, "{outcomes:?}");
     assert_eq!(server.requests(), 2);
 }
 

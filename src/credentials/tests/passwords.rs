@@ -122,7 +122,7 @@ async fn a_source_without_credentials_takes_the_users_of_the_web_config_file() {
 
 fn table<const N: usize>(users: [(&str, String); N]) -> Arc<UserTable> {
     let users = users.map(|(name, hash)| (name.to_owned(), Secret::new(hash)));
-    Arc::new(UserTable::new(&BTreeMap::from(users)).unwrap())
+    Arc::new(UserTable::new(&BTreeMap::from(users), None).unwrap())
 }
 
 /// The outcome if it takes no waiting at all.
@@ -142,7 +142,7 @@ async fn what_was_compared_before_does_not_wait_behind_wrong_attempts() {
     let table = table([("alice", hash("secret")), ("bob", hash("secret")), ("mallory", costly)]);
     assert_eq!(comparisons.compare(&table, "alice", b"secret").await, Outcome::Matches);
     assert_eq!(comparisons.compare(&table, "alice", b"wrong").await, Outcome::Wrong);
-    let attempts: Vec<_> = (0..4)
+    let attempts: Vec<_> = (0..32)
         .map(|attempt| {
             let (comparisons, table) = (comparisons.clone(), table.clone());
             tokio::spawn(async move {
@@ -151,13 +151,27 @@ async fn what_was_compared_before_does_not_wait_behind_wrong_attempts() {
         })
         .collect();
     tokio::task::yield_now().await;
-    assert_eq!(at_once(&comparisons, &table, "mallory", "5").await, Some(Outcome::Busy));
+    assert_eq!(at_once(&comparisons, &table, "mallory", "33").await, Some(Outcome::Busy));
     assert_eq!(at_once(&comparisons, &table, "alice", "secret").await, Some(Outcome::Matches));
     assert_eq!(at_once(&comparisons, &table, "alice", "wrong").await, Some(Outcome::Wrong));
     assert_eq!(at_once(&comparisons, &table, "mallory", &"x".repeat(73)).await, Some(Outcome::Wrong));
     // A user that nobody attacks gets a place in the queue.
     assert_eq!(at_once(&comparisons, &table, "bob", "secret").await, None);
     attempts.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_user_whose_hash_is_unchanged_does_not_wait_after_a_change_of_the_file() {
+    let comparisons = Comparisons::new([7; 32]);
+    let (alice, bob) = (hash("secret"), hash("secret"));
+    let first = UserTable::parse(&format!("alice:{alice}\nbob:{bob}"), None).map(Arc::new).unwrap();
+    for user in ["alice", "bob"] {
+        assert_eq!(comparisons.compare(&first, user, b"secret").await, Outcome::Matches);
+    }
+    let text = format!("alice:{alice}\nbob:{}", hash("other"));
+    let second = UserTable::parse(&text, Some(&first)).map(Arc::new).unwrap();
+    assert_eq!(at_once(&comparisons, &second, "alice", "secret").await, Some(Outcome::Matches));
+    assert_eq!(comparisons.compare(&second, "bob", b"secret").await, Outcome::Wrong, "another hash");
 }
 
 #[tokio::test]
@@ -194,4 +208,12 @@ async fn a_password_longer_than_bcrypt_reads_never_matches() {
     assert_eq!(comparisons.compare(&table, "alice", longest.as_bytes()).await, Outcome::Matches);
     assert_eq!(comparisons.compare(&table, "alice", longer.as_bytes()).await, Outcome::Wrong);
     assert_eq!(comparisons.compare(&table, "bob", longer.as_bytes()).await, Outcome::Wrong);
+}
+
+#[tokio::test]
+async fn a_password_with_a_nul_byte_never_matches() {
+    let comparisons = Comparisons::new([7; 32]);
+    let table = table([("alice", hash("a"))]);
+    assert_eq!(comparisons.compare(&table, "alice", b"a\0a").await, Outcome::Wrong);
+    assert_eq!(comparisons.compare(&table, "alice", b"a").await, Outcome::Matches);
 }

@@ -61,7 +61,7 @@ proptest! {
         text in "(alice|[a-z:{}$# \n]{0,9}): ?\\$2[abxy]\\$[0-9]{2}\\$[A-Za-z0-9./]{50,54}[\n#}]?.{0,9}",
     ) {
         for text in [String::from_utf8_lossy(&bytes).into_owned(), text] {
-            if let Err(cause) = UserTable::parse(&text) {
+            if let Err(cause) = UserTable::parse(&text, None) {
                 let salt = text.rsplit_once('$').and_then(|(_, hash)| hash.get(..20));
                 prop_assert!(salt.is_none_or(|salt| !cause.contains(salt)), "{}", cause);
             }
