@@ -46,6 +46,8 @@ impl Ops {
             covers: Some(hold.covers.clone()),
             since: clock.show(hold.since),
             until: hold.until.map(|until| clock.show(until)),
+            unreadable: hold.is_unreadable,
+            within: hold.within.as_ref().map(|within| within.iter().map(ToString::to_string).collect()),
         };
         controls.holds().map(view).collect()
     }

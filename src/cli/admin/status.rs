@@ -133,7 +133,9 @@ fn holds(style: &Style, holds: &[HoldView]) -> String {
             || "until its alert resolves".to_owned(),
             |until| format!("until {} at the latest", style.time(until)),
         );
-        format!("{} on {covered} {until}", cell(&hold.rule))
+        let within = hold.within.as_ref().map(|within| format!(" within {}", cell(&within.join(", "))));
+        let unreadable = if hold.unreadable { " (alert unreadable, blocks decreases only)" } else { "" };
+        format!("{} on {covered}{} {until}{unreadable}", cell(&hold.rule), within.unwrap_or_default())
     };
     let holds: Vec<String> = holds.iter().map(hold).collect();
     if holds.is_empty() { "none".to_owned() } else { holds.join("; ") }
@@ -333,6 +335,13 @@ mod tests {
             { "rule": "freeze", "covers": { "cluster": "prod-eu" }, "since": "", "until": "2026-11-29T04:00:00Z" },
             { "rule": "all", "covers": {}, "since": "" },
         ]));
+        let guest = holds_of(json!([
+            { "rule": "all", "covers": {}, "since": "", "unreadable": true, "within": ["*/*/*/*/prod-us/*/*"] },
+        ]));
+        assert_eq!(
+            guest,
+            "all on all targets within */*/*/*/prod-us/*/* until its alert resolves (alert unreadable, blocks decreases only)"
+        );
         assert_eq!(
             both,
             "freeze on cluster=prod-eu until 06:00:00 (in 3h 30m) at the latest; all on all targets until its alert resolves"

@@ -173,9 +173,9 @@ fn update_hold(
     let is_open = rule_state.episode.as_ref().is_some_and(|episode| !episode.hold_over);
     let is_readable = is_open || !rule_state.late.is_empty();
     let is_in_force = is_readable || !rule_state.unreadable.is_empty();
-    let within = if is_readable { None } else { unreadable_within(step, rule_state) };
     let (until, is_unreadable) = (rule_state.hold_until, !is_readable);
     let known = step.controls().hold(rule, key);
+    let within = if is_readable { None } else { unreadable_within(step, rule_state, known) };
     let is_same =
         known.map(|hold| (hold.is_unreadable, hold.until, &hold.within) == (is_unreadable, until, &within));
     let known = known.map(|hold| (hold.is_unreadable, hold.since));
@@ -195,12 +195,21 @@ fn update_hold(
     is_in_force
 }
 
-/// The targets that the sources of the unreadable alerts of a hold allow; `None` if one of them allows all.
-fn unreadable_within(step: &StepContext<'_>, rule_state: &RuleState) -> Option<Vec<TargetPattern>> {
+/// The targets that the sources of the unreadable alerts of a hold allow; `None` if one of them allows all. For a source
+/// that was removed, what it allowed is known only from the hold: the hold never covers more because of the removal.
+fn unreadable_within(
+    step: &StepContext<'_>,
+    rule_state: &RuleState,
+    known: Option<&Hold>,
+) -> Option<Vec<TargetPattern>> {
     let mut within = Vec::new();
     for firing in rule_state.unreadable.iter() {
-        let source = step.context.sources.get(&firing.alert.source)?;
-        within.extend(source.permissions.targets.as_ref()?.iter().cloned());
+        let allowed = match (step.context.sources.get(&firing.alert.source), known) {
+            (Some(source), _) => source.permissions.targets.as_ref()?.as_slice(),
+            (None, Some(hold)) if hold.is_unreadable => hold.within.as_deref()?,
+            (None, _) => &[],
+        };
+        within.extend(allowed.iter().cloned());
     }
     within.sort();
     within.dedup();

@@ -68,6 +68,13 @@ pub(crate) struct HoldView {
     /// When its `max_duration` is over, RFC 3339; absent if it lasts as long as its alert fires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// Whether its alert cannot be read; it then blocks decreases only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
+    /// Patterns of the only targets that it covers: those that the sources of its unreadable alerts may reach; absent if
+    /// `covers` alone says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Vec<String>>,
 }
 
 /// The active configuration, and the result of the last reload.

@@ -134,6 +134,23 @@ fn a_hold_that_cannot_be_read_covers_what_any_of_its_sources_may_reach() {
 }
 
 #[test]
+fn a_hold_that_cannot_be_read_covers_no_more_after_its_source_was_removed() {
+    for (targets, expected) in
+        [("*/*/*/*/prod-us/*/*", "emitted×1 scale_in -1"), ("*/*/*/*/prod-eu/*/*", "held×1")]
+    {
+        let mut world = with_a_hold(Setup::default(), Some("{{ labels.zone }}"), &Direction::ALL);
+        world.post(0, vec![firing("a", -10)]);
+        switch_to_restricted(&mut world, targets);
+        assert_eq!(summary(&world.post(10, vec![deploy(true, 5, 0)])), "invalid×1");
+        world.switch_to("prod");
+        // `guest` is removed from the configuration.
+        world.other_sources.clear();
+        world.wait(15);
+        assert_eq!(summary(&world.post(20, vec![resolved("a", -10, 15)])), expected, "{targets}");
+    }
+}
+
+#[test]
 fn a_hold_that_its_source_does_not_list_does_not_open() {
     let mut world = with_a_hold(Setup::default(), Some("{{ labels.cluster }}"), &Direction::ALL);
     world.post(0, vec![firing("a", -10)]);
