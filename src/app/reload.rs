@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Origin, access_in_force, credential_changes, wall_clock};
 use crate::bridge::Bridge;
 use crate::config::access::ListenerAccess;
+use crate::config::diagnostic::{Diagnostics, Severity};
 use crate::config::{Admin, OwnFiles, Server};
 use crate::dispatch::Workers;
 use crate::domain::name::Name;
@@ -105,8 +106,7 @@ impl Reloader {
         let loading = tokio::task::spawn_blocking(move || kinds::load(&origin.path, origin.environment));
         let loaded = stop.run_until_cancelled(loading).await.ok_or(ReloadError::Unavailable)?;
         let loaded = loaded.map_err(|error| failed(error.to_string()))?;
-        let loaded = loaded
-            .map_err(|faults| ReloadError::Invalid(faults.iter().map(ToString::to_string).collect()))?;
+        let loaded = loaded.map_err(|faults| ReloadError::Invalid(errors_first(&faults)))?;
         let before = self.settings.load_full();
         let (settings, needs_restart) = merge_settings(&before, loaded.settings);
         let faults = access_in_force::faults(&settings);
@@ -147,6 +147,13 @@ impl Reloader {
         let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
         Ok(ReloadReport { changed, needs_restart, warnings })
     }
+}
+
+/// The diagnostics as texts: what rejects the configuration before what only warns.
+fn errors_first(faults: &Diagnostics) -> Vec<String> {
+    let (errors, others): (Vec<_>, Vec<_>) =
+        faults.iter().partition(|fault| fault.code.severity() == Severity::Error);
+    errors.into_iter().chain(others).map(ToString::to_string).collect()
 }
 
 /// The new settings with the old values of those that only a restart changes, and the changed keys among

@@ -72,9 +72,19 @@ fn log_failure(checkpointed: rusqlite::Result<(i64, i64)>) {
 
 /// The checkpoint thread: runs a checkpoint for each request, until the sender is gone.
 pub(crate) fn run(connection: &Connection, file: &File, requests: &Receiver<()>, hand_over: &HandOver) {
+    let mut was_failing = false;
     while requests.recv().is_ok() {
         for _ in 0..MAX_ROUNDS {
-            log_failure(checkpoint(connection, "PASSIVE"));
+            let checkpointed = checkpoint(connection, "PASSIVE");
+            let is_failing = checkpointed.is_err();
+            // One line at the change: a full disk fails at each request.
+            if !was_failing {
+                log_failure(checkpointed);
+            }
+            was_failing = is_failing;
+            if is_failing {
+                break;
+            }
             // SQLite syncs the file only with the last page, which would be on the writer.
             if let Err(error) = file.sync_data() {
                 tracing::warn!(%error, "syncing the database file failed");
