@@ -201,19 +201,31 @@ async fn a_service_account_token(release: Release) {
     let jwt = &mut config["sources"]["prod-eu"]["auth"]["jwt"];
     let issuer = jwt["issuer"].as_str().expect("an issuer").to_owned();
     assert_eq!(jwt["jwks_url"], format!("{issuer}/keys"));
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
-    let signing = EncodingKey::from_ec_der(&key.serialize_der());
+    let signing = signing_key();
     jwt["jwks_url"] = json!(serve_keys(&signing).await);
-    let expiry = Timestamp::now() + SignedDuration::from_hours(1);
-    let claims = json!({
-        "iss": issuer, "aud": [jwt["audience"]], "exp": expiry.as_second(),
-        "sub": "system:serviceaccount:monitoring:alertmanager-main",
-    });
-    let header = serde_json::from_value(json!({ "alg": "ES256", "kid": "1" })).expect("a header");
-    let token = jsonwebtoken::encode(&header, &claims, &signing).expect("a token");
+    let token = signed(
+        &signing,
+        &json!({
+            "iss": issuer, "aud": [jwt["audience"]],
+            "sub": "system:serviceaccount:monitoring:alertmanager-main",
+        }),
+    );
     files.write("/var/run/secrets/tokens/scalebridge", &secret(token));
     let bridge = files.bridge(vec![config]).await;
     is_accepted_and_needed(release, &files, "Service account token", &bridge).await;
+}
+
+fn signing_key() -> EncodingKey {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    EncodingKey::from_ec_der(&key.serialize_der())
+}
+
+/// A token with these claims that expires in an hour.
+fn signed(key: &EncodingKey, claims: &Value) -> String {
+    let mut claims = claims.clone();
+    claims["exp"] = json!((Timestamp::now() + SignedDuration::from_hours(1)).as_second());
+    let header = serde_json::from_value(json!({ "alg": "ES256", "kid": "1" })).expect("a header");
+    jsonwebtoken::encode(&header, &claims, key).expect("a token")
 }
 
 /// Serves a key set with this key, as an issuer does. Returns its URL.
@@ -315,4 +327,75 @@ async fn prometheus_scrapes_with_a_token(release: Release) {
         (answer["data"]["result"][0]["value"][1] == "1").then_some(())
     })
     .await;
+}
+
+const PAUSE_BODY: &str = r#"{"reason":"a test"}"#;
+
+/// The actors of the audit trail, newest first.
+fn actors(audit: &str) -> Vec<String> {
+    let audit: Value = serde_json::from_str(audit).expect("JSON");
+    // The command prints the list that the API has in `entries`.
+    let entries = audit.get("entries").unwrap_or(&audit).as_array().expect("entries").iter();
+    entries.map(|entry| entry["actor"].as_str().expect("an actor").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_act_under_the_names_of_their_credentials() {
+    let files = PageFiles::new();
+    let hash = secret(bcrypt::hash(PASSWORD, 5).expect("a hash"));
+    files.write("/run/secrets/admin/users", &format!("alice:{hash}\ndashboard:{hash}\n"));
+    let bridge = files.bridge(vec![snippet("Operators", "scalebridge.yaml")]).await;
+    let authority = files.authority.pem();
+    let (anyone, address) = (Https::trusting(&authority), bridge.admin_address());
+    let pipeline = Https::presenting(&authority, &files.authority.client("deploy", &["deploy.ci.example"]));
+    let basic = |user: &str| {
+        use base64::Engine as _;
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{PASSWORD}"));
+        format!("authorization: Basic {pair}\r\n")
+    };
+    let pause = |client: &Https, headers: &str| {
+        client.request(address, "POST /api/v1/pauses", headers, PAUSE_BODY).expect("an answer").0
+    };
+    assert_eq!(pause(&anyone, ""), 401);
+    assert_eq!(pause(&anyone, &basic("dashboard")), 403, "its scope is `read`");
+    assert_eq!(pause(&anyone, &basic("alice")), 201);
+    assert_eq!(pause(&pipeline, ""), 201);
+    let audit = anyone.request(address, "GET /api/v1/audit", &basic("dashboard"), "").expect("an answer");
+    assert_eq!((audit.0, actors(&audit.1)), (200, vec!["deploy-pipeline".to_owned(), "alice".to_owned()]));
+}
+
+/// A proxy passes the token on and keeps the host of the browser.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_act_under_their_names_behind_a_proxy_with_single_sign_on() {
+    let files = PageFiles::new();
+    let mut config = snippet("Single sign-on behind a proxy", "scalebridge.yaml");
+    let signing = signing_key();
+    let url = serve_keys(&signing).await;
+    for entry in config["admin"]["jwt"].as_array_mut().expect("a list") {
+        assert_eq!(entry["jwks_url"], "https://login.example/keys");
+        entry["jwks_url"] = json!(url);
+    }
+    let bridge = files.bridge(vec![config]).await;
+    let token = |claims: Value| {
+        let mut all = json!({ "iss": "https://login.example", "aud": "scalebridge", "sub": "1" });
+        merge(&mut all, claims);
+        format!("Bearer {}", secret(signed(&signing, &all)))
+    };
+    let sre = token(json!({ "email": "ann@example.com", "groups": ["sre", "staff"] }));
+    let reader = token(json!({ "email": "bob@example.com", "groups": ["staff"] }));
+    let browser =
+        [("host", "ops.example"), ("origin", "https://ops.example"), ("sec-fetch-site", "same-origin")];
+    let pause = async |token: &str| {
+        let headers = [&browser[..], &[("authorization", token)]].concat();
+        let url = format!("{}/scalebridge/api/v1/pauses", bridge.admin_url());
+        bridge::post(url, &headers, PAUSE_BODY.as_bytes().to_vec()).await.status
+    };
+    assert_eq!(pause("Bearer none").await, 401);
+    assert_eq!(pause(&reader).await, 403, "the second entry has the scope `read`");
+    assert_eq!(pause(&sre).await, 201);
+    let (code, audit, error) = {
+        files.write("/token", sre.trim_start_matches("Bearer "));
+        bridge.cli(&["audit", "-o", "json", "--token-file", &files.path("/token")])
+    };
+    assert_eq!((code, actors(&audit)), (Some(0), vec!["ann@example.com".to_owned()]), "{error}");
 }
