@@ -16,6 +16,9 @@ pub(super) const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const BUSY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The interval of the attempts to commit while commits fail.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// An attempt writes less than a batch: on a full disk it can succeed while batches fail. So it ends an outage only after
+/// nothing has failed for this long; a batch that commits ends it at once.
+const MIN_RECOVERY: Duration = Duration::from_secs(5);
 
 /// What the writer knows about the health of the store.
 pub(crate) struct Supervision {
@@ -23,12 +26,13 @@ pub(crate) struct Supervision {
     attachment: Attachment,
     checked_at: Instant,
     last_attempt: Instant,
+    failed_at: Instant,
 }
 
 impl Supervision {
     pub(crate) fn new(health: Arc<Health>, attachment: Attachment) -> Self {
         let now = Instant::now();
-        Self { health, attachment, checked_at: now, last_attempt: now }
+        Self { health, attachment, checked_at: now, last_attempt: now, failed_at: now }
     }
 
     /// Why changes are refused although SQLite would commit them.
@@ -44,11 +48,20 @@ impl Supervision {
     pub(super) fn record(&mut self, failure: Option<&str>, has_committed: bool) {
         match failure {
             Some(error) => {
-                self.last_attempt = Instant::now();
+                self.failed_at = Instant::now();
+                self.last_attempt = self.failed_at;
                 self.health.failed(error);
             }
             None if has_committed => self.health.committed(),
             None => {}
+        }
+    }
+
+    /// Records that an attempt has succeeded.
+    fn record_probe(&mut self) {
+        self.last_attempt = Instant::now();
+        if self.failed_at.elapsed() >= MIN_RECOVERY {
+            self.health.committed();
         }
     }
 
@@ -73,11 +86,13 @@ impl Writer {
         if self.supervision.is_probe_due() {
             // Writes a page, although nothing changes.
             let probe = "BEGIN IMMEDIATE; UPDATE store SET created = created; COMMIT";
-            let failure = self.connection.execute_batch(probe).err().map(|error| error.to_string());
-            if failure.is_some() {
-                self.roll_back();
+            match self.connection.execute_batch(probe) {
+                Ok(()) => self.supervision.record_probe(),
+                Err(error) => {
+                    self.roll_back();
+                    self.supervision.record(Some(&error.to_string()), false);
+                }
             }
-            self.supervision.record(failure.as_deref(), true);
         }
     }
 }
@@ -96,4 +111,29 @@ pub(super) fn is_outage(error: &rusqlite::Error) -> bool {
                 | ErrorCode::DatabaseBusy
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_attempt_ends_an_outage_only_after_a_quiet_time_and_a_batch_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            std::fs::write(folder.path().join(format!("bridge.db{suffix}")), "").unwrap();
+        }
+        let attachment = Attachment::read(&folder.path().join("bridge.db")).unwrap();
+        let health = Arc::new(Health::default());
+        let mut supervision = Supervision::new(health.clone(), attachment);
+        supervision.record(Some("database or disk is full"), false);
+        supervision.record_probe();
+        assert!(health.is_failing(), "batches may still fail");
+        supervision.failed_at -= MIN_RECOVERY;
+        supervision.record_probe();
+        assert!(!health.is_failing());
+        supervision.record(Some("database or disk is full"), false);
+        supervision.record(None, true);
+        assert!(!health.is_failing());
+    }
 }
