@@ -13,8 +13,9 @@ use crate::support::tools::{eventually, get};
 
 /// How long a hostile client that does not end by itself holds its connection.
 const HELD_FOR: Duration = Duration::from_secs(8);
-/// More memory than this is not given back to the system for other reasons than a leak.
-const MEMORY_SLACK_KB: u64 = 24 << 10;
+/// The resident memory after equal rounds differs by up to 30 MiB, by what the allocator keeps for later. A leak of the
+/// large bodies would be 190 MiB a round, one of the decompressed ones 1 GiB.
+const MEMORY_SLACK_KB: u64 = 96 << 10;
 
 fn request(headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let mut request = format!("POST /webhook/prod-eu HTTP/1.1\r\n{headers}\r\n").into_bytes();
