@@ -21,7 +21,6 @@ mod web_config;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::secret::Secret;
 pub(super) use admin_auth::{AdminAuthDraft, admin_auth};
@@ -131,7 +130,6 @@ pub struct JwtAuth {
 
 /// Where a JSON Web Key Set comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a configuration has few of them")]
 pub enum JwksLocation {
     /// An `https://` URL, or `http://` on loopback.
     Url {
@@ -234,8 +232,6 @@ pub struct HttpClient {
     pub proxy_url: Option<Secret>,
     /// Hosts that are called without the proxy, comma-separated.
     pub no_proxy: Option<String>,
-    /// Timeout of a request; `None` for the default of the client.
-    pub timeout: Option<Duration>,
 }
 
 /// Credentials that an outgoing client sends.

@@ -6,6 +6,10 @@
 
 mod admin;
 mod certificate;
+#[cfg(test)]
+#[path = "../../tests/it/support/certificates.rs"]
+#[allow(dead_code, reason = "shared with the integration tests")]
+mod certificates;
 mod file;
 pub(crate) mod fuzzing;
 mod header;

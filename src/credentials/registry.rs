@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::file::{FileError, MAX_AGE, MAX_SECRET_BYTES, SecretFile};
 use super::jwt::{KeySet, Verifier};
-use super::outgoing::crypto_provider;
 use super::password::{Comparisons, UserTable};
+use super::tls::crypto_provider;
 use super::token::TokenDigest;
 use crate::config::access::{JwksLocation, JwtAuth, WebConfig};
 

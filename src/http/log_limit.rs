@@ -1,4 +1,4 @@
-//! Few lines for many requests: whoever reaches a listener can send thousands of them.
+//! Few lines for many requests: anyone who can reach a listener can send thousands of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -15,7 +15,7 @@ pub(crate) struct Actor(Kind);
 enum Kind {
     /// The name of the credential of a request or, without credentials, its author.
     Named(String),
-    /// Nobody is named.
+    /// A request without an author.
     Unknown,
     Signal,
     FileWatcher,

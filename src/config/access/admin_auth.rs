@@ -6,7 +6,7 @@ use super::super::scalar::{flag, keyword, text};
 use super::super::yaml::Node;
 use super::client_cert::texts;
 use super::jwt::{SCOPES, admin_jwt};
-use super::local_file::{token_file, users_file};
+use super::local_file::{self, users_file};
 use super::secret_maps::{fields, list};
 use super::url::external_url;
 use super::{AdminAuth, AdminClientCert, AdminToken, NamedScope, Scope};
@@ -94,7 +94,8 @@ fn named_list<'n, T>(
 fn token(node: &Node, diagnostics: &mut Diagnostics) -> Option<Named<AdminToken>> {
     let mut fields = fields(node, "admin.tokens.*", diagnostics)?;
     let (name, scope) = name_and_scope(&mut fields);
-    let token_file = fields.get_required("token_file", "token_file: /run/secrets/admin", token_file);
+    let token_file =
+        fields.get_required("token_file", "token_file: /run/secrets/admin", local_file::TOKEN.at());
     fields.finish();
     let name = name?;
     let token = scope.zip(token_file);

@@ -5,7 +5,7 @@ use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{flag, owned_text, text};
 use super::super::secret::Secret;
 use super::super::yaml::Node;
-use super::local_file::{client_certificate_file, client_key_file, own_credentials_file};
+use super::local_file;
 use super::secret_maps::fields;
 use super::{HttpAuthorization, HttpClient, url};
 
@@ -39,7 +39,6 @@ pub(super) fn http_client(node: &Node, diagnostics: &mut Diagnostics) -> Option<
         server_name: tls.server_name,
         proxy_url,
         no_proxy,
-        timeout: None,
     })
 }
 
@@ -47,7 +46,8 @@ fn authorization(node: &Node, diagnostics: &mut Diagnostics) -> Option<HttpAutho
     let mut fields = fields(node, "http.authorization", diagnostics)?;
     let kind = fields.get("type", scheme).unwrap_or_else(|| "Bearer".to_owned());
     let example = "credentials_file: /run/secrets/token";
-    let credentials_file = fields.get_required("credentials_file", example, own_credentials_file);
+    let credentials_file =
+        fields.get_required("credentials_file", example, local_file::OUTGOING_CREDENTIALS.at());
     fields.finish();
     Some(HttpAuthorization::Credentials { kind, credentials_file: credentials_file? })
 }
@@ -73,7 +73,7 @@ fn basic_auth(node: &Node, diagnostics: &mut Diagnostics) -> Option<HttpAuthoriz
     let mut fields = fields(node, "http.basic_auth", diagnostics)?;
     let username = fields.get_required("username", "username: scalebridge", username);
     let example = "password_file: /run/secrets/password";
-    let password_file = fields.get_required("password_file", example, own_credentials_file);
+    let password_file = fields.get_required("password_file", example, local_file::OUTGOING_CREDENTIALS.at());
     fields.finish();
     Some(HttpAuthorization::Basic { username: username?, password_file: password_file? })
 }
@@ -97,9 +97,9 @@ struct TlsConfig {
 
 fn tls_config(node: &Node, diagnostics: &mut Diagnostics) -> Option<TlsConfig> {
     let mut fields = fields(node, "http.tls_config", diagnostics)?;
-    let ca_file = fields.get("ca_file", client_certificate_file);
-    let cert_file = fields.get("cert_file", client_certificate_file);
-    let key_file = fields.get("key_file", client_key_file);
+    let ca_file = fields.get("ca_file", local_file::CLIENT_CERTIFICATES.at());
+    let cert_file = fields.get("cert_file", local_file::CLIENT_CERTIFICATES.at());
+    let key_file = fields.get("key_file", local_file::CLIENT_KEY.at());
     require_both(&mut fields);
     let server_name = fields.get("server_name", server_name);
     fields.finish();

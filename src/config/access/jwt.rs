@@ -6,7 +6,7 @@ use super::super::scalar::{owned_text, text};
 use super::super::yaml::Node;
 use super::client_cert::{text_or_texts, texts};
 use super::http_client::http_client;
-use super::local_file::jwks_file;
+use super::local_file;
 use super::secret_maps::fields;
 use super::url::jwks_url;
 use super::{AdminJwt, JwksLocation, JwtAuth, Scope};
@@ -60,7 +60,7 @@ pub(super) fn admin_jwt(node: &Node, diagnostics: &mut Diagnostics) -> Option<Ad
 }
 
 fn warn_any_subject(node: &Node, act: &str, keys: &str, diagnostics: &mut Diagnostics) {
-    let message = format!("whoever can get a token of the issuer for the audience can {act}");
+    let message = format!("anyone who can get a token of the issuer for the audience can {act}");
     let help = format!("add {keys}");
     diagnostics.add_with_help(Code::AnySubject, &node.location, message, help);
 }
@@ -78,7 +78,7 @@ fn jwt(fields: &mut Fields<'_, '_>) -> Option<JwtAuth> {
     let keys = match keys {
         Some(("jwks_url", node)) => jwks_url(node, fields.diagnostics)
             .map(|url| JwksLocation::Url { url, http: http.unwrap_or_default() }),
-        Some((_, node)) => jwks_file(node, fields.diagnostics).map(JwksLocation::File),
+        Some((_, node)) => local_file::KEY_SET.at()(node, fields.diagnostics).map(JwksLocation::File),
         None => None,
     };
     let subjects = fields.get("subjects", texts).unwrap_or_default();

@@ -22,59 +22,77 @@ const ANSWERS_503: &str =
 const CALLS_FAIL: &str = "the bridge starts without it, and calls that need it fail until it can be used";
 const NOT_STARTED: &str = "the bridge does not start without it";
 
-/// Reads the path of a file with a token.
-pub(super) fn token_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let path = path(node, diagnostics)?;
-    check_secret(&path, "token", ANSWERS_503, node, check_token, diagnostics);
-    Some(path)
+/// A file that a setting names.
+pub(super) struct LocalFile {
+    /// What it is, for messages.
+    what: &'static str,
+    /// What happens without it.
+    without: &'static str,
+    is_secret: bool,
+    /// What is wrong with a text, if anything is.
+    problem: fn(&str) -> Option<&'static str>,
 }
 
-/// Reads the path of a file with credentials that the bridge sends.
-pub(super) fn own_credentials_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let path = path(node, diagnostics)?;
-    check_secret(&path, "credentials", CALLS_FAIL, node, check_not_blank, diagnostics);
-    Some(path)
-}
+/// A token that senders or operators present.
+pub(super) const TOKEN: LocalFile =
+    LocalFile { what: "token", without: ANSWERS_503, is_secret: true, problem: token_problem };
+/// Credentials that the bridge sends.
+pub(super) const OUTGOING_CREDENTIALS: LocalFile =
+    LocalFile { what: "credentials", without: CALLS_FAIL, is_secret: true, problem: blank_problem };
+/// The private key of a client certificate.
+pub(super) const CLIENT_KEY: LocalFile =
+    LocalFile { what: "key", without: CALLS_FAIL, is_secret: true, problem: pem_problem };
+/// The private key of a listener.
+pub(super) const LISTENER_KEY: LocalFile = LocalFile { without: NOT_STARTED, ..CLIENT_KEY };
+/// Certificates of an outgoing client.
+pub(super) const CLIENT_CERTIFICATES: LocalFile =
+    LocalFile { what: "certificate", without: CALLS_FAIL, is_secret: false, problem: pem_problem };
+/// Certificates of a listener.
+pub(super) const LISTENER_CERTIFICATES: LocalFile = LocalFile { without: NOT_STARTED, ..CLIENT_CERTIFICATES };
+/// A JSON Web Key Set.
+pub(super) const KEY_SET: LocalFile =
+    LocalFile { what: "key set", without: ANSWERS_503, is_secret: false, problem: key_set_problem };
+/// Users and their hashes, whose problems are reported at their lines.
+const USERS: LocalFile =
+    LocalFile { what: "users", without: ANSWERS_503, is_secret: true, problem: |_| None };
 
-/// Reads the path of a file with the private key of a client certificate.
-pub(super) fn client_key_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let path = path(node, diagnostics)?;
-    check_secret(&path, "key", CALLS_FAIL, node, check_pem, diagnostics);
-    Some(path)
-}
+impl LocalFile {
+    /// A reader of the path of such a file, which warns about what is wrong with the file.
+    pub(super) fn at(self) -> impl Fn(&Node, &mut Diagnostics) -> Option<PathBuf> {
+        move |node, diagnostics| {
+            let path = path(node, diagnostics)?;
+            self.check(&path, node, diagnostics);
+            Some(path)
+        }
+    }
 
-/// Reads the path of a file with the private key of a listener.
-pub(super) fn key_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let path = path(node, diagnostics)?;
-    check_secret(&path, "key", NOT_STARTED, node, check_pem, diagnostics);
-    Some(path)
-}
-
-/// Reads the path of a file with certificates of a listener.
-pub(super) fn certificate_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let path = path(node, diagnostics)?;
-    check(&path, "certificate", NOT_STARTED, node, check_pem, diagnostics);
-    Some(path)
-}
-
-/// Reads the path of a file with certificates of an outgoing client.
-pub(super) fn client_certificate_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let path = path(node, diagnostics)?;
-    check(&path, "certificate", CALLS_FAIL, node, check_pem, diagnostics);
-    Some(path)
-}
-
-/// Reads the path of a file with a JSON Web Key Set.
-pub(super) fn jwks_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let path = path(node, diagnostics)?;
-    check(&path, "key set", ANSWERS_503, node, check_jwks, diagnostics);
-    Some(path)
+    /// Warns about a file that cannot be used, and about a secret that every user of the machine can read. Returns the
+    /// text.
+    fn check(&self, path: &Path, named_by: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
+        if self.is_secret
+            && let Some(mode) = mode_if_readable_by_all(path)
+        {
+            let message = format!("every user of the machine can read {} (mode {mode:04o})", path.display());
+            let help = "let only the bridge read it: `chmod 0640 FILE`, or `defaultMode: 0440` in the volume of a pod";
+            diagnostics.add_with_help(Code::ReadableSecret, &named_by.location, message, help);
+        }
+        let (what, shown) = (self.what, path.display());
+        let read = read(path);
+        let found = match &read {
+            Err(error) => Some(format!("cannot read the {what} in {shown}: {error}")),
+            Ok(text) => (self.problem)(text).map(|problem| format!("the {what} in {shown} {problem}")),
+        };
+        if let Some(message) = found {
+            diagnostics.add_with_help(Code::UnusableFile, &named_by.location, message, self.without);
+        }
+        read.ok()
+    }
 }
 
 /// Reads the path of a file with users and their hashes.
 pub(super) fn users_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
     let path = path(node, diagnostics)?;
-    if let Some(text) = check_secret(&path, "users", ANSWERS_503, node, |_| None, diagnostics) {
+    if let Some(text) = USERS.check(&path, node, diagnostics) {
         let file: Arc<Path> = path.as_path().into();
         for (line, problem) in users_file::parse(&text).problems {
             let location = Location::File { file: file.clone(), line, column: 1 };
@@ -94,44 +112,6 @@ pub(super) fn path(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf
         _ => None,
     };
     Some(directory.unwrap_or(Path::new("")).join(path))
-}
-
-/// Like [`check`], and warns if every user of the machine can read the file.
-fn check_secret(
-    path: &Path,
-    what: &str,
-    without: &str,
-    named_by: &Node,
-    problem: impl Fn(&str) -> Option<&'static str>,
-    diagnostics: &mut Diagnostics,
-) -> Option<String> {
-    if let Some(mode) = mode_if_readable_by_all(path) {
-        let message = format!("every user of the machine can read {} (mode {mode:04o})", path.display());
-        let help =
-            "let only the bridge read it: `chmod 0640 FILE`, or `defaultMode: 0440` in the volume of a pod";
-        diagnostics.add_with_help(Code::ReadableSecret, &named_by.location, message, help);
-    }
-    check(path, what, without, named_by, problem, diagnostics)
-}
-
-/// Warns about a file that cannot be used, and says what happens without it. Returns the text.
-fn check(
-    path: &Path,
-    what: &str,
-    without: &str,
-    named_by: &Node,
-    problem: impl Fn(&str) -> Option<&'static str>,
-    diagnostics: &mut Diagnostics,
-) -> Option<String> {
-    let read = read(path);
-    let found = match &read {
-        Err(error) => Some(format!("cannot read the {what} in {}: {error}", path.display())),
-        Ok(text) => problem(text).map(|problem| format!("the {what} in {} {problem}", path.display())),
-    };
-    if let Some(message) = found {
-        diagnostics.add_with_help(Code::UnusableFile, &named_by.location, message, without);
-    }
-    read.ok()
 }
 
 /// Reads a file that is a regular one and not too large: a pipe would block.
@@ -162,25 +142,25 @@ const fn mode_if_readable_by_all(_: &Path) -> Option<u32> {
     None
 }
 
-fn check_not_blank(text: &str) -> Option<&'static str> {
+fn blank_problem(text: &str) -> Option<&'static str> {
     text.trim().is_empty().then_some("is empty")
 }
 
-fn check_token(text: &str) -> Option<&'static str> {
+fn token_problem(text: &str) -> Option<&'static str> {
     let token = text.trim();
     let has_space = token.contains(|c: char| c.is_whitespace() || c.is_control());
-    check_not_blank(text)
+    blank_problem(text)
         .or(has_space.then_some("contains white space: a file has one token, without `Bearer`"))
 }
 
-fn check_pem(text: &str) -> Option<&'static str> {
-    check_not_blank(text).or((!text.contains("-----BEGIN ")).then_some("is not in PEM format"))
+fn pem_problem(text: &str) -> Option<&'static str> {
+    blank_problem(text).or((!text.contains("-----BEGIN ")).then_some("is not in PEM format"))
 }
 
-fn check_jwks(text: &str) -> Option<&'static str> {
+fn key_set_problem(text: &str) -> Option<&'static str> {
     let keys = serde_json::from_str::<serde_json::Value>(text).ok();
     let keys = keys.as_ref().and_then(|set| set.get("keys")).and_then(serde_json::Value::as_array);
-    check_not_blank(text).or(match keys.map(Vec::as_slice) {
+    blank_problem(text).or(match keys.map(Vec::as_slice) {
         None => Some("is not a JSON Web Key Set"),
         Some([]) => Some("has no keys"),
         Some(_) => None,

@@ -8,7 +8,7 @@ use super::super::yaml::{Kind, Node};
 use super::SourceAuth;
 use super::client_cert::client_cert;
 use super::jwt::{JWT_EXAMPLE, source_jwt};
-use super::local_file::{token_file, users_file};
+use super::local_file::{self, users_file};
 use super::secret_maps::{fields, list};
 
 /// The credentials of a source, with the locations that later checks need.
@@ -39,7 +39,7 @@ fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<SourceAuthDraft> {
     let bearer_token_files = fields.get("bearer_token_files", |node, diagnostics| {
         let help = "add a file with a token, for example `[/run/secrets/prod-eu]`, or remove the key";
         check_not_empty(node, help, diagnostics);
-        distinct_files(list(spanned(token_file))(node, diagnostics)?, diagnostics)
+        distinct_files(list(spanned(local_file::TOKEN.at()))(node, diagnostics)?, diagnostics)
     });
     let basic_auth_users_file = fields.get("basic_auth_users_file", users_file);
     let client_cert = fields.get("client_cert", client_cert);

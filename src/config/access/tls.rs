@@ -7,7 +7,7 @@ use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{any_text, flag, keyword};
 use super::super::yaml::Node;
 use super::client_cert::texts;
-use super::local_file::{certificate_file, key_file};
+use super::local_file;
 use super::secret_maps::fields;
 use super::{ClientAuth, Tls, TlsVersion};
 
@@ -28,8 +28,9 @@ pub(super) fn tls(format: Format) -> impl Fn(&Node, &mut Diagnostics) -> Option<
             Format::WebConfig => "web_config.tls_server_config",
         };
         let mut fields = fields(node, path, diagnostics)?;
-        let cert_file = fields.get_required("cert_file", "cert_file: server.crt", certificate_file);
-        let key_file = fields.get_required("key_file", "key_file: server.key", key_file);
+        let cert_file =
+            fields.get_required("cert_file", "cert_file: server.crt", local_file::LISTENER_CERTIFICATES.at());
+        let key_file = fields.get_required("key_file", "key_file: server.key", local_file::LISTENER_KEY.at());
         let client_auth = client_auth(&mut fields);
         let client_allowed_sans = client_allowed_sans(&mut fields, client_auth.as_ref());
         let (min_version, max_version) = versions(&mut fields);
@@ -73,7 +74,7 @@ const VERIFY: &str = "set `client_auth_type: RequireAndVerifyClientCert`, or `Ve
                       connect without a certificate";
 
 fn client_auth(fields: &mut Fields<'_, '_>) -> Option<ClientAuth> {
-    let ca_file = fields.get("client_ca_file", certificate_file);
+    let ca_file = fields.get("client_ca_file", local_file::LISTENER_CERTIFICATES.at());
     // An invalid type is reported once, and not again as one that does not verify.
     let policy = match fields.has("client_auth_type") {
         true => fields.get("client_auth_type", keyword(&POLICIES))?,

@@ -74,7 +74,7 @@ pub(super) fn jwks_url(node: &Node, diagnostics: &mut Diagnostics) -> Option<Str
         Some(url) if url.user_info.is_some() => "`jwks_url` contains user info, which is a secret",
         Some(url) if url.has_fragment => "`jwks_url` has a fragment",
         Some(url) if !url.is_https && !url.is_loopback() => {
-            "`jwks_url` is called over plain HTTP: whoever answers instead of it could sign tokens"
+            "`jwks_url` is called over plain HTTP: anyone who can answer in its place can sign tokens"
         }
         Some(_) => return Some(text.to_owned()),
     };

@@ -1,9 +1,9 @@
 //! Keys of an identity provider, fetched by HTTP.
 //!
 //! They are fetched at the start, then every [`REFRESH_INTERVAL`]; if that fails the last keys stay valid. A token with
-//! an unknown key fetches them too, at most once in [`DEMAND_INTERVAL`]: whoever sends tokens with random key ids must
-//! not make the bridge attack the provider. Until they may be fetched again, nobody knows whether such a token is forged
-//! or signed with a new key: its sender is to send it again later.
+//! an unknown key fetches them too, at most once in [`DEMAND_INTERVAL`]: a sender of tokens with random key
+//! ids must not make the bridge overload the provider. Until they may be fetched again, such a token may be forged or be
+//! signed with a new key, so the answer is 503 and its sender retries.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

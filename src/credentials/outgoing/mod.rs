@@ -6,7 +6,6 @@
 
 mod tls;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -17,6 +16,7 @@ use reqwest::{NoProxy, Proxy};
 
 use super::file::{MAX_SECRET_BYTES, read_text};
 use super::header::encode_basic;
+use super::tls::TlsError;
 use crate::config::FileStamp;
 use crate::config::access::{HttpAuthorization, HttpClient};
 
@@ -31,6 +31,9 @@ pub(crate) enum OutgoingError {
         /// The cause.
         cause: String,
     },
+    /// A file of `tls_config`.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Another setting.
     #[error("{0}")]
     Settings(String),
@@ -75,14 +78,13 @@ impl OutgoingClient {
     /// The body of a response to `GET url`, if its status is a success and it has at most `max_bytes`.
     ///
     /// # Errors
-    /// Why there is no such body. `timeout` is for settings that have none.
+    /// Why there is no such body.
     pub(crate) async fn get(
         &self,
         url: &str,
         max_bytes: usize,
         timeout: Duration,
     ) -> Result<Vec<u8>, OutgoingError> {
-        let timeout = self.settings.timeout.unwrap_or(timeout);
         tokio::time::timeout(timeout, self.get_body(url, max_bytes))
             .await
             .unwrap_or(Err(OutgoingError::TimedOut(timeout)))
@@ -212,9 +214,4 @@ pub(super) fn shown_url(url: &str) -> String {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{path}")
-}
-
-/// The provider of all cryptography, passed to everything that needs it: there is no default of the process.
-pub(super) fn crypto_provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -1,16 +1,16 @@
 //! TLS settings of the outgoing client.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::{OutgoingError, crypto_provider};
+use super::OutgoingError;
 use crate::config::access::HttpClient;
+use crate::credentials::tls::{PemFile, authorities, certified_key, crypto_provider};
 
 /// Reads the files of the settings. Without `has_tls` nothing is trusted.
 pub(super) fn client_config(settings: &HttpClient, has_tls: bool) -> Result<ClientConfig, OutgoingError> {
@@ -22,13 +22,14 @@ pub(super) fn client_config(settings: &HttpClient, has_tls: bool) -> Result<Clie
         return Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
     }
     let mut verifier: Arc<dyn ServerCertVerifier> = match &settings.ca_file {
-        Some(file) => {
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots(file)?), provider).build();
-            verifier.map_err(|error| file_error(file, error.to_string()))?
+        Some(path) => {
+            let file = PemFile::read("tls_config.ca_file", path)?;
+            let roots = Arc::new(authorities(&file, &file.certificates()?)?);
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+            verifier.map_err(|error| OutgoingError::Settings(format!("tls_config.ca_file: {error}")))?
         }
         None => {
-            let verifier = rustls_platform_verifier::Verifier::new(provider);
+            let verifier = rustls_platform_verifier::Verifier::new(provider.clone());
             Arc::new(verifier.map_err(|error| {
                 OutgoingError::Settings(format!("the CAs of the system cannot be read: {error}; set ca_file"))
             })?)
@@ -41,32 +42,10 @@ pub(super) fn client_config(settings: &HttpClient, has_tls: bool) -> Result<Clie
     }
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some((cert_file, key_file)) = &settings.client_cert else { return Ok(builder.with_no_client_auth()) };
-    let key = PrivateKeyDer::from_pem_file(key_file)
-        .map_err(|error| file_error(key_file, format!("no private key in PEM format: {error}")))?;
-    builder
-        .with_client_auth_cert(certificates(cert_file)?, key)
-        .map_err(|error| file_error(cert_file, format!("{error}, with the key in {}", key_file.display())))
-}
-
-fn roots(file: &Path) -> Result<RootCertStore, OutgoingError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| file_error(file, error.to_string()))?;
-    }
-    Ok(roots)
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, OutgoingError> {
-    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match certificates {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(file_error(file, "no certificate in PEM format".to_owned())),
-        Err(error) => Err(file_error(file, error.to_string())),
-    }
-}
-
-fn file_error(file: &Path, cause: String) -> OutgoingError {
-    OutgoingError::File { file: file.display().to_string(), cause }
+    let cert_file = PemFile::read("tls_config.cert_file", cert_file)?;
+    let key_file = PemFile::read("tls_config.key_file", key_file)?;
+    let certified_key = certified_key(&cert_file, &key_file, &provider)?;
+    Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key))))
 }
 
 /// Verifies that a certificate is for `server_name` instead of for the host of the URL. The TLS extension SNI still

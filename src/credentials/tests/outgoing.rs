@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -12,7 +11,9 @@ use rustls::{RootCertStore, ServerConfig};
 use super::support::{Folder, Reply, Server};
 use crate::config::Secret;
 use crate::config::access::{HttpAuthorization, HttpClient};
-use crate::credentials::outgoing::{OutgoingClient, crypto_provider, shown_url};
+use crate::credentials::certificates::Authority;
+use crate::credentials::outgoing::{OutgoingClient, shown_url};
+use crate::credentials::tls::crypto_provider;
 
 async fn get(settings: HttpClient, url: &str) -> Result<String, String> {
     get_with(&OutgoingClient::new(settings), url).await
@@ -23,57 +24,36 @@ async fn get_with(client: &OutgoingClient, url: &str) -> Result<String, String> 
     body.map(|body| String::from_utf8(body).unwrap()).map_err(|error| error.to_string())
 }
 
-/// A CA and certificates that it issues.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// A certificate and its key.
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A server with a certificate for `name`, which demands one of this CA.
-    async fn server(&self, name: &str) -> Server {
-        let (certificate, key) = self.issue(name, ExtendedKeyUsagePurpose::ServerAuth);
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crypto_provider()).build().unwrap();
-        let config = ServerConfig::builder_with_provider(crypto_provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(clients)
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        Server::start_with(Reply::Ok("hello".to_owned()), Some(Arc::new(config).into())).await
-    }
+/// A server with a certificate for `name`, which demands one of this CA.
+async fn server(authority: &Authority, name: &str) -> Server {
+    let issued = authority.server_for(&[name]);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crypto_provider()).build().unwrap();
+    let config = ServerConfig::builder_with_provider(crypto_provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    Server::start_with(Reply::Ok("hello".to_owned()), Some(Arc::new(config).into())).await
 }
 
 #[tokio::test]
 async fn https_uses_the_ca_the_client_certificate_and_the_server_name_and_reads_them_again() {
-    let (folder, authority, other) = (Folder::new(), Authority::new(), Authority::new());
-    let (certificate, key) = authority.issue("client", ExtendedKeyUsagePurpose::ClientAuth);
-    let server = authority.server("keys.internal").await;
+    let (folder, authority, other) = (Folder::new(), Authority::new("CA"), Authority::new("other CA"));
+    let issued = authority.client("client", &["client"]);
+    let server = server(&authority, "keys.internal").await;
     let settings = HttpClient {
         ca_file: Some(folder.write("ca.pem", authority.pem())),
-        client_cert: Some((folder.write("cert.pem", &certificate), folder.write("key.pem", &key))),
+        client_cert: Some((
+            folder.write("cert.pem", &issued.certificate),
+            folder.write("key.pem", &issued.key),
+        )),
         server_name: Some("keys.internal".to_owned()),
         ..HttpClient::default()
     };
@@ -93,14 +73,14 @@ async fn https_uses_the_ca_the_client_certificate_and_the_server_name_and_reads_
         (HttpClient { ca_file: Some(folder.path("none")), ..settings.clone() }, "none: "),
         (
             HttpClient { ca_file: Some(folder.write("text", "text")), ..settings.clone() },
-            "no certificate in PEM format",
+            "tls_config.ca_file",
         ),
         (
             HttpClient {
                 client_cert: Some((folder.path("cert.pem"), folder.path("text"))),
                 ..settings.clone()
             },
-            "no private key in PEM format",
+            "no private key in the file",
         ),
     ] {
         let error = get(settings, &server.url).await.unwrap_err();
@@ -186,8 +166,8 @@ async fn an_answer_must_be_a_small_success_in_time() {
     assert_eq!(error(get_with(&client, &server.url).await), "the response is larger than 1 KiB");
     server.reply(Reply::Never);
     let timeout = Duration::from_millis(50);
-    let impatient = OutgoingClient::new(HttpClient { timeout: Some(timeout), ..HttpClient::default() });
-    assert_eq!(error(get_with(&impatient, &server.url).await), "no complete response within 50ms");
+    let timed_out = client.get(&server.url, 1024, timeout).await.unwrap_err();
+    assert_eq!(timed_out.to_string(), "no complete response within 50ms");
     assert!(error(get_with(&client, "http://127.0.0.1:1/").await).contains("refused"));
     assert!(error(get_with(&client, "no url").await).starts_with("the request failed"));
     assert_eq!(server.requests(), 4, "one for each answer");

@@ -67,7 +67,7 @@ impl Routes {
         Self { router: self.router.route(PROBES[0], healthy).route(PROBES[1], ready), ..self }
     }
 
-    /// The listener: these routes for whoever may use them. `unknown_path` and `unknown_method` answer other requests.
+    /// The listener: these routes, behind authentication. `unknown_path` and `unknown_method` answer other requests.
     pub(in crate::http) fn into_router(self, unknown_path: Problem, unknown_method: Problem) -> Router {
         let Self { router, shared } = self;
         let access = shared.access.clone();

@@ -1,4 +1,4 @@
-//! What a browser must not do for a page of another site: such a request comes with the rights of whoever sits at the
+//! What a browser must not do for a page of another site: such a request has the rights of the person at the
 //! browser, by its address in the network or by a client certificate.
 //!
 //! A browser says in `Origin` and `Sec-Fetch-Site` which page has made it send a request; a page that resolves its own
@@ -84,8 +84,8 @@ impl ExternalUrl {
 impl BrowserAccess {
     /// Why the `Host` of a request is refused: it may be a name that an attacker owns. IP addresses and `localhost` are
     /// always accepted, since no name has to be resolved for them; other names without `external_url` only where the
-    /// listener is not on loopback, whose names nobody but an operator knows; and not from a browser if the listener asks
-    /// for no credentials, since then the address is all that a page needs to know.
+    /// listener is not on loopback; and not from a browser if the listener asks for no credentials, since then a page that
+    /// knows the address could act.
     pub(super) fn refuse_host(&self, headers: &HeaderMap) -> Result<(), &'static str> {
         let Some(host) = headers.get(header::HOST).map(text) else { return Ok(()) };
         let (name, _) = split_port(host);

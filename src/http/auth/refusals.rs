@@ -1,4 +1,4 @@
-//! Refused requests: each is counted, and few are logged, since whoever reaches the listener can send thousands of them.
+//! Refused requests: each is counted, and few are logged, since anyone who can reach the listener can send thousands of them.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The stream below hyper: inspects what arrives, ends a response that nobody reads, and closes so that a client which is
+//! The stream below hyper: inspects what arrives, ends a response that the client does not read, and closes so that a client which is
 //! still sending sees the response.
 
 use std::io;

@@ -2,7 +2,7 @@
 
 pub(crate) mod aws_stub;
 pub(crate) mod bridge;
-#[allow(dead_code, reason = "shared with the unit tests of `credentials::tls`")]
+#[allow(dead_code, reason = "shared with the unit tests of `credentials`")]
 pub(crate) mod certificates;
 pub(crate) mod disk;
 pub(crate) mod https;

@@ -20,11 +20,7 @@ use tokio_rustls::{TlsConnector, client, server};
 use super::{ServerTls, TlsError, crypto_provider};
 use crate::config::access::{ClientAuth, Tls, TlsVersion};
 use crate::credentials::ClientCertificate;
-use certificates::{Authority, Issued, replace};
-
-#[path = "../../../../tests/it/support/certificates.rs"]
-#[allow(dead_code, reason = "shared with the integration tests")]
-mod certificates;
+use crate::credentials::certificates::{Authority, Issued, replace};
 
 /// A listener's files in a folder, and the authorities.
 struct ListenerFiles {
