@@ -60,6 +60,7 @@ async fn an_invalid_users_file_is_503_with_the_cause_and_without_its_content() {
         ("alice: secret-in-clear".to_owned(), "line 1: user `alice`: not a bcrypt hash"),
         (good.replacen("$2b$", "alice:$2x$", 1), "user `alice`: not a bcrypt hash"),
         (format!("al\u{7}ice:{good}"), "a user name has control characters"),
+        (format!("alice:{good}:"), "line 1: the name of a user contains a colon"),
         (format!("alice:{costly}"), "user `alice`: the cost of the bcrypt hash is 15"),
         (format!("alice:{good}\nalice:{good}"), "line 2: user `alice` is listed more than once"),
         ("basic_auth_users: [".to_owned(), "neither lines `USER:HASH` nor a YAML map"),
