@@ -47,6 +47,14 @@ impl Supervision {
         }
     }
 
+    /// Reports an outage before the caller of the command gets its error, and returns its text: the caller must find the
+    /// store not ready.
+    pub(super) fn report(&self, error: &rusqlite::Error) -> String {
+        let text = error.to_string();
+        self.health.failed(&text);
+        text
+    }
+
     /// Records the result of a batch.
     pub(super) fn record(&mut self, failure: Option<&str>, has_committed: bool) {
         match failure {
