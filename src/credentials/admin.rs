@@ -9,7 +9,7 @@ use subtle::{Choice, ConditionallySelectable as _};
 use super::file::{FileError, MAX_AGE};
 use super::header::{Authorization, MAX_TOKEN_BYTES, authorization, single};
 use super::jwt::{Rejection, Token, Verifier};
-use super::password::{Outcome, UserTable};
+use super::password::{Attempt, Outcome, UserTable};
 use super::registry::{Registry, TokenFile, Users};
 use super::token::TokenDigest;
 use super::{AuthFailure, Denied, Presented, Principal, challenge, unix_now};
@@ -102,7 +102,8 @@ impl AdminCredentials {
                 return self.check_bearer(token).await;
             }
             Authorization::Basic { user, password } if self.has_users() => {
-                return self.check_password(user, password).await;
+                let attempt = Attempt { peer: presented.peer, user, password };
+                return self.check_password(attempt).await;
             }
             _ => by_header?,
         };
@@ -176,12 +177,13 @@ impl AdminCredentials {
         self.tokens.get(index).map(|(principal, _)| principal.clone())
     }
 
-    async fn check_password(&self, user: &str, password: &[u8]) -> Result<Principal, Denied> {
-        let (outcome, tables) = self.compare(user, password, MAX_AGE, None).await?;
+    async fn check_password(&self, attempt: Attempt<'_>) -> Result<Principal, Denied> {
+        let (outcome, tables) = self.compare(attempt, MAX_AGE, None).await?;
         let outcome = match outcome {
-            (Outcome::Wrong, _) => self.compare(user, password, Duration::ZERO, Some(&tables)).await?.0,
+            (Outcome::Wrong, _) => self.compare(attempt, Duration::ZERO, Some(&tables)).await?.0,
             outcome => outcome,
         };
+        let user = attempt.user;
         let scope = self.scopes.get(user).copied();
         match outcome {
             (Outcome::Matches, is_web) => {
@@ -199,8 +201,7 @@ impl AdminCredentials {
     /// the `web_config_file`.
     async fn compare(
         &self,
-        user: &str,
-        password: &[u8],
+        attempt: Attempt<'_>,
         max_age: Duration,
         known: Option<&Arc<UserTable>>,
     ) -> Result<((Outcome, bool), Arc<UserTable>), Denied> {
@@ -209,8 +210,8 @@ impl AdminCredentials {
         for (users, is_web) in [(&self.users, false), (&self.web_users, true)] {
             let Some(users) = users else { continue };
             match users.table(max_age).await {
-                Ok(table) if chosen.is_none() || table.contains(user) => {
-                    if chosen.as_ref().is_none_or(|(first, _)| !first.contains(user)) {
+                Ok(table) if chosen.is_none() || table.contains(attempt.user) => {
+                    if chosen.as_ref().is_none_or(|(first, _)| !first.contains(attempt.user)) {
                         chosen = Some((table, is_web));
                     }
                 }
@@ -223,7 +224,7 @@ impl AdminCredentials {
         };
         let outcome = match known {
             Some(known) if Arc::ptr_eq(known, &table) => Outcome::Wrong,
-            _ => self.registry.comparisons.compare(&table, user, password).await,
+            _ => self.registry.comparisons.compare(&table, attempt).await,
         };
         match (outcome, error) {
             (Outcome::Wrong, Some(error)) => Err(error),

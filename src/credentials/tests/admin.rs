@@ -8,7 +8,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::json;
 
 use super::support::{
-    Folder, SigningKey, advance, basic, bearer, claims, claims_with, headers, jwt, key_set, outcome,
+    Folder, PEER, SigningKey, advance, basic, bearer, claims, claims_with, headers, jwt, key_set, outcome,
 };
 use crate::config::Secret;
 use crate::config::access::{
@@ -23,7 +23,7 @@ async fn check(credentials: &AdminCredentials, headers: &HeaderMap, san: Option<
         sans: vec![San::from_settings(san)],
         not_after: i64::MAX,
     });
-    let presented = Presented { headers, client_certificate: certificate.as_ref() };
+    let presented = Presented { headers, client_certificate: certificate.as_ref(), peer: PEER };
     match credentials.check(presented).await {
         Ok(principal) => format!("{} {:?}", principal.name, principal.scope),
         Err(denied) => outcome::<()>(Err(denied)),

@@ -21,8 +21,7 @@ use tower_service::Service as _;
 use super::exchange::{Exchange, Progress};
 use super::request_body::RequestBody;
 use super::stream::Stream;
-use super::{Options, request_head};
-use crate::credentials::ClientCertificate;
+use super::{Options, Peer, request_head};
 
 /// The longest head of a request. A JSON Web Token with many claims has some kilobytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -66,21 +65,15 @@ impl Connections {
     }
 
     /// Serves one connection until it ends. Once `stop` is cancelled, it ends after the request in flight, or when its
-    /// client stalls. `certificate` is the client's, if it has a verified one.
-    pub(super) async fn serve<S>(
-        &self,
-        stream: S,
-        certificate: Option<Arc<ClientCertificate>>,
-        stop: &CancellationToken,
-    ) where
+    /// client stalls. `peer` becomes an extension of each request.
+    pub(super) async fn serve<S>(&self, stream: S, peer: Peer, stop: &CancellationToken)
+    where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let exchange = Arc::new(Exchange::default());
         let stream = Stream::new(stream, exchange.clone(), self.options.write_timeout);
         let service = service_fn(|mut request: Request<Incoming>| {
-            if let Some(certificate) = &certificate {
-                request.extensions_mut().insert(certificate.clone());
-            }
+            request.extensions_mut().insert(peer.clone());
             self.answer(request, exchange.clone())
         });
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));

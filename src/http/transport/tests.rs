@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use axum::Extension;
+use axum::extract::Request;
 use axum::routing::get;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -11,7 +11,6 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::config::access::{ClientAuth, Tls, TlsVersion};
-use crate::credentials::ClientCertificate;
 use crate::credentials::tls::crypto_provider;
 
 /// A certificate authority, and a certificate that it has issued.
@@ -65,8 +64,9 @@ fn options(header_timeout: Duration) -> Options {
 
 /// Serves `/` with the common name of the client's certificate, until the token is cancelled.
 async fn serve_common_name(tls: ServerTls, header_timeout: Duration) -> (SocketAddr, CancellationToken) {
-    let common_name = async |certificate: Option<Extension<Arc<ClientCertificate>>>| {
-        certificate.and_then(|Extension(certificate)| certificate.common_name.clone()).unwrap_or_default()
+    let common_name = async |request: Request| {
+        let (parts, _) = request.into_parts();
+        presented(&parts).client_certificate.and_then(|known| known.common_name.clone()).unwrap_or_default()
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
