@@ -191,6 +191,20 @@ fn inline_secrets_are_never_shown() {
     let found = load_with(config, &[]);
     insta::assert_snapshot!(found);
     assert!(!found.contains("sesame"));
+    for misplaced in [
+        "sources:\n  a:\n    auth:\n      sesame",
+        "sources:\n  a:\n    auth:\n      - sesame",
+        "sources:\n  a:\n    auth:\n      bearer_token_files:\n        sesame",
+        "sources:\n  a:\n    auth:\n      jwt:\n        sesame",
+        "sources:\n  a:\n    auth:\n      toekn: sesame",
+        "admin:\n  tokens:\n    sesame",
+        "admin:\n  tokens:\n  - sesame",
+        "admin:\n  tokens: [\n    sesame\n  ]",
+        "admin:\n  users:\n    alice: sesame",
+    ] {
+        let found = load_with(misplaced, &[]);
+        assert!(found.contains("******") && !found.contains("sesame"), "{found}");
+    }
 }
 
 #[test]
