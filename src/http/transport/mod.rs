@@ -136,9 +136,7 @@ async fn serve_connection(
     let Some(tls) = tls else { return served.serve(stream, None, &stop).await };
     let Options { listener, header_timeout, ref metrics, .. } = *served.options();
     match stop.run_until_cancelled(tokio::time::timeout(header_timeout, tls.accept(stream))).await {
-        Some(Ok(Ok((stream, certificate)))) => {
-            return served.serve(stream, certificate.map(Arc::new), &stop).await;
-        }
+        Some(Ok(Ok((stream, peer)))) => return served.serve(stream, peer, &stop).await,
         Some(Ok(Err(error))) => tracing::debug!(listener, %error, "TLS handshake failed"),
         Some(Err(_)) => tracing::debug!(listener, "TLS handshake timed out"),
         None => return,
