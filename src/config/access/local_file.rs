@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::byte_order_mark;
 use super::super::diagnostic::{Code, Diagnostics, Location};
 use super::super::redact;
 use super::super::scalar::text;
@@ -114,7 +115,7 @@ pub(super) fn path(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf
     Some(directory.unwrap_or(Path::new("")).join(path))
 }
 
-/// Reads a file that is a regular one and not too large: a pipe would block.
+/// Reads a file that is a regular one and not too large, without a byte order mark: a pipe would block.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
@@ -126,6 +127,7 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    byte_order_mark::strip(&mut bytes);
     String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())
 }
 
