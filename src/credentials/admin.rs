@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use subtle::{Choice, ConditionallySelectable as _};
 
 use super::file::{FileError, MAX_AGE};
@@ -28,8 +29,10 @@ pub(crate) struct AdminCredentials {
     scopes: BTreeMap<String, Scope>,
     certificates: Vec<AdminClientCert>,
     jwt: Vec<(AdminJwt, Verifier)>,
-    /// The names of tokens, users and certificates, which no JWT may have.
+    /// The names of tokens, users and certificates, which no JWT may have, nor that of a user of `users`.
     own_names: BTreeSet<String>,
+    /// The users of `users` when the file could be read last.
+    last_users: Mutex<Option<Arc<UserTable>>>,
     registry: Registry,
 }
 
@@ -42,7 +45,11 @@ impl AdminCredentials {
 
     /// The credentials of reloaded settings, with the caches of what did not change.
     pub(crate) fn reloaded(&self, auth: &AdminAuth, web_config: Option<&WebConfig>) -> Self {
-        Self::build(self.registry.successor(), &self.registry, auth, web_config)
+        let new = Self::build(self.registry.successor(), &self.registry, auth, web_config);
+        if new.users.is_some() {
+            new.last_users.lock().clone_from(&self.last_users.lock());
+        }
+        new
     }
 
     fn build(
@@ -66,6 +73,7 @@ impl AdminCredentials {
             certificates: auth.client_certs.clone(),
             jwt,
             own_names: own_names(auth, web_config),
+            last_users: Mutex::default(),
             registry,
         }
     }
@@ -261,11 +269,15 @@ impl AdminCredentials {
         let Some(token) = Token::read(token) else {
             return Err(self.unauthenticated(AuthFailure::InvalidToken));
         };
+        let users = self.users_of_file().await;
+        let is_own = |name: &str| {
+            self.own_names.contains(name) || users.as_ref().is_some_and(|users| users.has_actor(name))
+        };
         let (mut failure, mut other) = (AuthFailure::InvalidToken, None);
         for (settings, verifier) in self.jwt.iter().filter(|(settings, _)| settings.header == header) {
             match verifier.verify(&token, unix_now()).await {
                 Ok(claims) if claims.has_group(&settings.groups) => match claims.name(&settings.name_claim) {
-                    Some(name) if self.own_names.contains(name.trim()) => {
+                    Some(name) if is_own(name.trim()) => {
                         other = Some(Denied::Forbidden(AuthFailure::Scope));
                     }
                     Some(name) => return Ok(Principal { name: name.to_owned(), scope: settings.scope }),
@@ -283,6 +295,16 @@ impl AdminCredentials {
             }
         }
         Err(other.unwrap_or_else(|| self.unauthenticated(failure)))
+    }
+
+    /// The users of `users_file`. While it cannot be read, those that it had: single sign-on does not depend on the file.
+    async fn users_of_file(&self) -> Option<Arc<UserTable>> {
+        let current = self.users.as_ref()?.current().await;
+        let mut last = self.last_users.lock();
+        if let Ok(table) = current {
+            *last = Some(table);
+        }
+        last.clone()
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::byte_order_mark;
 use super::super::diagnostic::{Code, Diagnostics, Location};
 use super::super::redact;
 use super::super::scalar::text;
@@ -117,7 +118,7 @@ pub(super) fn path(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf
     Some(directory.unwrap_or(Path::new("")).join(path))
 }
 
-/// Reads a file that is a regular one and not too large: a pipe would block.
+/// Reads a file that is a regular one and not too large, without a byte order mark: a pipe would block.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
@@ -128,6 +129,7 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
     }
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    byte_order_mark::strip(&mut bytes);
     String::from_utf8(bytes).map_err(|_| io::Error::other("not valid UTF-8"))
 }
 

@@ -93,6 +93,11 @@ impl UserTable {
         self.users.contains_key(user)
     }
 
+    /// Whether a user is the actor `name` in the audit trail, which shows names without space at their ends.
+    pub(in crate::credentials) fn has_actor(&self, name: &str) -> bool {
+        self.users.contains_key(name) || self.users.keys().any(|user| user.trim() == name)
+    }
+
     /// The user of this name, or the one that takes the place of unknown users.
     pub(super) fn user(&self, name: &str) -> &Arc<User> {
         self.users.get(name).unwrap_or(&self.unknown)

@@ -157,13 +157,12 @@ async fn serve_connection(
     // A response is written at once, so that waiting for more only delays it. If it fails, it is just slower.
     let _ignored = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return served.serve(stream, Peer { address, certificate: None }, &stop).await;
+        return served.serve(stream, address, None, &stop).await;
     };
     let Options { listener, header_timeout, ref metrics, .. } = *served.options();
     match stop.run_until_cancelled(tokio::time::timeout(header_timeout, tls.accept(stream))).await {
         Some(Ok(Ok((stream, certificate)))) => {
-            let peer = Peer { address, certificate: certificate.map(Arc::new) };
-            return served.serve(stream, peer, &stop).await;
+            return served.serve(stream, address, certificate, &stop).await;
         }
         Some(Ok(Err(error))) => tracing::debug!(listener, %error, "TLS handshake failed"),
         Some(Err(_)) => tracing::debug!(listener, "TLS handshake timed out"),
