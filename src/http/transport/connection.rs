@@ -23,7 +23,7 @@ use super::exchange::{Exchange, Progress};
 use super::request_body::RequestBody;
 use super::stream::Stream;
 use super::{Options, request_head};
-use crate::credentials::tls::{PeerCertificate, Standing};
+use crate::credentials::tls::{PeerCertificate, PeerStatus};
 
 /// The longest head of a request. A JSON Web Token with many claims has some kilobytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -124,14 +124,14 @@ impl Connections {
     ) -> Result<Response, Infallible> {
         let broken = exchange.begin();
         let (mut parts, body) = request.into_parts();
-        let standing = peer.map(|peer| peer.standing(UnixTime::now()));
-        if let Some(Standing::Accepted(Some(certificate))) = &standing {
+        let peer_status = peer.map(|peer| peer.status(UnixTime::now()));
+        if let Some(PeerStatus::Accepted(Some(certificate))) = &peer_status {
             parts.extensions.insert(certificate.clone());
         }
-        let checked = match (broken, &standing) {
+        let checked = match (broken, &peer_status) {
             (Some(broken), _) => Err((StatusCode::BAD_REQUEST, broken.as_str())),
             // The client may have another certificate by now, so it may try again.
-            (None, Some(Standing::Lapsed { is_mandatory: true })) => {
+            (None, Some(PeerStatus::Lapsed { is_mandatory: true })) => {
                 Err((StatusCode::SERVICE_UNAVAILABLE, CERTIFICATE_LAPSED))
             }
             (None, _) => request_head::check(&parts),
@@ -152,7 +152,7 @@ impl Connections {
                 response
             }
         };
-        let has_lapsed = matches!(standing, Some(Standing::Lapsed { .. }));
+        let has_lapsed = matches!(peer_status, Some(PeerStatus::Lapsed { .. }));
         if exchange.answer() || has_lapsed || self.is_crowded.load(Ordering::Relaxed) {
             close(&mut response);
         }
