@@ -35,7 +35,7 @@ pub(crate) enum PeerStatus {
     Accepted(Option<Arc<ClientCertificate>>),
     /// It has expired, or its authority was removed: the client should connect again. If the listener requires a
     /// certificate, the request must not be served.
-    Lapsed { is_mandatory: bool },
+    NoLongerAccepted { is_mandatory: bool },
 }
 
 impl PeerCertificate {
@@ -65,7 +65,7 @@ impl PeerCertificate {
         if checked.is_accepted && !is_expired {
             PeerStatus::Accepted(self.names.clone())
         } else {
-            PeerStatus::Lapsed { is_mandatory: checked.is_mandatory }
+            PeerStatus::NoLongerAccepted { is_mandatory: checked.is_mandatory }
         }
     }
 

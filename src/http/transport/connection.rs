@@ -131,7 +131,7 @@ impl Connections {
         let checked = match (broken, &peer_status) {
             (Some(broken), _) => Err((StatusCode::BAD_REQUEST, broken.as_str())),
             // The client may have another certificate by now, so it may try again.
-            (None, Some(PeerStatus::Lapsed { is_mandatory: true })) => {
+            (None, Some(PeerStatus::NoLongerAccepted { is_mandatory: true })) => {
                 Err((StatusCode::SERVICE_UNAVAILABLE, CERTIFICATE_LAPSED))
             }
             (None, _) => request_head::check(&parts),
@@ -152,7 +152,7 @@ impl Connections {
                 response
             }
         };
-        let has_lapsed = matches!(peer_status, Some(PeerStatus::Lapsed { .. }));
+        let has_lapsed = matches!(peer_status, Some(PeerStatus::NoLongerAccepted { .. }));
         if exchange.answer() || has_lapsed || self.is_crowded.load(Ordering::Relaxed) {
             close(&mut response);
         }

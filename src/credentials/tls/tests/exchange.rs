@@ -182,7 +182,7 @@ async fn an_open_connection_loses_its_certificate_with_the_authority_and_only_th
         replace(&ca_file, &successor.pem());
         assert_eq!(tls.refresh(), Ok(true));
         assert!(is_over(&mut waiting).await);
-        assert_eq!(peer.status(UnixTime::now()), PeerStatus::Lapsed { is_mandatory });
+        assert_eq!(peer.status(UnixTime::now()), PeerStatus::NoLongerAccepted { is_mandatory });
         assert!(is_over(&mut Box::pin(peer.lapsed())).await);
     }
 }
@@ -206,5 +206,5 @@ async fn an_open_connection_loses_its_certificate_when_that_expires() {
     let at =
         |seconds| peer.as_ref().unwrap().status(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
     assert_eq!(at(last), PeerStatus::Accepted(certificate));
-    assert_eq!(at(last + 1), PeerStatus::Lapsed { is_mandatory: true });
+    assert_eq!(at(last + 1), PeerStatus::NoLongerAccepted { is_mandatory: true });
 }

@@ -144,7 +144,7 @@ async fn connect(tls: &ServerTls, client: &Arc<ClientConfig>) -> Result<Establis
     let client = connected.map_err(|error| error.to_string())?;
     let certificate = match peer.as_ref().map(|peer| peer.status(UnixTime::now())) {
         Some(PeerStatus::Accepted(certificate)) => certificate,
-        Some(PeerStatus::Lapsed { .. }) => return Err("lapsed".to_owned()),
+        Some(PeerStatus::NoLongerAccepted { .. }) => return Err("lapsed".to_owned()),
         None => None,
     };
     Ok(Established { server, client, certificate, peer })
