@@ -27,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 use crate::config::FileStamp;
 use crate::config::access::Tls;
 pub(crate) use error::TlsError;
-pub(crate) use peer::{PeerCertificate, Standing};
+pub(crate) use peer::{PeerCertificate, PeerStatus};
 pub(crate) use pem::PemFile;
 use settings::Loaded;
 pub(crate) use settings::{authorities, certified_key};

@@ -30,12 +30,12 @@ struct Checked {
 
 /// What the certificate of a connection is worth at the time of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum PeerStatus {
     /// It is verified. `None` if it has no names that can be read.
     Accepted(Option<Arc<ClientCertificate>>),
     /// It has expired, or its authority was removed: the client should connect again. If the listener requires a
     /// certificate, the request must not be served.
-    Lapsed { is_mandatory: bool },
+    NoLongerAccepted { is_mandatory: bool },
 }
 
 impl PeerCertificate {
@@ -53,7 +53,7 @@ impl PeerCertificate {
     }
 
     /// Whether it counts at `now`. The chain is verified again only if the authorities were exchanged since the last time.
-    pub(crate) fn standing(&self, now: UnixTime) -> Standing {
+    pub(crate) fn status(&self, now: UnixTime) -> PeerStatus {
         let mut checked = self.checked.lock();
         // An error means that the listener has ended.
         if checked.verifier.has_changed().unwrap_or(false) {
@@ -63,9 +63,9 @@ impl PeerCertificate {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let is_expired = self.names.as_ref().is_some_and(|names| seconds > names.not_after);
         if checked.is_accepted && !is_expired {
-            Standing::Accepted(self.names.clone())
+            PeerStatus::Accepted(self.names.clone())
         } else {
-            Standing::Lapsed { is_mandatory: checked.is_mandatory }
+            PeerStatus::NoLongerAccepted { is_mandatory: checked.is_mandatory }
         }
     }
 
@@ -77,7 +77,7 @@ impl PeerCertificate {
             if verifier.changed().await.is_err() {
                 return std::future::pending().await;
             }
-            self.standing(UnixTime::now());
+            self.status(UnixTime::now());
         }
     }
 

@@ -24,7 +24,7 @@ use super::exchange::{Exchange, Progress};
 use super::request_body::RequestBody;
 use super::stream::Stream;
 use super::{Options, Peer, request_head};
-use crate::credentials::tls::{PeerCertificate, Standing};
+use crate::credentials::tls::{PeerCertificate, PeerStatus};
 
 /// The longest head of a request. A JSON Web Token with many claims has some kilobytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -132,16 +132,16 @@ impl Connections {
     ) -> Result<Response, Infallible> {
         let broken = exchange.begin();
         let (mut parts, body) = request.into_parts();
-        let standing = certificate.map(|certificate| certificate.standing(UnixTime::now()));
-        let certificate = match &standing {
-            Some(Standing::Accepted(certificate)) => certificate.clone(),
-            Some(Standing::Lapsed { .. }) | None => None,
+        let peer_status = certificate.map(|certificate| certificate.status(UnixTime::now()));
+        let certificate = match &peer_status {
+            Some(PeerStatus::Accepted(certificate)) => certificate.clone(),
+            Some(PeerStatus::NoLongerAccepted { .. }) | None => None,
         };
         parts.extensions.insert(Peer { address, certificate });
-        let checked = match (broken, &standing) {
+        let checked = match (broken, &peer_status) {
             (Some(broken), _) => Err((StatusCode::BAD_REQUEST, broken.as_str())),
             // The client may have another certificate by now, so it may try again.
-            (None, Some(Standing::Lapsed { is_mandatory: true })) => {
+            (None, Some(PeerStatus::NoLongerAccepted { is_mandatory: true })) => {
                 Err((StatusCode::SERVICE_UNAVAILABLE, CERTIFICATE_LAPSED))
             }
             (None, _) => request_head::check(&parts),
@@ -162,7 +162,7 @@ impl Connections {
                 response
             }
         };
-        let has_lapsed = matches!(standing, Some(Standing::Lapsed { .. }));
+        let has_lapsed = matches!(peer_status, Some(PeerStatus::NoLongerAccepted { .. }));
         if exchange.answer() || has_lapsed || self.is_crowded.load(Ordering::Relaxed) {
             close(&mut response);
         }

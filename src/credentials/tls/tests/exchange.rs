@@ -167,22 +167,22 @@ async fn an_open_connection_loses_its_certificate_with_the_authority_and_only_th
         let tls = files.load(client_auth);
         let client = Arc::new(files.client(Some(&files.clients.client("client", &[]))));
         let peer = connect(&tls, &client).await.unwrap().peer.unwrap();
-        let accepted = peer.standing(UnixTime::now());
-        assert!(matches!(&accepted, Standing::Accepted(Some(_))));
+        let accepted = peer.status(UnixTime::now());
+        assert!(matches!(&accepted, PeerStatus::Accepted(Some(_))));
         // A new certificate of the server, and one more authority, change nothing.
         files.servers.server().write(files.folder.path(), "server");
         assert_eq!(tls.refresh(), Ok(true));
-        assert_eq!(peer.standing(UnixTime::now()), accepted);
+        assert_eq!(peer.status(UnixTime::now()), accepted);
         replace(&ca_file, &(files.clients.pem() + &successor.pem()));
         assert_eq!(tls.refresh(), Ok(true));
-        assert_eq!(peer.standing(UnixTime::now()), accepted);
+        assert_eq!(peer.status(UnixTime::now()), accepted);
         // Once it is the other one alone, those that wait are told, and those that begin to wait later.
         let mut waiting = Box::pin(peer.lapsed());
         assert!(!is_over(&mut waiting).await);
         replace(&ca_file, &successor.pem());
         assert_eq!(tls.refresh(), Ok(true));
         assert!(is_over(&mut waiting).await);
-        assert_eq!(peer.standing(UnixTime::now()), Standing::Lapsed { is_mandatory });
+        assert_eq!(peer.status(UnixTime::now()), PeerStatus::NoLongerAccepted { is_mandatory });
         assert!(is_over(&mut Box::pin(peer.lapsed())).await);
     }
 }
@@ -204,7 +204,7 @@ async fn an_open_connection_loses_its_certificate_when_that_expires() {
     let Established { certificate, peer, .. } = connect(&tls, &client).await.unwrap();
     let last = u64::try_from(certificate.clone().unwrap().not_after).unwrap();
     let at =
-        |seconds| peer.as_ref().unwrap().standing(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
-    assert_eq!(at(last), Standing::Accepted(certificate));
-    assert_eq!(at(last + 1), Standing::Lapsed { is_mandatory: true });
+        |seconds| peer.as_ref().unwrap().status(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    assert_eq!(at(last), PeerStatus::Accepted(certificate));
+    assert_eq!(at(last + 1), PeerStatus::NoLongerAccepted { is_mandatory: true });
 }

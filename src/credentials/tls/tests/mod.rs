@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsConnector, client, server};
 
-use super::{PeerCertificate, ServerTls, Standing, TlsError, crypto_provider};
+use super::{PeerCertificate, PeerStatus, ServerTls, TlsError, crypto_provider};
 use crate::config::access::{ClientAuth, Tls, TlsVersion};
 use crate::credentials::ClientCertificate;
 use crate::credentials::certificates::{Authority, Issued, replace};
@@ -142,9 +142,9 @@ async fn connect(tls: &ServerTls, client: &Arc<ClientConfig>) -> Result<Establis
     let (accepted, connected) = tokio::join!(accept, connect);
     let (server, peer) = accepted.map_err(|error| error.to_string())?;
     let client = connected.map_err(|error| error.to_string())?;
-    let certificate = match peer.as_ref().map(|peer| peer.standing(UnixTime::now())) {
-        Some(Standing::Accepted(certificate)) => certificate,
-        Some(Standing::Lapsed { .. }) => return Err("lapsed".to_owned()),
+    let certificate = match peer.as_ref().map(|peer| peer.status(UnixTime::now())) {
+        Some(PeerStatus::Accepted(certificate)) => certificate,
+        Some(PeerStatus::NoLongerAccepted { .. }) => return Err("lapsed".to_owned()),
         None => None,
     };
     Ok(Established { server, client, certificate, peer })
