@@ -80,6 +80,12 @@ impl Comparisons {
         compared.await.map_or(Outcome::Busy, Outcome::from)
     }
 
+    /// No comparison begins while this is held.
+    #[cfg(test)]
+    pub(in crate::credentials) fn hold_turn(&self) -> impl Drop + use<> {
+        self.turn.clone().try_acquire_owned().expect("no comparison runs")
+    }
+
     fn pair(&self, name: &str, password: &[u8]) -> PairDigest {
         let mut hash = Sha256::new();
         hash.update(self.key);

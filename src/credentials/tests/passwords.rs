@@ -189,10 +189,19 @@ async fn attempts_of_one_address_hold_up_no_other_address() {
         };
         passwords.into_iter().map(of_password).collect()
     };
+    let turn = comparisons.hold_turn();
     let wrong = attempts(attacker, "alice", (0..100).map(|number| format!("wrong-{number}")).collect());
     // A sender with many notifications, before its password was ever compared.
     let right = attempts(sender, "alice", vec!["secret".to_owned(); 100]);
     let other_user = attempts(attacker, "bob", vec!["secret".to_owned()]);
+    // Tasks start in their order: once the last has its answer, each has a place or was refused.
+    for _ in 0..100_000 {
+        if other_user.iter().all(tokio::task::JoinHandle::is_finished) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    drop(turn);
     let mut outcomes = Vec::new();
     for attempt in wrong {
         outcomes.push(attempt.await.unwrap());
