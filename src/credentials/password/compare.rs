@@ -82,7 +82,7 @@ impl Comparisons {
 
     /// No comparison begins while this is held.
     #[cfg(test)]
-    pub(in crate::credentials) fn hold_turn(&self) -> impl Drop + use<> {
+    pub(in crate::credentials) fn hold_turn(&self) -> tokio::sync::OwnedSemaphorePermit {
         self.turn.clone().try_acquire_owned().expect("no comparison runs")
     }
 
