@@ -219,7 +219,7 @@ async fn wrong_passwords_of_one_address_do_not_hold_up_a_user_at_another_one() {
     for (address, line) in
         [(bridge.address().to_owned(), "POST /webhook/lab"), (admin_address(&bridge), "GET /api/v1/status")]
     {
-        // One user has 32 places, which nobody has proven the password of.
+        // More attempts than a user has places; no password of this user was accepted yet.
         let mut attempts = JoinSet::new();
         for attempt in 0..40 {
             let (address, password) = (address.clone(), format!("guess-{attempt}"));

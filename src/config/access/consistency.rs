@@ -130,8 +130,8 @@ fn check_verifies(
     diagnostics.add_with_help(Code::Contradiction, location, message, help);
 }
 
-/// Reports users of the `web_config_file` that the audit trail cannot show, and tokens and certificates with the name of
-/// one: it could not tell who has acted.
+/// Reports users of the `web_config_file` whose names the audit trail cannot show, and tokens and certificates with the
+/// name of such a user: the audit trail could not distinguish them.
 fn check_names_of_web_users(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut Diagnostics) {
     let Some(config) = &admin.access.web_config else { return };
     for user in &admin.web_users {

@@ -61,7 +61,7 @@ impl Users {
         let problem = if user.is_empty() {
             Some("the name of the user is empty".to_owned())
         } else if user.contains(':') {
-            // Nobody can log in with such a name, and it may contain a hash.
+            // Basic authentication ends the name at the colon. The name is not shown: it may contain a hash.
             Some("the name of a user contains a colon; expected `USER:HASH`".to_owned())
         } else if is_like_hash(user) {
             // The name is not shown: it is the hash.

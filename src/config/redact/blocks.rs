@@ -59,7 +59,7 @@ fn item_start(content: &str) -> usize {
     content.len() - rest.len()
 }
 
-/// The part of a line that is no key, and stands where keys are expected.
+/// The scalar or list item of a line in a block where a key was expected, which may be a secret. Empty if there is none.
 pub(super) fn misplaced(line: &str, within: Kind) -> Range<usize> {
     let content = line.trim_start();
     let indent = line.len() - content.len();

@@ -1,6 +1,5 @@
 //! The places of comparisons that wait or run: bounded in all, for each user, and for each address that they come from.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::table::{PairDigest, User};
 
-/// Comparisons in all. This bounds the memory too: an address is known only while one of its comparisons has a place.
+/// Comparisons in all. This bounds the memory too: an address is stored only while one of its comparisons has a place.
 const MAX_WAITING: usize = 128;
 
 /// Comparisons for one user: a stranger who knows the name and has many addresses must not take all places.
@@ -21,7 +20,7 @@ const MAX_WAITING_FOR_UNKNOWN: usize = 4;
 /// sender with many notifications waits for its one password.
 const MAX_WAITING_FOR_PEER: usize = 2;
 
-/// The address of a peer, or its network where a single host has a whole one: the first 64 bits of an IPv6 address.
+/// The IPv4 address of a peer, or the /64 network of its IPv6 address, since a host often has a whole one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct PeerNetwork(IpAddr);
 
@@ -34,27 +33,21 @@ impl PeerNetwork {
     }
 }
 
-/// The queue of comparisons.
+/// The comparisons that have a place: at most [`MAX_WAITING`], so all counts are made by looking at each.
 #[derive(Default)]
-pub(super) struct CompareQueue(Arc<Mutex<QueueState>>);
-
-#[derive(Default)]
-struct QueueState {
-    peers: HashMap<PeerNetwork, Vec<Comparison>>,
-    total: usize,
-    for_unknown: usize,
-}
+pub(super) struct CompareQueue(Arc<Mutex<Vec<Comparison>>>);
 
 /// The comparison of one password for one peer. It has one place, and any number of requests.
 struct Comparison {
+    peer: PeerNetwork,
     user: Arc<User>,
     pair: PairDigest,
     requests: usize,
 }
 
 impl Comparison {
-    fn is_of(&self, user: &Arc<User>, pair: &PairDigest) -> bool {
-        Arc::ptr_eq(&self.user, user) && self.pair == *pair
+    fn is_of(&self, peer: PeerNetwork, user: &Arc<User>, pair: &PairDigest) -> bool {
+        self.peer == peer && Arc::ptr_eq(&self.user, user) && self.pair == *pair
     }
 }
 
@@ -62,7 +55,7 @@ impl CompareQueue {
     /// Takes a place, or joins the comparison of the same password for the same peer. `None` if there are too many.
     pub(super) fn take(&self, peer: IpAddr, user: &Arc<User>, pair: &PairDigest) -> Option<QueuePlace> {
         let peer = PeerNetwork::of(peer);
-        self.0.lock().take(peer, user, pair).then(|| QueuePlace {
+        take(&mut self.0.lock(), peer, user, pair).then(|| QueuePlace {
             queue: self.0.clone(),
             peer,
             user: user.clone(),
@@ -71,51 +64,27 @@ impl CompareQueue {
     }
 }
 
-impl QueueState {
-    fn take(&mut self, peer: PeerNetwork, user: &Arc<User>, pair: &PairDigest) -> bool {
-        let own = self.peers.get_mut(&peer);
-        let of_peer = own.as_ref().map_or(0, |own| own.len());
-        if let Some(same) = own.and_then(|own| own.iter_mut().find(|known| known.is_of(user, pair))) {
-            same.requests += 1;
-            return true;
-        }
-        let (of_user, max_of_user) = if user.is_known() {
-            let of_user =
-                self.peers.values().flatten().filter(|known| Arc::ptr_eq(&known.user, user)).count();
-            (of_user, MAX_WAITING_FOR_USER)
-        } else {
-            (self.for_unknown, MAX_WAITING_FOR_UNKNOWN)
-        };
-        if of_peer >= MAX_WAITING_FOR_PEER || of_user >= max_of_user || self.total >= MAX_WAITING {
-            return false;
-        }
-        self.total += 1;
-        self.for_unknown += usize::from(!user.is_known());
-        let comparison = Comparison { user: user.clone(), pair: *pair, requests: 1 };
-        self.peers.entry(peer).or_default().push(comparison);
-        true
+fn take(queue: &mut Vec<Comparison>, peer: PeerNetwork, user: &Arc<User>, pair: &PairDigest) -> bool {
+    if let Some(same) = queue.iter_mut().find(|known| known.is_of(peer, user, pair)) {
+        same.requests += 1;
+        return true;
     }
-
-    fn give_back(&mut self, peer: PeerNetwork, user: &Arc<User>, pair: &PairDigest) {
-        let Some(own) = self.peers.get_mut(&peer) else { return };
-        let Some(index) = own.iter().position(|known| known.is_of(user, pair)) else { return };
-        let Some(known) = own.get_mut(index) else { return };
-        known.requests -= 1;
-        if known.requests > 0 {
-            return;
-        }
-        own.swap_remove(index);
-        if own.is_empty() {
-            self.peers.remove(&peer);
-        }
-        self.total -= 1;
-        self.for_unknown -= usize::from(!user.is_known());
+    let of_peer = queue.iter().filter(|known| known.peer == peer).count();
+    let (of_user, max_of_user) = if user.is_known() {
+        (queue.iter().filter(|known| Arc::ptr_eq(&known.user, user)).count(), MAX_WAITING_FOR_USER)
+    } else {
+        (queue.iter().filter(|known| !known.user.is_known()).count(), MAX_WAITING_FOR_UNKNOWN)
+    };
+    if of_peer >= MAX_WAITING_FOR_PEER || of_user >= max_of_user || queue.len() >= MAX_WAITING {
+        return false;
     }
+    queue.push(Comparison { peer, user: user.clone(), pair: *pair, requests: 1 });
+    true
 }
 
 /// A request's part of a place.
 pub(super) struct QueuePlace {
-    queue: Arc<Mutex<QueueState>>,
+    queue: Arc<Mutex<Vec<Comparison>>>,
     peer: PeerNetwork,
     user: Arc<User>,
     pair: PairDigest,
@@ -123,7 +92,13 @@ pub(super) struct QueuePlace {
 
 impl Drop for QueuePlace {
     fn drop(&mut self) {
-        self.queue.lock().give_back(self.peer, &self.user, &self.pair);
+        let mut queue = self.queue.lock();
+        let found = queue.iter().position(|known| known.is_of(self.peer, &self.user, &self.pair));
+        let Some(index) = found else { return };
+        queue[index].requests -= 1;
+        if queue[index].requests == 0 {
+            queue.swap_remove(index);
+        }
     }
 }
 

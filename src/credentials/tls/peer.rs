@@ -10,13 +10,14 @@ use tokio::sync::watch;
 use super::identity;
 use crate::credentials::ClientCertificate;
 
-/// What verifies client certificates. Receivers are told when the authorities were exchanged.
+/// The current verifier of client certificates; `None` if the listener asks for none. Changes when the authorities are
+/// exchanged.
 pub(super) type CurrentVerifier = watch::Receiver<Option<Arc<dyn ClientCertVerifier>>>;
 
 /// The verified certificate of a client, with its chain.
 pub(crate) struct PeerCertificate {
     chain: Vec<CertificateDer<'static>>,
-    /// `None` if it has no names that can be read: then it is no identity.
+    /// `None` if its names cannot be read: then it authenticates no one.
     names: Option<Arc<ClientCertificate>>,
     checked: Mutex<Checked>,
 }

@@ -176,7 +176,7 @@ async fn an_open_connection_loses_its_certificate_with_the_authority_and_only_th
         replace(&ca_file, &(files.clients.pem() + &successor.pem()));
         assert_eq!(tls.refresh(), Ok(true));
         assert_eq!(peer.status(UnixTime::now()), accepted);
-        // Once it is the other one alone, those that wait are told, and those that begin to wait later.
+        // When only the successor is left, a connection that waits ends, and so does one that begins to wait later.
         let mut waiting = Box::pin(peer.lapsed());
         assert!(!is_over(&mut waiting).await);
         replace(&ca_file, &successor.pem());
