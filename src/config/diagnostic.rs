@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -197,10 +198,16 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// The errors of the system that say nothing about a file: no memory, too many open files in the process or on the
+/// machine, and a device that does not answer.
+const PASSING_ERRORS: [i32; 4] =
+    [5 /* EIO */, 12 /* ENOMEM */, 23 /* ENFILE */, 24 /* EMFILE */];
+
 /// The diagnostics of a configuration, sorted by location and without duplicates. Also the texts of files with
-/// secrets, without them, to be shown instead of what is in the file.
+/// secrets, without them, to be shown instead of what is in the file; and whether a file was not read for a reason that may
+/// pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Diagnostics(Vec<Diagnostic>, BTreeMap<Arc<Path>, String>);
+pub struct Diagnostics(Vec<Diagnostic>, BTreeMap<Arc<Path>, String>, bool);
 
 impl Diagnostics {
     /// Adds a diagnostic whose message implies the fix.
@@ -218,6 +225,17 @@ impl Diagnostics {
     ) {
         let help = Some(help.into());
         self.push(Diagnostic { code, location: location.clone(), message: message.into(), help });
+    }
+
+    /// Records why a file cannot be read, beside the diagnostic about it.
+    pub(super) fn record_read_error(&mut self, error: &io::Error) {
+        self.2 |= may_pass(error);
+    }
+
+    /// Whether a file was not read for a reason that may pass without a change of the file: what the configuration is, is not
+    /// known.
+    pub const fn are_incomplete(&self) -> bool {
+        self.2
     }
 
     /// Sets what is shown of a file that contains secrets.
@@ -252,6 +270,7 @@ impl Diagnostics {
     pub fn append(&mut self, others: Self) {
         others.0.into_iter().for_each(|one| self.push(one));
         self.1.extend(others.1);
+        self.2 |= others.2;
     }
 
     /// The diagnostics in order.
@@ -285,6 +304,11 @@ impl Diagnostics {
     pub fn errors(&self) -> usize {
         self.iter().filter(|diagnostic| diagnostic.code.severity() == Severity::Error).count()
     }
+}
+
+/// Whether an attempt to read the same file may succeed later.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| PASSING_ERRORS.contains(&code))
 }
 
 impl<'a> IntoIterator for &'a Diagnostics {

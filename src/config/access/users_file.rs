@@ -60,6 +60,9 @@ impl Users {
     fn add(&mut self, line: u32, user: &str, hash: &str) {
         let problem = if user.is_empty() {
             Some("the name of the user is empty".to_owned())
+        } else if user.contains(':') {
+            // Nobody can log in with such a name, and it may contain a hash.
+            Some("the name of a user contains a colon; expected `USER:HASH`".to_owned())
         } else if is_like_hash(user) {
             // The name is not shown: it is the hash.
             Some("the hash is in the place of the user; expected `USER:HASH`".to_owned())

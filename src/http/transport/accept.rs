@@ -20,8 +20,8 @@ pub(super) enum Change {
     Failing(String),
     /// They can be accepted again.
     Accepting,
-    /// There are too many; new ones are closed.
-    Full,
+    /// There are as many as may be; new ones are closed.
+    Full(usize),
     /// There are fewer again; so many were closed.
     NotFull(u64),
 }
@@ -52,7 +52,7 @@ impl Accepting {
         if open < self.max_connections {
             return (true, recovered);
         }
-        let change = self.closed.is_none().then_some(Change::Full);
+        let change = self.closed.is_none().then_some(Change::Full(self.max_connections));
         *self.closed.get_or_insert(0) += 1;
         (false, change.or(recovered))
     }
@@ -87,9 +87,10 @@ impl Change {
                 tracing::error!(listener, error, "connections cannot be accepted, retrying");
             }
             Self::Accepting => tracing::info!(listener, "connections are accepted again"),
-            Self::Full => {
+            Self::Full(max_connections) => {
                 tracing::warn!(
                     listener,
+                    max_connections,
                     "too many connections (server.max_connections), new ones are closed"
                 );
             }
@@ -127,12 +128,12 @@ mod tests {
     fn too_many_connections_are_logged_once_until_there_are_clearly_fewer() {
         let (mut accepting, now) = (Accepting::new(16), Instant::now());
         assert_eq!(accepting.accepted(15, now), (true, None));
-        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full)));
+        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full(16))));
         assert_eq!(accepting.ended(15), None);
         assert_eq!(accepting.accepted(15, now), (true, None));
         assert_eq!(accepting.accepted(16, now), (false, None));
         assert_eq!(accepting.ended(13), Some(Change::NotFull(2)));
-        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full)));
+        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full(16))));
         let mut one = Accepting::new(1);
         assert_eq!((one.accepted(0, now).0, one.accepted(1, now).0), (true, false));
         assert_eq!(one.ended(0), Some(Change::NotFull(1)));
