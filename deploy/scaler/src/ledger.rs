@@ -1,0 +1,112 @@
+//! The ledger: one item for each target, changed only if its version is the one that was read, and one item for each
+//! applied event.
+//!
+//! A change is written down as pending before it is made. So a process that dies leaves either nothing, or a pending change
+//! that the next event of the target finishes with the same token, before anything else is planned there.
+
+use std::collections::BTreeMap;
+
+use scalebridge::domain::time::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Request;
+
+/// What is known about a target.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TargetItem {
+    /// Rises with each change; a change is written only if it is still the one that was read. 0: not written yet.
+    pub version: u64,
+    /// The highest `sequence` of the events that were applied.
+    pub sequence: u64,
+    /// The floor before it was first raised; `None` if it is not raised.
+    pub baseline: Option<u32>,
+    pub pending: Option<Pending>,
+}
+
+/// A change that is about to be made, or was made without its end being written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Of the event; the token of the call.
+    pub id: String,
+    pub sequence: u64,
+    pub expirytime: Time,
+    pub from: u32,
+    pub to: u32,
+    /// Why the change is smaller than what was asked for; empty if it is not.
+    pub cut_by: String,
+    /// What else people should know about it; empty if nothing.
+    pub note: String,
+    /// To plan it anew, if the capacity turns out to be another one.
+    pub request: Request,
+}
+
+/// What became of an event. Kept until a week after its `expirytime`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedItem {
+    pub id: String,
+    pub from: u32,
+    pub to: u32,
+    pub expirytime: Time,
+}
+
+impl AppliedItem {
+    /// What the event has added; 0 for a decrease.
+    pub fn added(&self) -> u32 {
+        self.to.saturating_sub(self.from)
+    }
+}
+
+/// What was read of the ledger for one event.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Entries {
+    pub target: TargetItem,
+    /// Of the event, of the pending change, and of the increases that the event takes back; by id.
+    pub applied: BTreeMap<String, AppliedItem>,
+    pub freeze: Freeze,
+}
+
+impl Entries {
+    /// What was really added for these events. One that is not known has added nothing.
+    pub fn added_for(&self, ids: &[String]) -> u32 {
+        let known = ids.iter().filter_map(|id| self.applied.get(id));
+        known.fold(0, |sum, item| sum.saturating_add(item.added()))
+    }
+}
+
+/// The directions that an operator has stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Freeze {
+    pub increases: Option<Frozen>,
+    pub decreases: Option<Frozen>,
+}
+
+/// Who has stopped a direction and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub by: String,
+    pub reason: String,
+    pub since: Time,
+}
+
+impl TargetItem {
+    /// The item after `pending` was begun.
+    pub fn begin(&self, pending: Pending) -> Self {
+        Self { version: self.version + 1, pending: Some(pending), ..self.clone() }
+    }
+
+    /// The item after an event was applied with this change of the lever.
+    pub fn end(&self, sequence: u64, is_floor: bool, (from, to): (u32, u32)) -> Self {
+        let baseline = match (is_floor, self.baseline) {
+            (true, None) if to > from => Some(from),
+            (true, Some(baseline)) if to > from => Some(baseline.min(from)),
+            (true, Some(baseline)) if to <= baseline => None,
+            (_, baseline) => baseline,
+        };
+        Self { version: self.version + 1, sequence: self.sequence.max(sequence), baseline, pending: None }
+    }
+
+    /// The item after a pending change was given up.
+    pub fn give_up(&self) -> Self {
+        Self { version: self.version + 1, pending: None, ..self.clone() }
+    }
+}

@@ -1,0 +1,194 @@
+//! Random histories: events in any order, each delivered several times, by workers that die at any step.
+
+use proptest::prelude::*;
+use scalebridge::domain::time::Time;
+
+use super::tests::{event, id, size};
+use super::{Facts, Policy, Step, answer_of, ended, plan};
+use crate::event::ScalingEvent;
+use crate::ledger::{AppliedItem, Entries, TargetItem};
+use crate::outcome::{Answer, Outcome};
+
+const START: u32 = 50;
+const NOW: Time = Time::from_millis(1_000_000);
+
+/// What survives the death of a worker.
+#[derive(Default)]
+struct World {
+    entries: Entries,
+    capacity: u32,
+    calls: Vec<(String, u32, u32)>,
+}
+
+/// Where a worker dies: after so many writes and calls; `None` if it lives.
+type Life = Option<u8>;
+
+impl World {
+    /// A worker handles a copy of an event. `None` if it dies before its answer.
+    fn deliver(&mut self, event: &ScalingEvent, mut life: Life) -> Option<Answer> {
+        // Each act ends with the possible death of the worker.
+        let mut acted = |life: &mut Life| match life {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        };
+        loop {
+            let present = size(self.capacity);
+            let facts = Facts {
+                event,
+                entries: &self.entries,
+                present: &present,
+                policy: &Policy::default(),
+                now: NOW,
+            };
+            match plan(&facts) {
+                Step::Answer(answer) => return Some(answer),
+                Step::Note { target, applied, answer } => {
+                    self.write(target);
+                    if !acted(&mut life) {
+                        return None;
+                    }
+                    self.note(applied);
+                    return acted(&mut life).then_some(answer);
+                }
+                Step::Begin(target) => self.write(target),
+                Step::GiveUp { target, .. } => self.write(target),
+                Step::Call(pending) => {
+                    assert_eq!(self.capacity, pending.from, "a call replaces what was planned from");
+                    self.capacity = pending.to;
+                    self.calls.push((pending.id.clone(), pending.from, pending.to));
+                    if !acted(&mut life) {
+                        return None;
+                    }
+                    let end = ended(&self.entries, &size(self.capacity), &pending);
+                    if let Some(answer) = self.end(end, event, &mut life, &mut acted) {
+                        return answer;
+                    }
+                    continue;
+                }
+                step @ Step::End { .. } => {
+                    if let Some(answer) = self.end(step, event, &mut life, &mut acted) {
+                        return answer;
+                    }
+                    continue;
+                }
+            }
+            if !acted(&mut life) {
+                return None;
+            }
+        }
+    }
+
+    /// `Some` if the worker is done with the event, or dead.
+    fn end(
+        &mut self,
+        step: Step,
+        event: &ScalingEvent,
+        life: &mut Life,
+        acted: &mut impl FnMut(&mut Life) -> bool,
+    ) -> Option<Option<Answer>> {
+        let Step::End { pending, applied, target } = step else { panic!("not an end: {step:?}") };
+        self.note(applied);
+        if !acted(life) {
+            return Some(None);
+        }
+        self.write(target);
+        if !acted(life) {
+            return Some(None);
+        }
+        (pending.id == event.id).then(|| Some(answer_of(event, &pending)))
+    }
+
+    fn write(&mut self, target: TargetItem) {
+        assert_eq!(target.version, self.entries.target.version + 1);
+        self.entries.target = target;
+    }
+
+    fn note(&mut self, applied: AppliedItem) {
+        let known = self.entries.applied.entry(applied.id.clone()).or_insert_with(|| applied.clone());
+        assert_eq!(*known, applied, "an event is noted once");
+    }
+}
+
+/// Changes of -5 to +5, then the deliveries: which event, and when its worker dies.
+fn history() -> impl Strategy<Value = (Vec<i64>, Vec<(usize, Life)>)> {
+    let change = prop_oneof![1_i64..=5, -5_i64..=-1];
+    let life = prop_oneof![2 => Just(None), 3 => (0_u8..6).prop_map(Some)];
+    (prop::collection::vec(change, 1..8), prop::collection::vec((0_usize..8, life), 0..30))
+}
+
+fn events(changes: &[i64]) -> Vec<ScalingEvent> {
+    (1..)
+        .zip(changes)
+        .map(|(number, change)| event(number, u64::from(number), &format!("{change:+}")))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever dies and is repeated, each event changes the capacity at most once, and in the end each was applied once,
+    /// but decreases that a later event has overtaken.
+    #[test]
+    fn each_event_acts_once_whatever_dies((changes, deliveries) in history()) {
+        let events = events(&changes);
+        let mut world = World { capacity: START, ..World::default() };
+        for (at, life) in deliveries {
+            world.deliver(&events[at % events.len()], life);
+        }
+        let mut expected = i64::from(START);
+        for (event, change) in events.iter().zip(&changes) {
+            let answer = world.deliver(event, None).unwrap();
+            match answer.outcome {
+                Outcome::Applied | Outcome::AlreadyApplied => expected += change,
+                Outcome::Overtaken => prop_assert!(*change < 0, "{answer:?}"),
+                _ => prop_assert!(false, "{answer:?}"),
+            }
+        }
+        prop_assert_eq!(i64::from(world.capacity), expected);
+        for number in 1..=events.len() {
+            let calls = world.calls.iter().filter(|(of, ..)| *of == id(number as u32)).count();
+            prop_assert!(calls <= 1, "event {number} was called {calls} times");
+        }
+    }
+
+    /// Increases lead to the same capacity in any order.
+    #[test]
+    fn increases_count_in_any_order(changes in prop::collection::vec(1_i64..=5, 1..8), seed in any::<u64>()) {
+        let mut events = events(&changes);
+        let mut left = seed;
+        for at in (1..events.len()).rev() {
+            events.swap(at, (left % (at as u64 + 1)) as usize);
+            left /= at as u64 + 1;
+        }
+        let mut world = World { capacity: START, ..World::default() };
+        for event in &events {
+            prop_assert_eq!(world.deliver(event, None).unwrap().outcome, Outcome::Applied);
+        }
+        prop_assert_eq!(i64::from(world.capacity), i64::from(START) + changes.iter().sum::<i64>());
+    }
+
+    /// Beside somebody else who changes the capacity at any time, an increase never lowers it and a decrease never raises
+    /// it, and a call never replaces a capacity that was not read.
+    #[test]
+    fn the_direction_holds_beside_others(
+        (changes, deliveries) in history(),
+        others in prop::collection::vec(prop::option::weighted(0.3, 0_u32..100), 30),
+    ) {
+        let events = events(&changes);
+        let mut world = World { capacity: START, ..World::default() };
+        for ((at, life), other) in deliveries.into_iter().zip(others) {
+            if let Some(capacity) = other {
+                world.capacity = capacity;
+            }
+            world.deliver(&events[at % events.len()], life);
+        }
+        for (of, from, to) in &world.calls {
+            let is_increase = (1..).zip(&changes).any(|(number, change)| id(number) == *of && *change > 0);
+            prop_assert!(if is_increase { to > from } else { to < from }, "{of}: {from}>{to}");
+        }
+    }
+}
