@@ -10,6 +10,42 @@ use scalebridge::domain::time::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Request;
+use crate::event::ScalingEvent;
+
+/// A ledger.
+pub trait Ledger: Send + Sync {
+    /// What is known for an event: the item of its target, and the applied items of the event, of the target's pending
+    /// change and of the increases that the event takes back. The read is consistent: it has all writes that ended before.
+    fn read(&self, event: &ScalingEvent) -> impl Future<Output = Result<Entries, LedgerError>> + Send;
+
+    /// Writes the item of a target if its version is still `version`; 0 if it did not exist.
+    fn write_target(
+        &self,
+        subject: &str,
+        version: u64,
+        item: &TargetItem,
+    ) -> impl Future<Output = Result<Written, LedgerError>> + Send;
+
+    /// Writes what was applied for an event, unless it is written.
+    fn write_applied(
+        &self,
+        subject: &str,
+        item: &AppliedItem,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+}
+
+/// Whether an item was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    Yes,
+    /// Another worker has changed it.
+    Changed,
+}
+
+/// The ledger cannot be read or written. It is not known whether a write was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LedgerError(pub String);
 
 /// What is known about a target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -38,6 +74,9 @@ pub struct Pending {
     pub note: String,
     /// To plan it anew, if the capacity turns out to be another one.
     pub request: Request,
+    /// The worker that makes it; 0: none. Others wait for it, but not for ever.
+    pub worker: u64,
+    pub held_since: Time,
 }
 
 /// What became of an event. Kept until a week after its `expirytime`.

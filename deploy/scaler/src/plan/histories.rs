@@ -3,29 +3,36 @@
 use proptest::prelude::*;
 use scalebridge::domain::time::Time;
 
-use super::tests::{event, id, size};
-use super::{Facts, Policy, Step, answer_of, ended, plan};
+use super::test_support::{event, id, size};
+use super::{Facts, MAX_HOLD, Policy, Step, answer_of, ended, plan};
 use crate::event::ScalingEvent;
 use crate::ledger::{AppliedItem, Entries, TargetItem};
 use crate::outcome::{Answer, Outcome};
 
 const START: u32 = 50;
-const NOW: Time = Time::from_millis(1_000_000);
 
 /// What survives the death of a worker.
-#[derive(Default)]
 struct World {
     entries: Entries,
     capacity: u32,
     calls: Vec<(String, u32, u32)>,
+    worker: u64,
+    now: Time,
 }
 
 /// Where a worker dies: after so many writes and calls; `None` if it lives.
 type Life = Option<u8>;
 
 impl World {
+    fn new() -> Self {
+        let (entries, calls) = Default::default();
+        Self { entries, capacity: START, calls, worker: 0, now: Time::from_millis(0) }
+    }
+
     /// A worker handles a copy of an event. `None` if it dies before its answer.
     fn deliver(&mut self, event: &ScalingEvent, mut life: Life) -> Option<Answer> {
+        // After its predecessor's hold.
+        (self.worker, self.now) = (self.worker + 1, self.now.after(MAX_HOLD));
         // Each act ends with the possible death of the worker.
         let mut acted = |life: &mut Life| match life {
             Some(0) => false,
@@ -38,11 +45,12 @@ impl World {
         loop {
             let present = size(self.capacity);
             let facts = Facts {
+                worker: self.worker,
                 event,
                 entries: &self.entries,
                 present: &present,
                 policy: &Policy::default(),
-                now: NOW,
+                now: self.now,
             };
             match plan(&facts) {
                 Step::Answer(answer) => return Some(answer),
@@ -135,7 +143,7 @@ proptest! {
     #[test]
     fn each_event_acts_once_whatever_dies((changes, deliveries) in history()) {
         let events = events(&changes);
-        let mut world = World { capacity: START, ..World::default() };
+        let mut world = World::new();
         for (at, life) in deliveries {
             world.deliver(&events[at % events.len()], life);
         }
@@ -164,7 +172,7 @@ proptest! {
             events.swap(at, (left % (at as u64 + 1)) as usize);
             left /= at as u64 + 1;
         }
-        let mut world = World { capacity: START, ..World::default() };
+        let mut world = World::new();
         for event in &events {
             prop_assert_eq!(world.deliver(event, None).unwrap().outcome, Outcome::Applied);
         }
@@ -179,7 +187,7 @@ proptest! {
         others in prop::collection::vec(prop::option::weighted(0.3, 0_u32..100), 30),
     ) {
         let events = events(&changes);
-        let mut world = World { capacity: START, ..World::default() };
+        let mut world = World::new();
         for ((at, life), other) in deliveries.into_iter().zip(others) {
             if let Some(capacity) = other {
                 world.capacity = capacity;

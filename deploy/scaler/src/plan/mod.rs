@@ -6,8 +6,13 @@
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+pub(crate) mod test_support;
+#[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
+use scalebridge::domain::event::{Adjustment, AdjustmentType};
 use scalebridge::domain::time::Time;
 
 use crate::capacity::{Bound, Change, Lever, MaxDecrease, Request};
@@ -19,6 +24,8 @@ use crate::outcome::{Answer, Outcome};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
     pub lever: Lever,
+    /// The version of what was read, where the platform has one: a change is refused if it is another one by then.
+    pub revision: String,
     /// The bounds of the group or service itself.
     pub limits: Limits,
     /// Why nothing can be changed right now, for example an update in progress.
@@ -54,8 +61,17 @@ pub enum Step {
     GiveUp { target: TargetItem, why: String },
 }
 
+/// A worker makes the change that it holds within this time, calls included: the timeouts of a platform's client are
+/// shorter.
+pub const CALL_WINDOW: Duration = Duration::from_secs(20);
+/// A change is taken over from a worker that has held it for this long: no call of it is on its way any more, also where
+/// the clocks of both differ by some seconds.
+pub const MAX_HOLD: Duration = Duration::from_secs(60);
+
 /// All that a plan depends on.
 pub struct Facts<'a> {
+    /// A random number of the worker, for this delivery of the event.
+    pub worker: u64,
     pub event: &'a ScalingEvent,
     pub entries: &'a Entries,
     pub present: &'a Present,
@@ -65,24 +81,32 @@ pub struct Facts<'a> {
 
 /// The next step for an event.
 pub fn plan(facts: &Facts<'_>) -> Step {
-    let Facts { event, entries, .. } = facts;
-    if let Some(pending) = &entries.target.pending {
-        return go_on(facts, pending);
+    match (settled(facts.event, facts.entries, facts.now), &facts.entries.target.pending) {
+        (Some(answer), _) => Step::Answer(answer),
+        (None, Some(pending)) => go_on(facts, pending),
+        (None, None) => begin(facts),
+    }
+}
+
+/// The answer, if it does not depend on the present capacity.
+pub fn settled(event: &ScalingEvent, entries: &Entries, now: Time) -> Option<Answer> {
+    // Of this event or of another one: it is finished before anything is answered.
+    if entries.target.pending.is_some() {
+        return None;
     }
     if let Some(applied) = entries.applied.get(&event.id) {
         let AppliedItem { from, to, .. } = *applied;
-        return Step::Answer(answer(event, Outcome::AlreadyApplied, Some((from, to)), String::new()));
+        return Some(answer(event, Outcome::AlreadyApplied, Some((from, to)), String::new()));
     }
-    if event.expirytime <= facts.now {
+    if event.expirytime <= now {
         let reason = format!("it expired at {}", event.expirytime.to_millis_string());
-        return Step::Answer(answer(event, Outcome::Expired, None, reason));
+        return Some(answer(event, Outcome::Expired, None, reason));
     }
-    let is_increase = is_increase(&request(facts));
-    if !is_increase && event.sequence < entries.target.sequence {
+    if !is_increase(&event.adjustment) && event.sequence < entries.target.sequence {
         let reason = "a later event of the target was applied before".to_owned();
-        return Step::Answer(answer(event, Outcome::Overtaken, None, reason));
+        return Some(answer(event, Outcome::Overtaken, None, reason));
     }
-    begin(facts)
+    None
 }
 
 /// What comes after the lever was set to the `to` of the pending change.
@@ -96,6 +120,21 @@ pub fn ended(entries: &Entries, present: &Present, pending: &Pending) -> Step {
     }
 }
 
+/// The event cannot be applied now.
+pub fn retry(event: &ScalingEvent, reason: String) -> Answer {
+    answer(event, Outcome::Retry, None, reason)
+}
+
+/// Nothing was set by this worker: another one can take the change over at once.
+pub fn released(entries: &Entries, pending: &Pending) -> TargetItem {
+    entries.target.begin(Pending { held_since: Time::from_nanos(0), worker: 0, ..pending.clone() })
+}
+
+/// The event will never be applied.
+pub fn refuse(event: &ScalingEvent, reason: String) -> Answer {
+    answer(event, Outcome::Refused, None, reason)
+}
+
 /// The answer after the event's own pending change was made.
 pub fn answer_of(event: &ScalingEvent, pending: &Pending) -> Answer {
     let Pending { from, to, cut_by, note, .. } = pending;
@@ -107,10 +146,21 @@ pub fn answer_of(event: &ScalingEvent, pending: &Pending) -> Answer {
 
 /// A change is pending, of this event or of another one: it is finished before anything else is planned.
 fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
-    let Facts { event, entries, present, policy, now } = facts;
-    let value = present.lever.value();
+    let Facts { worker, event, entries, present, policy, now } = facts;
     // It was made, and what was applied is written; only the target's item is not.
-    if entries.applied.contains_key(&pending.id) || value == pending.to {
+    if entries.applied.contains_key(&pending.id) {
+        return ended(entries, present, pending);
+    }
+    if pending.worker != *worker && *now < pending.held_since.after(MAX_HOLD) {
+        return Step::Answer(retry(event, format!("another worker applies event {}", pending.id)));
+    }
+    // A platform without preconditions would execute a late call after those of later events.
+    if pending.worker != *worker || *now >= pending.held_since.after(CALL_WINDOW) {
+        let own = Pending { worker: *worker, held_since: *now, ..pending.clone() };
+        return Step::Begin(entries.target.begin(own));
+    }
+    let value = present.lever.value();
+    if value == pending.to {
         return ended(entries, present, pending);
     }
     if pending.expirytime <= *now {
@@ -142,14 +192,14 @@ fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
 
 /// Nothing is pending: the event's own change.
 fn begin(facts: &Facts<'_>) -> Step {
-    let Facts { event, entries, present, policy, .. } = facts;
+    let Facts { worker, event, entries, present, policy, now } = facts;
     let request = request(facts);
     let change = match size(&request, present, policy, entries.target.baseline) {
         Ok(change) => change,
         Err(why) => return Step::Answer(answer(event, Outcome::Refused, None, why)),
     };
     let Change { from, to, cut_by } = change.clone();
-    if let Some(wait) = waits(facts, is_increase(&request)) {
+    if let Some(wait) = waits(facts, is_increase(&request.adjustment)) {
         return Step::Answer(answer(event, Outcome::Retry, None, wait));
     }
     if let Some(why) = refusal(present, &change) {
@@ -176,6 +226,8 @@ fn begin(facts: &Facts<'_>) -> Step {
         cut_by,
         note: String::new(),
         request,
+        worker: *worker,
+        held_since: *now,
     }))
 }
 
@@ -186,9 +238,8 @@ fn request(facts: &Facts<'_>) -> Request {
 }
 
 /// Whether the event adds to what is there, so that it counts in any order.
-fn is_increase(request: &Request) -> bool {
-    use scalebridge::domain::event::AdjustmentType::ExactCapacity;
-    request.adjustment.kind != ExactCapacity && request.adjustment.value > 0
+fn is_increase(adjustment: &Adjustment) -> bool {
+    adjustment.kind != AdjustmentType::ExactCapacity && adjustment.value > 0
 }
 
 fn size(

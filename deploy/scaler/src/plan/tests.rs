@@ -2,80 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use scalebridge::domain::event::{Adjustment, AdjustmentType};
-use scalebridge::domain::target::{Platform, Target};
 use scalebridge::domain::time::Time;
 
+use super::test_support::{LATER, NOW, adjustment, event, id, limits, size};
 use super::{Facts, Policy, Present, Step, answer_of, ended, plan};
 use crate::capacity::{Lever, MaxDecrease, Request};
 use crate::event::{Limits, ScalingEvent};
-use crate::ledger::{AppliedItem, Entries, Frozen, Pending};
+use crate::ledger::{AppliedItem, Entries, Frozen, Pending, TargetItem};
 use crate::outcome::{Answer, Outcome};
-
-const NOW: Time = Time::from_millis(1_000_000);
-const LATER: Time = Time::from_millis(2_000_000);
-
-/// The id of the event that a case is about.
-pub(super) fn id(number: u32) -> String {
-    format!("{number:032x}")
-}
-
-fn adjustment(text: &str) -> Adjustment {
-    let (text, allow_decrease) = match text.strip_suffix('!') {
-        Some(text) => (text, Some(true)),
-        None => (text, None),
-    };
-    let (text, min_magnitude) = match text.split_once("~") {
-        Some((text, magnitude)) => (text, Some(magnitude.parse().unwrap())),
-        None => (text, None),
-    };
-    let (kind, value) = match (text.strip_prefix('='), text.strip_suffix('%')) {
-        (Some(value), _) => (AdjustmentType::ExactCapacity, value),
-        (_, Some(value)) => (AdjustmentType::PercentChangeInCapacity, value),
-        _ => (AdjustmentType::ChangeInCapacity, text),
-    };
-    Adjustment { kind, value: value.parse().unwrap(), min_magnitude, allow_decrease }
-}
-
-/// `2..40`, `..40`, `2..` or an empty text.
-fn limits(text: &str) -> Limits {
-    let Some((min, max)) = text.split_once("..") else { return Limits::default() };
-    Limits { min_capacity: min.parse().ok(), max_capacity: max.parse().ok() }
-}
-
-pub(super) fn event(number: u32, sequence: u64, change: &str) -> ScalingEvent {
-    let target = Target {
-        platform: Platform::Eks,
-        kind: "nodegroup".to_owned(),
-        name: "workers".to_owned(),
-        account: None,
-        cluster: Some("prod".to_owned()),
-        namespace: None,
-        region: Some("eu-west-1".to_owned()),
-    };
-    ScalingEvent {
-        id: id(number),
-        subject: target.key().to_string(),
-        target,
-        rule: "unschedulable-pods".to_owned(),
-        reason: "1 alert firing: KubePodUnschedulable".to_owned(),
-        sequence,
-        expirytime: LATER,
-        adjustment: adjustment(change),
-        limits: Limits::default(),
-        reverts: Vec::new(),
-    }
-}
-
-pub(super) fn size(value: u32) -> Present {
-    Present {
-        lever: Lever::Size(value),
-        limits: Limits::default(),
-        busy: None,
-        refuses_increase: None,
-        refuses_decrease: None,
-    }
-}
 
 /// A case: `present`, the change that the event asks for, and conditions, a word each.
 struct Case {
@@ -183,6 +117,8 @@ impl Case {
             cut_by: String::new(),
             note: String::new(),
             request,
+            worker: 0,
+            held_since: Time::from_nanos(0),
         });
     }
 
@@ -191,7 +127,7 @@ impl Case {
         let mut done = Vec::new();
         for _ in 0..10 {
             let Self { event, entries, present, policy } = &self;
-            let step = plan(&Facts { event, entries, present, policy, now: NOW });
+            let step = plan(&Facts { worker: 7, event, entries, present, policy, now: NOW });
             match step {
                 Step::Answer(answer) => {
                     done.push(show(&answer));
@@ -521,6 +457,36 @@ fn a_change_that_was_interrupted_is_finished_first() {
 }
 
 #[test]
+fn a_change_that_another_worker_makes_is_left_to_it_for_a_minute() {
+    let held = |seconds: i64| {
+        let mut case = case("4", "+1", "other:4>6");
+        let pending = case.entries.target.pending.as_mut().unwrap();
+        (pending.worker, pending.held_since) = (8, Time::from_millis(1_000_000 - seconds * 1_000));
+        case.run()
+    };
+    let retry = "retry: another worker applies event 00000000000000000000000000000002";
+    assert_eq!([held(0), held(59)], [retry, retry]);
+    assert_eq!(held(60), "call of the other 4>6 | call 6>7 | applied 6>7");
+    // What was written as applied needs no call.
+    let mut noted = case("6", "+1", "other:4>6");
+    noted.entries.target.pending.as_mut().unwrap().worker = 8;
+    noted.entries.target.pending.as_mut().unwrap().held_since = NOW;
+    noted.entries.applied.extend([applied(2, (4, 6))]);
+    assert_eq!(noted.run(), "call 6>7 | applied 6>7");
+}
+
+#[test]
+fn a_worker_makes_no_call_for_a_change_that_it_has_held_for_long() {
+    let mut case = case("4", "+2", "own:4>6");
+    let pending = case.entries.target.pending.as_mut().unwrap();
+    (pending.worker, pending.held_since) = (7, Time::from_millis(1_000_000 - 20_000));
+    let Case { event, entries, present, policy } = &case;
+    let step = plan(&Facts { worker: 7, event, entries, present, policy, now: NOW });
+    let Step::Begin(TargetItem { pending: Some(pending), .. }) = step else { panic!("{step:?}") };
+    assert_eq!((pending.worker, pending.held_since), (7, NOW), "it is held anew before a call");
+}
+
+#[test]
 fn a_direction_can_be_frozen() {
     check(&[
         (
@@ -554,6 +520,8 @@ fn the_ledger_has_what_was_applied_and_the_highest_sequence() {
         cut_by: String::new(),
         note: String::new(),
         request: Request { adjustment: adjustment("+2"), limits: Limits::default(), take_back: None },
+        worker: 7,
+        held_since: NOW,
     };
     let Step::End { applied, target, .. } = ended(&entries, &size(6), &pending) else { panic!("an end") };
     assert_eq!((applied.from, applied.to, applied.expirytime), (4, 6, LATER));
