@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod capacity;
+pub mod config;
 pub mod event;
 pub mod ledger;
 pub mod outcome;

@@ -1,0 +1,143 @@
+use super::*;
+use crate::capacity::MaxDecrease;
+
+const WHOLE: &str = r#"
+queue: { queue_url: "https://sqs.eu-west-1.amazonaws.com/111122223333/scaling.fifo", concurrency: 4 }
+refusals: { queue_url: "https://sqs.eu-west-1.amazonaws.com/111122223333/refusals" }
+ledger: { dynamodb: { table: scalebridge-scaler, region: eu-west-1 } }
+accounts: { "222233334444": { role_arn: "arn:aws:iam::222233334444:role/scaler", external_id: x } }
+clusters:
+  prod-eu: { eks: { name: prod-eu, region: eu-west-1, account: "222233334444" } }
+  lab: { kubeconfig: /etc/kube/config, context: lab }
+  here: { in_cluster: true }
+nomad: { default: { address: "https://nomad:4646", token_file: /run/secrets/nomad } }
+targets:
+  - match: "eks/nodegroup/*/*/prod-*/*/*"
+    managed_by: cluster-autoscaler
+    buffer: "scaling/spare-{{ name }}"
+    min_capacity: 2
+    max_capacity: 40
+    max_decrease: 20%
+  - match: "kubernetes/*"
+    max_decrease: 3
+    dry_run: true
+"#;
+
+fn with(from: &str, to: &str) -> String {
+    assert!(WHOLE.contains(from), "{from}");
+    WHOLE.replacen(from, to, 1)
+}
+
+#[test]
+fn a_configuration_is_read() {
+    let config = Config::read(WHOLE).unwrap();
+    assert_eq!(
+        config.clusters["prod-eu"],
+        Cluster::Eks(EksCluster {
+            name: "prod-eu".to_owned(),
+            region: "eu-west-1".to_owned(),
+            account: Some("222233334444".to_owned()),
+        })
+    );
+    assert_eq!(config.clusters["here"], Cluster::InCluster);
+    assert_eq!(config.queue.unwrap().concurrency, 4);
+    let [nodes, pods] = &config.targets[..] else { panic!("two targets") };
+    assert_eq!(nodes.managed_by, ManagedBy::ClusterAutoscaler);
+    assert_eq!(nodes.policy.max_decrease, Some(MaxDecrease::Percent(20)));
+    assert_eq!(pods.managed_by, ManagedBy::Auto);
+    assert_eq!((pods.policy.max_decrease, pods.policy.dry_run), (Some(MaxDecrease::Units(3)), true));
+    let all_dry = Config::read(&format!("dry_run: true{WHOLE}")).unwrap();
+    assert!(all_dry.targets.iter().all(|target| target.policy.dry_run));
+}
+
+#[test]
+fn the_first_pattern_that_matches_counts() {
+    let config = Config::read(WHOLE).unwrap();
+    let settings = |subject: &str| {
+        let key = scalebridge::domain::target::TargetKey::from_stored(subject);
+        config.settings_for(&key).map(|settings| settings.pattern.as_str().to_owned())
+    };
+    assert_eq!(settings("eks/nodegroup/-/eu-west-1/prod-eu/-/x").unwrap(), "eks/nodegroup/*/*/prod-*/*/*");
+    assert_eq!(settings("kubernetes/deployment/-/-/lab/a/x").unwrap(), "kubernetes/*");
+    assert_eq!(settings("eks/nodegroup/-/eu-west-1/test/-/x"), None);
+}
+
+#[test]
+fn errors_have_a_place_and_a_fix() {
+    let cases = [
+        ("queue: {", "quue: {", "2:1: unknown field `quue`"),
+        ("concurrency: 4", "concurrency: 0", "`concurrency` is 0; 1 to 256 is allowed"),
+        ("concurrency: 4", "concurrency: many", "2:"),
+        (
+            "\"https://sqs.eu-west-1.amazonaws.com/111122223333/refusals\"",
+            "refusals",
+            "is not the URL of a queue",
+        ),
+        (
+            "dynamodb: { table: scalebridge-scaler, region: eu-west-1 }",
+            "",
+            "exactly one of `dynamodb` and `sqlite`",
+        ),
+        (
+            "region: eu-west-1 } }",
+            "region: eu-west-1 }, sqlite: { path: x } }",
+            "4:9: `ledger` has exactly one",
+        ),
+        ("accounts: { \"222233334444\"", "accounts: { \"22223333\"", "is not the id of an account"),
+        ("arn:aws:iam::222233334444:role/scaler", "scaler", "is not the ARN of a role"),
+        (
+            "arn:aws:iam::222233334444:role/scaler",
+            "arn:aws:iam::222233334445:role/scaler",
+            "is of account 222233334445",
+        ),
+        (
+            "account: \"222233334444\"",
+            "account: \"999999999999\"",
+            "account 999999999999 is not in `accounts`",
+        ),
+        (
+            "here: { in_cluster: true }",
+            "here: {}",
+            "exactly one of `eks`, `kubeconfig` and `in_cluster: true`",
+        ),
+        (
+            "here: { in_cluster: true }",
+            "here: { in_cluster: true, context: x }",
+            "`context` is only for `kubeconfig`",
+        ),
+        ("https://nomad:4646", "http://nomad:4646", "the token would be sent over plain HTTP"),
+        ("match: \"kubernetes/*\"", "match: \"*\"", "`managed_by` is required"),
+        ("match: \"kubernetes/*\"", "match: \"\"", "`match` is empty"),
+        ("match: \"kubernetes/*\"", "match: \"ec2/*\"\n    managed_by: auto", "`managed_by: auto` is for"),
+        ("match: \"kubernetes/*\"", "match: \"eks/*\"\n    managed_by: karpenter", "name a CapacityBuffer"),
+        (
+            "managed_by: cluster-autoscaler",
+            "managed_by: nobody",
+            "`buffer` is for targets that an autoscaler",
+        ),
+        ("managed_by: cluster-autoscaler", "managed_by: somebody", "13:17: unknown variant `somebody`"),
+        ("scaling/spare-{{ name }}", "spare", "namespace/name"),
+        ("max_capacity: 40", "max_capacity: 1", "`max_capacity` 1 is below `min_capacity`"),
+        ("max_decrease: 20%", "max_decrease: 200%", "`max_decrease` is `200%`"),
+        ("max_decrease: 20%", "max_decrease: 0%", "a number of units or 1% to 100%"),
+        ("max_capacity: 40", "max_capacity: -1", "16:19:"),
+    ];
+    for (from, to, expected) in cases {
+        let errors = Config::read(&with(from, to)).expect_err(to);
+        let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(text.contains(expected), "{to}: {text}");
+        assert!(errors.iter().all(|error| error.line > 0), "{to}: {text}");
+    }
+}
+
+#[test]
+fn all_errors_are_reported_at_once_in_their_order() {
+    let text = with("concurrency: 4", "concurrency: 0").replace("max_decrease: 20%", "max_decrease: 0%");
+    let errors = Config::read(&text).unwrap_err();
+    assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [2, 17]);
+    assert!(
+        Config::read("ledger: { sqlite: { path: x } }\ntargets: []").unwrap_err()[0]
+            .message
+            .contains("is empty")
+    );
+}
