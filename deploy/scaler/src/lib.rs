@@ -12,6 +12,8 @@ pub mod apply;
 pub mod capacity;
 pub mod config;
 pub mod event;
+pub mod invocation;
 pub mod ledger;
 pub mod outcome;
 pub mod plan;
+pub mod resolve;

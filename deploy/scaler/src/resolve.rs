@@ -1,0 +1,223 @@
+//! What an event's target is in the configuration: which API is called, with which role, and what is set there. What is not
+//! configured is refused: a label must not choose a role, a region or a cluster.
+
+use std::collections::BTreeMap;
+
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use scalebridge::domain::target::{Platform, Target};
+
+use crate::config::{Account, Cluster, Config, EksCluster, ManagedBy, Nomad, TargetSettings};
+use crate::event::ScalingEvent;
+
+/// The name of the Nomad cluster of targets that name none.
+const DEFAULT_NOMAD: &str = "default";
+/// The maximum length of a name in Kubernetes.
+const MAX_NAME: usize = 253;
+
+/// Where the capacity of a target is, and what the scaler sets there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved<'c> {
+    pub place: Place<'c>,
+    pub owner: Owner,
+    pub settings: &'c TargetSettings,
+}
+
+/// What the scaler sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The size.
+    Scaler,
+    /// The lowest size, within which another autoscaler chooses.
+    Autoscaler,
+    /// It depends on what is found at the target.
+    FoundOut,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Place<'c> {
+    NodeGroup {
+        aws: Aws<'c>,
+        cluster: &'c str,
+        name: String,
+    },
+    AutoScalingGroup {
+        aws: Aws<'c>,
+        name: String,
+    },
+    EcsService {
+        aws: Aws<'c>,
+        cluster: String,
+        name: String,
+    },
+    /// `kind` is a short kind or `plural.group`.
+    Workload {
+        cluster: &'c Cluster,
+        kind: String,
+        namespace: Option<String>,
+        name: String,
+    },
+    CapacityBuffer {
+        cluster: &'c Cluster,
+        namespace: String,
+        name: String,
+    },
+    /// `group` is `None` if the job has one only.
+    NomadGroup {
+        nomad: &'c Nomad,
+        namespace: Option<String>,
+        job: String,
+        group: Option<String>,
+    },
+}
+
+/// An account and a region of AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aws<'c> {
+    /// `None`: the scaler's own credentials.
+    pub account: Option<&'c Account>,
+    pub region: String,
+}
+
+/// Resolves the target of an event.
+///
+/// # Errors
+/// Why the event is refused.
+pub fn resolve<'c>(config: &'c Config, event: &ScalingEvent) -> Result<Resolved<'c>, String> {
+    let Some(settings) = config.settings_for(&event.target.key()) else {
+        return Err(format!("no pattern of `targets` matches {}", event.subject));
+    };
+    if let Some(buffer) = &settings.buffer {
+        let (namespace, name) = render_buffer(buffer, &event.target)?;
+        let place = Place::CapacityBuffer { cluster: cluster(config, &event.target)?.1, namespace, name };
+        return Ok(Resolved { place, owner: Owner::Scaler, settings });
+    }
+    let place = place(config, &event.target)?;
+    let is_group = matches!(place, Place::NodeGroup { .. } | Place::AutoScalingGroup { .. });
+    let owner = match settings.managed_by {
+        ManagedBy::Auto => Owner::FoundOut,
+        ManagedBy::ClusterAutoscaler if is_group => Owner::Autoscaler,
+        ManagedBy::Karpenter | ManagedBy::EksAutoMode if is_group => {
+            return Err("Karpenter and EKS Auto Mode have no groups whose size is set".to_owned());
+        }
+        // Autoscalers of nodes do not size workloads.
+        ManagedBy::ClusterAutoscaler | ManagedBy::Karpenter | ManagedBy::EksAutoMode => Owner::FoundOut,
+        ManagedBy::Nobody => Owner::Scaler,
+    };
+    Ok(Resolved { place, owner, settings })
+}
+
+fn place<'c>(config: &'c Config, target: &Target) -> Result<Place<'c>, String> {
+    let Target { platform, kind, name, namespace, .. } = target.clone();
+    match platform {
+        Platform::Eks => {
+            let (key, cluster) = cluster(config, target)?;
+            let Cluster::Eks(eks) = cluster else {
+                return Err(format!("cluster {key} is not configured as `eks`, so it has no node groups"));
+            };
+            Ok(Place::NodeGroup { aws: aws_of_cluster(config, target, key, eks)?, cluster: &eks.name, name })
+        }
+        Platform::Ec2 => Ok(Place::AutoScalingGroup { aws: aws(config, target)?, name }),
+        Platform::Ecs => {
+            let cluster = required(target.cluster.as_ref(), "cluster")?.clone();
+            Ok(Place::EcsService { aws: aws(config, target)?, cluster, name })
+        }
+        Platform::Kubernetes => {
+            Ok(Place::Workload { cluster: cluster(config, target)?.1, kind, namespace, name })
+        }
+        Platform::Nomad => {
+            let key = target.cluster.as_deref().unwrap_or(DEFAULT_NOMAD);
+            let Some(nomad) = config.nomad.get(key) else {
+                return Err(format!("`nomad` has no cluster {key}"));
+            };
+            let (job, group) = match name.rsplit_once('/') {
+                Some((job, group)) => (job.to_owned(), Some(group.to_owned())),
+                None => (name, None),
+            };
+            Ok(Place::NomadGroup { nomad, namespace, job, group })
+        }
+        Platform::Custom => Err("targets of the platform `custom` are not scaled".to_owned()),
+    }
+}
+
+fn required<'t>(value: Option<&'t String>, field: &str) -> Result<&'t String, String> {
+    value.ok_or_else(|| format!("data.target has no `{field}`"))
+}
+
+/// The configured cluster and its key.
+fn cluster<'c>(config: &'c Config, target: &Target) -> Result<(&'c str, &'c Cluster), String> {
+    let name = required(target.cluster.as_ref(), "cluster")?;
+    match config.clusters.get_key_value(name) {
+        Some((key, cluster)) => Ok((key, cluster)),
+        None => Err(format!("`clusters` has no cluster {name}")),
+    }
+}
+
+/// The configuration decides; what the event says has to agree.
+fn aws_of_cluster<'c>(
+    config: &'c Config,
+    target: &Target,
+    key: &str,
+    eks: &EksCluster,
+) -> Result<Aws<'c>, String> {
+    if let Some(region) = target.region.as_ref().filter(|region| **region != eks.region) {
+        return Err(format!("data.target is in region {region}, but cluster {key} is in {}", eks.region));
+    }
+    if let Some(account) = target.account.as_ref().filter(|account| eks.account.as_ref() != Some(account)) {
+        let own = eks.account.as_deref().unwrap_or("the scaler's own");
+        return Err(format!("data.target is in account {account}, but cluster {key} is in {own}"));
+    }
+    Ok(Aws { account: account(config, eks.account.as_ref())?, region: eks.region.clone() })
+}
+
+fn aws<'c>(config: &'c Config, target: &Target) -> Result<Aws<'c>, String> {
+    let region = required(target.region.as_ref(), "region")?.clone();
+    Ok(Aws { account: account(config, target.account.as_ref())?, region })
+}
+
+fn account<'c>(config: &'c Config, id: Option<&String>) -> Result<Option<&'c Account>, String> {
+    let Some(id) = id else { return Ok(None) };
+    let account = config.accounts.get(id);
+    account.map(Some).ok_or_else(|| format!("`accounts` has no account {id}"))
+}
+
+/// Namespace and name of the buffer of a target.
+fn render_buffer(template: &str, target: &Target) -> Result<(String, String), String> {
+    // Without its global functions: one of them is called `namespace`.
+    let mut environment = Environment::empty();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let Target { kind, name, cluster, namespace, region, account, .. } = target;
+    // A field that the target lacks is undefined, so that it does not become a name.
+    let fields: BTreeMap<&str, String> = [("kind", Some(kind)), ("name", Some(name))]
+        .into_iter()
+        .chain([("cluster", cluster.as_ref()), ("namespace", namespace.as_ref())])
+        .chain([("region", region.as_ref()), ("account", account.as_ref())])
+        .filter_map(|(field, value)| Some((field, value?.clone())))
+        .collect();
+    let text = environment.render_str(template, fields).map_err(|error| match error.kind() {
+        ErrorKind::UndefinedError => {
+            format!("`buffer` {template} names a field that the target does not have")
+        }
+        _ => format!("`buffer` {template}: {error}"),
+    })?;
+    match text.split_once('/') {
+        Some((namespace, name)) if is_name(namespace) && is_name(name) => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(format!("`buffer` {template} gives `{text}`, which is not namespace/name in Kubernetes")),
+    }
+}
+
+/// Whether the text is a name of an object in Kubernetes (RFC 1123), so that no path is made of it.
+fn is_name(text: &str) -> bool {
+    let is_inner =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let is_outer = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let bytes = text.as_bytes();
+    bytes.len() <= MAX_NAME
+        && bytes.iter().copied().all(is_inner)
+        && is_outer(bytes.first())
+        && is_outer(bytes.last())
+}
+
+#[cfg(test)]
+mod tests;
