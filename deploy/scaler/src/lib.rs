@@ -16,4 +16,5 @@ pub mod invocation;
 pub mod ledger;
 pub mod outcome;
 pub mod plan;
+pub mod report;
 pub mod resolve;
