@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod capacity;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod invocation;

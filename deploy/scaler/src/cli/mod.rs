@@ -1,0 +1,121 @@
+//! The command line. Exit 0 success, 1 a check or plan found something, 2 usage or unusable input.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Applies the scaling events of scalebridge to capacity.
+#[derive(Parser)]
+#[command(name = "scalebridge-scaler", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration. Without it: the text of SCALEBRIDGE_SCALER_CONFIG, or config/scaler.yaml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Report every error in the configuration.
+    Check,
+    /// Show what would be done for an event, and why. Changes nothing.
+    Plan(plan::Arguments),
+}
+
+/// The environment variable with the text of the configuration.
+const CONFIG_VARIABLE: &str = "SCALEBRIDGE_SCALER_CONFIG";
+const DEFAULT_CONFIG: &str = "config/scaler.yaml";
+
+/// What a command reads and writes, so that tests can supply it.
+pub struct Io<'a> {
+    pub out: &'a mut dyn Write,
+    pub err: &'a mut dyn Write,
+    /// The value of [`CONFIG_VARIABLE`].
+    pub config_text: Option<String>,
+    /// Milliseconds since 1970.
+    pub now_millis: i64,
+}
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Success,
+    Found,
+    Unusable,
+}
+
+/// Runs a command line. The first argument is the name of the program.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> ExitCode {
+    ExitCode::from(run_to(arguments, io))
+}
+
+fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            drop(write!(io.err, "{}", error.render()));
+            return 2;
+        }
+        Err(help) => {
+            drop(write!(io.out, "{}", help.render()));
+            return 0;
+        }
+    };
+    let exit = match cli.verb {
+        Verb::Check => check(cli.config.as_deref(), io),
+        Verb::Plan(arguments) => plan::run(&arguments, cli.config.as_deref(), io),
+    };
+    match exit {
+        Exit::Success => 0,
+        Exit::Found => 1,
+        Exit::Unusable => 2,
+    }
+}
+
+/// The configuration; after an error, which is written, how the command ends.
+fn load(file: Option<&Path>, io: &mut Io<'_>) -> Result<(String, Config), Exit> {
+    let (name, text) = match (file, io.config_text.take()) {
+        (None, Some(text)) => (format!("${CONFIG_VARIABLE}"), text),
+        (file, _) => {
+            let file = file.unwrap_or(Path::new(DEFAULT_CONFIG));
+            match std::fs::read_to_string(file) {
+                Ok(text) => (file.display().to_string(), text),
+                Err(error) => {
+                    let hint = "pass the configuration with --config";
+                    drop(writeln!(io.err, "error: {} cannot be read: {error}; {hint}", file.display()));
+                    return Err(Exit::Unusable);
+                }
+            }
+        }
+    };
+    match Config::read(&text) {
+        Ok(config) => Ok((name, config)),
+        Err(errors) => {
+            for error in &errors {
+                let separator = if error.line > 0 { ":" } else { ": " };
+                drop(writeln!(io.err, "{name}{separator}{error}"));
+            }
+            Err(Exit::Found)
+        }
+    }
+}
+
+fn check(file: Option<&Path>, io: &mut Io<'_>) -> Exit {
+    match load(file, io) {
+        Ok((name, config)) => {
+            drop(writeln!(io.out, "{name}: {} patterns of targets, no errors", config.targets.len()));
+            Exit::Success
+        }
+        Err(exit) => exit,
+    }
+}

@@ -1,0 +1,117 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+const CONFIG: &str = "
+ledger: { sqlite: { path: x } }
+clusters: { prod: { eks: { name: prod, region: eu-west-1 } } }
+targets:
+  - { match: 'eks/nodegroup/*/*/prod/*', managed_by: nobody, max_capacity: 10, dry_run: true }
+";
+const EVENT: &str = r#"{
+    "specversion": "1.0", "id": "0123456789abcdef0123456789abcdef", "type": "io.scalebridge.scale_out.v1",
+    "subject": "eks/nodegroup/-/eu-west-1/prod/-/workers", "sequence": "7", "expirytime": "2026-11-22T17:55:20.062Z",
+    "data": { "rule": "r", "action": "scale_out", "adjustment": { "type": "ChangeInCapacity", "value": 2, "min_magnitude": null },
+        "target": { "platform": "eks", "kind": "nodegroup", "name": "workers", "cluster": "prod", "region": "eu-west-1" } }
+}"#;
+
+/// Runs a command in a directory with the files. Returns the exit code, stdout and stderr.
+fn command(arguments: &str, state: &str, config: &str) -> (u8, String, String) {
+    let directory = std::env::temp_dir().join(format!("scaler-cli-{}-{}", std::process::id(), fastrand()));
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("event.json"), EVENT).unwrap();
+    fs::write(directory.join("state.yaml"), state).unwrap();
+    fs::write(directory.join("scaler.yaml"), config).unwrap();
+    let in_directory = |word: &str| match word.contains(".yaml") || word.contains(".json") {
+        true => directory.join(Path::new(word)).into_os_string(),
+        false => word.into(),
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments = ["scalebridge-scaler"].into_iter().chain(arguments.split_whitespace()).map(in_directory);
+    let mut io = Io { out: &mut out, err: &mut err, config_text: None, now_millis: 1_795_366_520_062 };
+    let code = run_to(arguments, &mut io);
+    fs::remove_dir_all(&directory).unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(directory.to_str().unwrap(), "DIR");
+    (code, text(out), text(err))
+}
+
+/// A number for a name.
+fn fastrand() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+#[test]
+fn a_plan_shows_what_would_be_done_and_changes_nothing() {
+    let plan = |state: &str| {
+        let (code, out, err) =
+            command("plan --config scaler.yaml --event event.json --state state.yaml", state, CONFIG);
+        (code, format!("{out}{err}"))
+    };
+    assert_eq!(plan("size: 4"), (0, "4 to 6, applied\n".to_owned()));
+    assert_eq!(
+        plan("{ size: 9 }"),
+        (0, "9 to 10, capped: the maximum of the configuration is 10\n".to_owned())
+    );
+    assert_eq!(
+        plan("{ size: 4, max: 4 }"),
+        (0, "4 to 4, capped: the maximum of the group is 4\n".to_owned())
+    );
+    assert_eq!(plan("{ floor: 2, current: 5 }"), (0, "2 to 7, applied\n".to_owned()));
+    assert_eq!(
+        plan("{ size: 4, refuses_increase: Launch is suspended }"),
+        (1, "refused: Launch is suspended\n".to_owned())
+    );
+    let (code, text) = plan("{ size: 4, frozen: [increase] }");
+    assert_eq!(code, 1);
+    assert!(text.starts_with("retry: increases are frozen"), "{text}");
+    let applied = "{ size: 6, applied: { 0123456789abcdef0123456789abcdef: { from: 4, to: 6 } } }";
+    assert_eq!(plan(applied), (0, "4 to 6, already applied\n".to_owned()));
+    assert_eq!(
+        plan("{}"),
+        (2, "error: DIR/state.yaml: the state has either `size`, or `floor` and `current`\n".to_owned())
+    );
+    assert_eq!(plan("{ sze: 4 }").0, 2);
+}
+
+#[test]
+fn a_plan_is_also_json() {
+    let (code, out, _) =
+        command("plan --config scaler.yaml --event event.json --state state.yaml -o json", "size: 4", CONFIG);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "{\"id\":\"0123456789abcdef0123456789abcdef\",\"outcome\":\"applied\",\"from\":4,\"to\":6}\n")
+    );
+}
+
+#[test]
+fn check_reports_every_error_with_its_place() {
+    let (code, out, err) = command("check --config scaler.yaml", "", CONFIG);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "DIR/scaler.yaml: 1 patterns of targets, no errors\n", "")
+    );
+    let bad = CONFIG
+        .replace("managed_by: nobody", "managed_by: auto")
+        .replace("{ path: x }", "{ path: x }, dynamodb: { table: t }");
+    let (code, _, err) = command("check --config scaler.yaml", "", &bad);
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!((code, lines.len()), (1, 2), "{err}");
+    assert!(lines[0].starts_with("DIR/scaler.yaml:2:9: `ledger` has exactly one"), "{err}");
+    assert!(lines[1].starts_with("DIR/scaler.yaml:5:"), "{err}");
+}
+
+#[test]
+fn unusable_input_ends_with_2() {
+    assert_eq!(command("", "", CONFIG).0, 2);
+    assert_eq!(command("plan", "", CONFIG).0, 2);
+    let (code, _, err) = command("check --config missing.yaml", "", CONFIG);
+    assert_eq!(code, 2);
+    assert!(err.contains("missing.yaml cannot be read") && err.contains("--config"), "{err}");
+    assert_eq!(
+        command("plan --config scaler.yaml --event missing.json --state state.yaml", "size: 1", CONFIG).0,
+        2
+    );
+    assert_eq!(command("--help", "", CONFIG).0, 0);
+}

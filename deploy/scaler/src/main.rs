@@ -1,0 +1,17 @@
+//! The program; see the library.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use scalebridge_scaler::cli::{Io, run};
+
+fn main() -> ExitCode {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut io = Io {
+        out: &mut std::io::stdout(),
+        err: &mut std::io::stderr(),
+        config_text: std::env::var("SCALEBRIDGE_SCALER_CONFIG").ok(),
+        now_millis: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+    };
+    run(std::env::args_os(), &mut io)
+}
