@@ -7,10 +7,18 @@
 //! 3. [`ledger`]: what is known about a target and about each applied event.
 //! 4. [`plan`]: the next step for an event, as a pure function of event, present capacity and ledger.
 //! 5. [`apply`]: carries the steps out.
+//! 6. [`platform`]: reads and sets capacities.
+//! 7. [`aws`]: clients of AWS.
 
 pub mod apply;
+pub mod aws;
 pub mod capacity;
 pub mod event;
 pub mod ledger;
 pub mod outcome;
 pub mod plan;
+pub mod platform;
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+pub(crate) mod test_support;
