@@ -7,7 +7,7 @@ use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
-use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
@@ -67,7 +67,7 @@ where
         // It was not sent: no credentials, or a setting that is not valid.
         SdkError::ConstructionFailure(_) => Class::Busy,
         SdkError::DispatchFailure(failure) => {
-            let is_user_error = failure.as_connector_error().is_some_and(|error| error.is_user());
+            let is_user_error = failure.as_connector_error().is_some_and(ConnectorError::is_user);
             if is_user_error || was_never_sent(error) { Class::Busy } else { Class::Unknown }
         }
         SdkError::ServiceError(answer) => {
@@ -130,10 +130,12 @@ where
 }
 
 fn said(error: &impl ProvideErrorMetadata, answer: &HttpResponse) -> String {
-    let code = error.code().map_or_else(|| format!("status {}", answer.status().as_u16()), str::to_owned);
+    let Some(code) = error.code() else {
+        return format!("an answer of status {} without an error code", answer.status().as_u16());
+    };
     match error.message() {
-        Some(message) => format!("{}: {}", without_namespace(&code), redact(message)),
-        None => without_namespace(&code).to_owned(),
+        Some(message) => format!("{}: {}", without_namespace(code), redact(message)),
+        None => without_namespace(code).to_owned(),
     }
 }
 

@@ -87,7 +87,7 @@ impl Accounts {
 }
 
 impl Account {
-    fn new(config: &SdkConfig) -> Self {
+    pub(crate) fn new(config: &SdkConfig) -> Self {
         Self {
             eks: aws_sdk_eks::Client::new(config),
             autoscaling: aws_sdk_autoscaling::Client::new(config),

@@ -65,7 +65,11 @@ impl DynamoDb {
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts)
             .build();
-        Self { client: Client::from_conf(config), table: table.into() }
+        Self::with_client(Client::from_conf(config), table)
+    }
+
+    fn with_client(client: Client, table: impl Into<String>) -> Self {
+        Self { client, table: table.into() }
     }
 
     async fn read_entries(&self, event: &ScalingEvent) -> Result<Entries, LedgerError> {
@@ -239,7 +243,8 @@ fn found_instead(
 }
 
 fn is_same(found: &HashMap<String, AttributeValue>, item: &TargetItem) -> bool {
-    let found = string(found, DOCUMENT).and_then(|document| serde_json::from_str::<TargetItem>(document).ok());
+    let found =
+        string(found, DOCUMENT).and_then(|document| serde_json::from_str::<TargetItem>(document).ok());
     found.as_ref() == Some(item)
 }
 

@@ -67,13 +67,17 @@ impl AutoScalingGroup {
     }
 
     fn undrained(&self, group: &Description) -> Option<String> {
-        let has = |prefix| group.tags().iter().find_map(|tag| tag.key().filter(|key| key.starts_with(prefix)));
+        let has =
+            |prefix| group.tags().iter().find_map(|tag| tag.key().filter(|key| key.starts_with(prefix)));
         let tag = has(CLUSTER_TAG).filter(|_| !self.allow_undrained)?;
         let help = match has(NODEGROUP_TAG) {
             Some(_) => "change its node group by `eks/nodegroup`, which drains them",
             None => "let an autoscaler of the cluster decrease it, or set `allow_undrained: true`",
         };
-        Some(format!("{} has nodes of a cluster (tag `{tag}`), which would not be drained: {help}", self.description))
+        Some(format!(
+            "{} has nodes of a cluster (tag `{tag}`), which would not be drained: {help}",
+            self.description
+        ))
     }
 }
 

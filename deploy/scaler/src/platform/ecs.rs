@@ -38,13 +38,7 @@ pub enum Owner {
 
 impl Service {
     /// The cluster may be given by its name or its ARN.
-    pub fn new(
-        ecs: ecs::Client,
-        scaling: scaling::Client,
-        cluster: &str,
-        name: &str,
-        owner: Owner,
-    ) -> Self {
+    pub fn new(ecs: ecs::Client, scaling: scaling::Client, cluster: &str, name: &str, owner: Owner) -> Self {
         let short = cluster.rsplit('/').next().unwrap_or(cluster);
         let resource = format!("service/{short}/{name}");
         let description = format!("service `{name}` of ECS cluster `{short}`");
@@ -62,7 +56,9 @@ impl Service {
             let failure = answer.failures().first();
             let reason = failure.and_then(ecs::types::Failure::reason).unwrap_or("MISSING");
             return Err(match reason {
-                "MISSING" => PlatformError::Refused(format!("{} does not exist in its region", self.description)),
+                "MISSING" => {
+                    PlatformError::Refused(format!("{} does not exist in its region", self.description))
+                }
                 reason => PlatformError::Busy(format!("{} of {}: {reason}", call.action, self.description)),
             });
         };

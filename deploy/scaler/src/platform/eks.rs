@@ -71,7 +71,8 @@ impl NodeGroup {
 impl Capacity for NodeGroup {
     async fn read(&self) -> Result<Present, PlatformError> {
         let call = Call { action: "eks:DescribeNodegroup", of: &self.description };
-        let describe = self.client.describe_nodegroup().cluster_name(&self.cluster).nodegroup_name(&self.name);
+        let describe =
+            self.client.describe_nodegroup().cluster_name(&self.cluster).nodegroup_name(&self.name);
         let retries = aws_sdk_eks::config::Builder::new().retry_config(read_retries());
         let answer = describe.customize().config_override(retries).send().await;
         let answer = answer.map_err(|error| call.read_error(&error))?;

@@ -11,13 +11,13 @@ pub(crate) const REGION: &str = "eu-west-1";
 /// The access key of the scaler itself.
 pub(crate) const ACCESS_KEY: &str = "AKIDSCALER";
 
-/// The configuration of clients that call `url`.
-pub(crate) fn config(url: &str) -> SdkConfig {
+/// The configuration of clients that call `url`, without timeouts.
+pub(crate) async fn config(url: &str) -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY, "secret", None, None, "test");
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
+    aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(REGION))
         .endpoint_url(url)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
+        .load()
+        .await
 }

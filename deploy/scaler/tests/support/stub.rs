@@ -59,8 +59,8 @@ impl Stub {
     }
 
     /// The configuration of clients that call it.
-    pub(crate) fn config(&self) -> SdkConfig {
-        super::config(&self.url)
+    pub(crate) async fn config(&self) -> SdkConfig {
+        super::config(&self.url).await
     }
 
     /// The answers of an action, one after the other; the last one is repeated.
@@ -104,7 +104,9 @@ async fn serve(stream: TcpStream, shared: Arc<Mutex<Shared>>) {
         };
         let (status, kind, body) = match reply.expect("an answer") {
             Reply::Ok(body) => (200, request.content_type(), body),
-            Reply::Error(status, code, message) => (status, request.content_type(), request.error(code, message)),
+            Reply::Error(status, code, message) => {
+                (status, request.content_type(), request.error(code, message))
+            }
             Reply::Page(status, text) => (status, "text/html", text.to_owned()),
             Reply::Silence => return std::future::pending().await,
             Reply::Close => return,

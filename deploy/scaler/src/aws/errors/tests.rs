@@ -1,7 +1,7 @@
 //! The class of every shape of error that the SDK returns.
 
 use aws_sdk_autoscaling::operation::set_desired_capacity::SetDesiredCapacityError;
-use aws_sdk_sts::error::{ConnectorError, ErrorMetadata};
+use aws_sdk_sts::error::ErrorMetadata;
 
 use Class::{Busy, Refused, Unknown};
 
@@ -119,8 +119,9 @@ fn a_text_has_no_secrets() {
                 'x-amz-security-token:FwoGZXIvYXdzE'";
     let error = answered("SignatureDoesNotMatch", 403, said);
     assert_eq!(text(&error), "SignatureDoesNotMatch: The signature does not match.");
-    let unreadable: Failed = SdkError::service_error(SetDesiredCapacityError::unhandled("no XML"), response(502));
-    assert_eq!(text(&unreadable), "status 502");
+    let unreadable: Failed =
+        SdkError::service_error(SetDesiredCapacityError::unhandled("no XML"), response(502));
+    assert_eq!(text(&unreadable), "an answer of status 502 without an error code");
 }
 
 #[test]

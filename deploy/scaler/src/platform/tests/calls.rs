@@ -13,6 +13,8 @@ use crate::platform::eks::NodeGroup;
 use crate::test_support::ACCESS_KEY;
 
 const NODEGROUP: &str = r#"{"nodegroup":{"scalingConfig":{"minSize":2,"maxSize":40,"desiredSize":5}}}"#;
+const NO_GROUP: &str = "<DescribeAutoScalingGroupsResponse><DescribeAutoScalingGroupsResult><AutoScalingGroups/>\
+    </DescribeAutoScalingGroupsResult></DescribeAutoScalingGroupsResponse>";
 const SESSION: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>AKIDROLE</AccessKeyId>\
     <SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken>\
     <Expiration>2126-11-30T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
@@ -37,7 +39,10 @@ async fn a_read_is_tried_again_and_a_write_is_not() {
     let stub = Stub::start().await;
     let group = nodegroup(&stub).await;
     let throttled = || Reply::Error(429, "ThrottlingException", "Rate exceeded");
-    stub.reply("DescribeNodegroup", [throttled(), Reply::Page(503, "a proxy"), Reply::Ok(NODEGROUP.to_owned())]);
+    stub.reply(
+        "DescribeNodegroup",
+        [throttled(), Reply::Page(503, "a proxy"), Reply::Ok(NODEGROUP.to_owned())],
+    );
     assert_eq!(group.read().await.unwrap().lever, Lever::Size(5));
 
     for reply in [throttled(), Reply::Page(503, "a proxy"), Reply::Close] {
@@ -69,7 +74,7 @@ async fn a_write_that_was_never_sent_has_changed_nothing() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     };
-    let account = Accounts::new(crate::test_support::config(&unused)).account(REGION, None).await;
+    let account = Accounts::new(crate::test_support::config(&unused).await).account(REGION, None).await;
     let group = NodeGroup::new(account.eks, "prod-eu", "workers", Size);
     let error = group.set(&present(Lever::Size(5)), 8, "b3f0").await.unwrap_err();
     assert!(matches!(error, PlatformError::Busy(_)), "{error:?}");
@@ -81,8 +86,13 @@ async fn a_write_that_was_never_sent_has_changed_nothing() {
 async fn no_write_is_on_its_way_for_longer_than_its_timeout() {
     const LIMIT: Duration = Duration::from_secs(10);
     let stub = Stub::start().await;
-    let writes =
-        ["UpdateNodegroupConfig", "SetDesiredCapacity", "UpdateAutoScalingGroup", "UpdateService", "RegisterScalableTarget"];
+    let writes = [
+        "UpdateNodegroupConfig",
+        "SetDesiredCapacity",
+        "UpdateAutoScalingGroup",
+        "UpdateService",
+        "RegisterScalableTarget",
+    ];
     for action in writes {
         stub.reply(action, [Reply::Silence]);
     }
@@ -103,7 +113,10 @@ async fn no_write_is_on_its_way_for_longer_than_its_timeout() {
     };
     let all = tokio::time::timeout(LIMIT, all).await.expect("they end");
     for result in [all.0, all.1, all.2, all.3, all.4] {
-        assert!(matches!(&result, Err(PlatformError::Unknown(text)) if text.contains("no answer in time")), "{result:?}");
+        assert!(
+            matches!(&result, Err(PlatformError::Unknown(text)) if text.contains("no answer in time")),
+            "{result:?}"
+        );
     }
     for action in writes {
         assert_eq!(stub.calls(action).len(), 1, "{action}");
@@ -124,8 +137,8 @@ async fn a_missing_permission_is_waited_for_and_says_what_to_grant() {
 async fn another_account_is_called_with_its_role_which_is_assumed_once() {
     let stub = Stub::start().await;
     stub.reply("AssumeRole", ok(SESSION)).reply("DescribeNodegroup", ok(NODEGROUP));
-    stub.reply("DescribeAutoScalingGroups", ok("<DescribeAutoScalingGroupsResponse/>"));
-    let accounts = Accounts::new(stub.config());
+    stub.reply("DescribeAutoScalingGroups", ok(NO_GROUP));
+    let accounts = Accounts::new(stub.config().await);
     let arn = "arn:aws:iam::222233334444:role/scaler".to_owned();
     let role = Role { arn, external_id: Some("of-the-scaler".to_owned()) };
     for _ in 0..2 {
@@ -142,7 +155,10 @@ async fn another_account_is_called_with_its_role_which_is_assumed_once() {
         let keys: Vec<String> = stub.calls(action).into_iter().map(|call| call.access_key).collect();
         assert_eq!(keys, ["AKIDROLE", "AKIDROLE"]);
     }
-    NodeGroup::new(accounts.account(REGION, None).await.eks, "prod-eu", "workers", Size).read().await.unwrap();
+    NodeGroup::new(accounts.account(REGION, None).await.eks, "prod-eu", "workers", Size)
+        .read()
+        .await
+        .unwrap();
     assert_eq!(stub.calls("DescribeNodegroup").last().unwrap().access_key, ACCESS_KEY);
 }
 
@@ -152,7 +168,7 @@ async fn a_role_that_cannot_be_assumed_changes_nothing_and_says_why() {
     let said = "User is not authorized to perform sts:AssumeRole";
     stub.reply("AssumeRole", [Reply::Error(403, "AccessDenied", said)]);
     let role = Role { arn: "arn:aws:iam::222233334444:role/scaler".to_owned(), external_id: None };
-    let account = Accounts::new(stub.config()).account(REGION, Some(&role)).await;
+    let account = Accounts::new(stub.config().await).account(REGION, Some(&role)).await;
     let group = NodeGroup::new(account.eks, "prod-eu", "workers", Size);
     let error = group.set(&present(Lever::Size(5)), 8, "b3f0").await.unwrap_err();
     assert!(matches!(&error, PlatformError::Busy(text) if text.contains(said)), "{error:?}");

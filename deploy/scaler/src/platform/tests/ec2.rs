@@ -4,7 +4,8 @@ use crate::event::Limits;
 use crate::platform::LeverKind::{self, Floor, Size};
 use crate::platform::ec2::AutoScalingGroup;
 
-const TAGGED: &str = "<Tags><member><Key>kubernetes.io/cluster/prod-eu</Key><Value>owned</Value></member></Tags>";
+const TAGGED: &str =
+    "<Tags><member><Key>kubernetes.io/cluster/prod-eu</Key><Value>owned</Value></member></Tags>";
 const OF_EKS: &str = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member>\
                       <member><Key>kubernetes.io/cluster/prod-eu</Key><Value>owned</Value></member></Tags>";
 
@@ -104,7 +105,9 @@ async fn nodes_of_a_cluster_are_not_ended_undrained() {
 #[tokio::test]
 async fn conflicts_are_waited_for_and_errors_refused() {
     let (stub, group) = start(Size, false).await;
-    for (status, code) in [(400, "ScalingActivityInProgress"), (500, "ResourceContention"), (400, "Throttling")] {
+    for (status, code) in
+        [(400, "ScalingActivityInProgress"), (500, "ResourceContention"), (400, "Throttling")]
+    {
         stub.reply("SetDesiredCapacity", [Reply::Error(status, code, "wait")]);
         let error = read_and_set(&group, 8).await.unwrap_err();
         assert!(matches!(&error, PlatformError::Busy(text) if text.contains(code)), "{error:?}");
@@ -117,7 +120,7 @@ async fn conflicts_are_waited_for_and_errors_refused() {
 #[tokio::test]
 async fn a_group_that_does_not_exist_is_refused_by_name() {
     let (stub, group) = start(Size, false).await;
-    stub.reply("DescribeAutoScalingGroups", ok("<DescribeAutoScalingGroupsResponse/>"));
+    stub.reply("DescribeAutoScalingGroups", ok(&self::group("").replace("<member></member>", "")));
     assert!(refusal(group.read()).await.contains("Auto Scaling group `web` does not exist"));
     // Another one is not taken for it.
     stub.reply(

@@ -78,7 +78,9 @@ async fn a_service_without_a_number_of_tasks_is_refused() {
 async fn a_service_that_does_not_exist_is_refused_by_name() {
     let (stub, service) = start("prod-eu", Owner::Auto).await;
     stub.reply("DescribeServices", ok(r#"{"services":[],"failures":[{"arn":"…","reason":"MISSING"}]}"#));
-    assert!(refusal(service.read()).await.starts_with("service `web` of ECS cluster `prod-eu` does not exist"));
+    assert!(
+        refusal(service.read()).await.starts_with("service `web` of ECS cluster `prod-eu` does not exist")
+    );
     stub.reply("DescribeServices", [Reply::Error(400, "ClusterNotFoundException", "Cluster not found.")]);
     assert!(refusal(service.read()).await.contains("ECS cluster `prod-eu`: ClusterNotFoundException"));
     let (stub, service) = start("prod-eu", Owner::Auto).await;

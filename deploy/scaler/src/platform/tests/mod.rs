@@ -14,7 +14,7 @@ use crate::test_support::stub::{Reply, Stub};
 
 /// The clients of a stub.
 async fn account(stub: &Stub) -> Account {
-    Accounts::new(stub.config()).account(REGION, None).await
+    Accounts::new(stub.config().await).account(REGION, None).await
 }
 
 fn ok(body: &str) -> [Reply; 1] {
