@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::REGION;
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 /// Between SIGTERM and SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of its log that a failed test prints.
