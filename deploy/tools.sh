@@ -5,6 +5,7 @@
 #   new/…          the same of Debian sid, the newest; a link to `old` if they cannot be had
 #   bin/…          links to those of `new`
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
+#   moto/          the same with those of deploy/scaler/tests/requirements.txt
 #
 # With the argument `llvm`, those of deploy/release.sh:
 #
@@ -369,4 +370,5 @@ esac
 have_both_servers
 place_templates
 have_venv venv deploy/demo/requirements.txt
+have_venv moto deploy/scaler/tests/requirements.txt
 have_curl

@@ -23,7 +23,7 @@ impl Lever {
     }
 
     /// The capacity that a relative change is relative to.
-    fn current(self) -> u32 {
+    pub fn current(self) -> u32 {
         match self {
             Self::Size(current) | Self::Floor { current, .. } => current,
         }

@@ -7,8 +7,11 @@
 //! 3. [`ledger`]: what is known about a target and about each applied event.
 //! 4. [`plan`]: the next step for an event, as a pure function of event, present capacity and ledger.
 //! 5. [`apply`]: carries the steps out.
+//! 6. [`platform`]: reads and sets capacities.
+//! 7. [`aws`]: clients of AWS.
 
 pub mod apply;
+pub mod aws;
 pub mod capacity;
 pub mod cli;
 pub mod config;
@@ -19,3 +22,8 @@ pub mod outcome;
 pub mod plan;
 pub mod report;
 pub mod resolve;
+pub mod platform;
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+pub(crate) mod test_support;

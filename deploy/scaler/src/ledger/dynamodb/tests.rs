@@ -1,0 +1,144 @@
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+
+use super::*;
+use crate::ledger::conformance;
+use crate::plan::test_support::{LATER, event, id};
+use crate::test_support::emulators::ministack;
+use crate::test_support::stub::{Reply, Stub};
+
+const TABLE: &str = "scalebridge-scaler";
+
+/// A ledger of an emulator, with the table that the module describes, and without timeouts of its calls.
+pub(crate) async fn ledger_of(config: &SdkConfig) -> DynamoDb {
+    let key = KeySchemaElement::builder().attribute_name(KEY).key_type(KeyType::Hash).build().unwrap();
+    let attribute = AttributeDefinition::builder();
+    let attribute = attribute.attribute_name(KEY).attribute_type(ScalarAttributeType::S).build().unwrap();
+    let client = Client::new(config);
+    let create = client.create_table().table_name(TABLE).key_schema(key);
+    create.attribute_definitions(attribute).billing_mode(BillingMode::PayPerRequest).send().await.unwrap();
+    DynamoDb::with_client(client, TABLE)
+}
+
+#[tokio::test]
+async fn it_conforms_on_ministack() {
+    let emulator = ministack().await;
+    let config = crate::test_support::config(&emulator.url()).await;
+    conformance::check(&ledger_of(&config).await).await;
+}
+
+async fn stub() -> (Stub, DynamoDb) {
+    let stub = Stub::start().await;
+    let ledger = DynamoDb::new(&stub.config().await, TABLE);
+    (stub, ledger)
+}
+
+fn found(items: &[(&str, &impl Serialize)]) -> Reply {
+    let items: Vec<serde_json::Value> = items.iter().map(|(key, item)| stored(key, item)).collect();
+    Reply::Ok(serde_json::json!({ "Responses": { TABLE: items } }).to_string())
+}
+
+fn stored(key: &str, item: &impl Serialize) -> serde_json::Value {
+    serde_json::json!({ KEY: { "S": key }, DOCUMENT: { "S": serde_json::to_string(item).unwrap() } })
+}
+
+fn applied(number: u32) -> AppliedItem {
+    AppliedItem { id: id(number), from: 2, to: 5, expirytime: LATER }
+}
+
+/// Otherwise an event that is ended between the two would be applied once more.
+#[tokio::test]
+async fn the_target_is_read_before_what_was_applied() {
+    let (stub, ledger) = stub().await;
+    let event = event(1, 1, "+3");
+    let target = TargetItem { version: 1, ..TargetItem::default() };
+    let subject = target_key(&event.subject);
+    stub.reply(
+        "BatchGetItem",
+        [found(&[(&subject, &target)]), found(&[(&event_key(&event.id), &applied(1))])],
+    );
+    let entries = ledger.read(&event).await.unwrap();
+    assert_eq!((entries.target, entries.applied.len()), (target, 1));
+    let calls = stub.calls("BatchGetItem");
+    let has = |call: usize, key: &str| calls[call].body.contains(key);
+    assert_eq!(calls.len(), 2);
+    assert!(has(0, "target#") && has(0, FREEZE_KEY) && !has(0, "event#"));
+    assert!(has(1, &event_key(&event.id)) && !has(1, "target#"));
+    for call in calls {
+        assert!(call.body.contains(r#""ConsistentRead":true"#), "{}", call.body);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_were_not_processed_are_asked_for_again() {
+    let (stub, ledger) = stub().await;
+    let event = event(1, 1, "+3");
+    let rest = |key: &str| {
+        let keys = serde_json::json!({ TABLE: { "Keys": [{ KEY: { "S": key } }], "ConsistentRead": true } });
+        Reply::Ok(serde_json::json!({ "Responses": {}, "UnprocessedKeys": keys }).to_string())
+    };
+    let target = TargetItem { version: 4, ..TargetItem::default() };
+    let (subject, key) = (target_key(&event.subject), event_key(&event.id));
+    let replies = [
+        rest(&subject),
+        rest(&subject),
+        found(&[(&subject, &target)]),
+        rest(&key),
+        found(&[(&key, &applied(1))]),
+    ];
+    stub.reply("BatchGetItem", replies);
+    let entries = ledger.read(&event).await.unwrap();
+    assert_eq!((entries.target, entries.applied.len()), (target, 1));
+    assert_eq!(stub.calls("BatchGetItem").len(), 5);
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_recognized() {
+    let event = event(1, 1, "+3");
+    let own = TargetItem { version: 3, sequence: 7, ..TargetItem::default() };
+    let other = TargetItem { sequence: 8, ..own.clone() };
+    for (written, expected) in [(&own, Written::Yes), (&other, Written::Changed)] {
+        let (stub, ledger) = stub().await;
+        let body = serde_json::json!({
+            "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+            "message": "The conditional request failed",
+            "Item": stored(&target_key(&event.subject), written),
+        });
+        let failed = Reply::Page(400, Box::leak(body.to_string().into_boxed_str()));
+        // The first attempt was carried out, or another worker was faster; its answer is lost.
+        stub.reply("PutItem", [Reply::Close, failed]);
+        assert_eq!(ledger.write_target(&event.subject, 2, &own).await.unwrap(), expected);
+        let calls = stub.calls("PutItem");
+        assert_eq!(calls.len(), 2);
+        assert!(calls[1].body.contains("version = :version") && calls[1].body.contains("ALL_OLD"));
+    }
+}
+
+#[tokio::test]
+async fn what_was_applied_is_kept_for_a_week_after_the_event() {
+    let (stub, ledger) = stub().await;
+    stub.reply("PutItem", [Reply::Ok("{}".to_owned())]);
+    ledger.write_applied("eks/…", &applied(1)).await.unwrap();
+    let body: serde_json::Value = serde_json::from_str(&stub.body("PutItem")).unwrap();
+    let expected = LATER.as_millis() / 1_000 + 7 * 24 * 60 * 60;
+    assert_eq!(body["Item"]["ttl"]["N"], expected.to_string());
+    assert_eq!(body["Item"]["subject"]["S"], "eks/…");
+}
+
+#[tokio::test]
+async fn an_error_says_what_to_do() {
+    let (stub, ledger) = stub().await;
+    for (code, expected) in [
+        ("ResourceNotFoundException", "; create it with the partition key `pk`, a string"),
+        ("AccessDeniedException", "; grant it to the scaler's role"),
+        ("ValidationException", ""),
+    ] {
+        stub.reply("GetItem", [Reply::Error(400, code, "said so")]);
+        let LedgerError(text) = ledger.read_freeze().await.unwrap_err();
+        assert_eq!(text, format!("dynamodb:GetItem of table `{TABLE}`: {code}: said so{expected}"));
+    }
+    stub.reply("GetItem", [Reply::Ok(r#"{"Item":{"document":{"S":"{\"increases\":5}"}}}"#.to_owned())]);
+    let LedgerError(text) = ledger.read_freeze().await.unwrap_err();
+    assert!(text.starts_with("item `freeze` cannot be read: "), "{text}");
+}
