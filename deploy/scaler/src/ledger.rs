@@ -4,6 +4,10 @@
 //! A change is written down as pending before it is made. So a process that dies leaves either nothing, or a pending change
 //! that the next event of the target finishes with the same token, before anything else is planned there.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod sqlite;
+
 use std::collections::BTreeMap;
 
 use scalebridge::domain::time::Time;
@@ -16,6 +20,8 @@ use crate::event::ScalingEvent;
 pub trait Ledger: Send + Sync {
     /// What is known for an event: the item of its target, and the applied items of the event, of the target's pending
     /// change and of the increases that the event takes back. The read is consistent: it has all writes that ended before.
+    /// The target is read before the applied items, or all at one moment: otherwise an event that another worker ends
+    /// between the two would look like one that was never applied, beside a version that is up to date.
     fn read(&self, event: &ScalingEvent) -> impl Future<Output = Result<Entries, LedgerError>> + Send;
 
     /// Writes the item of a target if its version is still `version`; 0 if it did not exist.
@@ -32,6 +38,12 @@ pub trait Ledger: Send + Sync {
         subject: &str,
         item: &AppliedItem,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// The directions that are stopped.
+    fn read_freeze(&self) -> impl Future<Output = Result<Freeze, LedgerError>> + Send;
+
+    /// Replaces the directions that are stopped.
+    fn write_freeze(&self, freeze: &Freeze) -> impl Future<Output = Result<(), LedgerError>> + Send;
 }
 
 /// Whether an item was written.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use scalebridge::domain::time::Time;
 
 use super::*;
+use crate::ledger::{Freeze, conformance};
 use crate::outcome::Outcome;
 use crate::plan::MAX_HOLD;
 use crate::plan::test_support::{NOW, event, id, size};
@@ -21,6 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 struct World {
     targets: BTreeMap<String, TargetItem>,
     applied: BTreeMap<String, AppliedItem>,
+    freeze: Freeze,
     capacity: u32,
     now: Time,
     calls: Vec<String>,
@@ -55,8 +57,9 @@ async fn turn() {
 
 impl Shared {
     fn new(faults: Vec<Fault>) -> Self {
-        let (targets, applied, calls) = Default::default();
-        Self(Arc::new(Mutex::new(World { targets, applied, capacity: START, now: NOW, calls, faults })))
+        let (targets, applied, freeze, calls) = Default::default();
+        let (capacity, now) = (START, NOW);
+        Self(Arc::new(Mutex::new(World { targets, applied, freeze, capacity, now, calls, faults })))
     }
 
     fn now(&self) -> Time {
@@ -89,7 +92,7 @@ impl Ledger for Shared {
     async fn read(&self, event: &ScalingEvent) -> Result<Entries, LedgerError> {
         let read = self.call(|world| {
             let target = world.targets.get(&event.subject).cloned().unwrap_or_default();
-            Entries { target, applied: world.applied.clone(), ..Entries::default() }
+            Entries { target, applied: world.applied.clone(), freeze: world.freeze.clone() }
         });
         read.await.map_err(LedgerError)
     }
@@ -116,6 +119,14 @@ impl Ledger for Shared {
             world.applied.entry(item.id.clone()).or_insert_with(|| item.clone());
         });
         written.await.map_err(LedgerError)
+    }
+
+    async fn read_freeze(&self) -> Result<Freeze, LedgerError> {
+        self.call(|world| world.freeze.clone()).await.map_err(LedgerError)
+    }
+
+    async fn write_freeze(&self, freeze: &Freeze) -> Result<(), LedgerError> {
+        self.call(|world| world.freeze = freeze.clone()).await.map_err(LedgerError)
     }
 }
 
@@ -152,7 +163,7 @@ fn run(world: &Shared, mut workers: Vec<Worker<'_>>, order: &[(usize, u64)]) {
 }
 
 /// One worker to its end.
-fn finish(mut worker: Worker<'_>) -> Answer {
+fn finish<T>(mut worker: Pin<Box<dyn Future<Output = T> + '_>>) -> T {
     let mut context = Context::from_waker(Waker::noop());
     loop {
         if let Poll::Ready(answer) = worker.as_mut().poll(&mut context) {
@@ -166,6 +177,11 @@ fn events(changes: &[i64]) -> Vec<ScalingEvent> {
         .zip(changes)
         .map(|(number, change)| event(number, u64::from(number), &format!("{change:+}")))
         .collect()
+}
+
+#[test]
+fn the_ledger_of_these_tests_conforms() {
+    finish(Box::pin(conformance::check(&Shared::new(Vec::new()))));
 }
 
 proptest! {
