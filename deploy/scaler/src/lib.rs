@@ -7,6 +7,7 @@
 //! 3. [`ledger`]: what is known about a target and about each applied event.
 //! 4. [`plan`]: the next step for an event, as a pure function of event, present capacity and ledger.
 //! 5. [`apply`]: carries the steps out.
+//! 6. [`platform`]: the capacities of each platform.
 
 pub mod apply;
 pub mod capacity;
@@ -14,3 +15,4 @@ pub mod event;
 pub mod ledger;
 pub mod outcome;
 pub mod plan;
+pub mod platform;
