@@ -1,7 +1,7 @@
 //! The platforms: each reads and sets the capacity of one target.
 
 pub mod kubernetes;
-
+pub mod nomad;
 
 use std::time::Duration;
 
