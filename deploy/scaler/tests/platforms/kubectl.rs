@@ -76,9 +76,9 @@ async fn kubectl_reads_and_scales() {
     let shown = kubectl.output("get deployment web --show-managed-fields -o json").await;
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown, kubectl.server.get("deployments", "web"));
-    assert_eq!(kubectl.output("get deploy,rs -o name").await, "deployment.apps/web");
+    assert_eq!(kubectl.output("get deployments,replicasets -o name").await, "deployment.apps/web");
     let resources = kubectl.output("api-resources --namespaced=false -o name").await;
-    assert_eq!(resources, "nodepools.karpenter.sh");
+    assert_eq!(resources, "namespaces\nnodepools.karpenter.sh");
 
     assert_eq!(kubectl.output("scale deployment/web --replicas=5").await, "deployment.apps/web scaled");
     assert_eq!(kubectl.replicas(), 5);

@@ -118,6 +118,7 @@ impl Kinds {
             custom("keda.sh", &["v1alpha1"], "scaledobjects", "ScaledObject", None),
             custom("example.com", &["v1beta2", "v1"], "fleets", "Fleet", Some(Scale::Custom)),
             custom("example.com", &["v1"], "settings", "Setting", None),
+            Kind { is_namespaced: false, scale: None, ..built_in("", "namespaces", "Namespace") },
             Kind {
                 is_namespaced: false,
                 ..custom("karpenter.sh", &["v1"], "nodepools", "NodePool", Some(Scale::Custom))

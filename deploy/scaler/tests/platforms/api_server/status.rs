@@ -66,9 +66,15 @@ impl Status {
         Self::new(403, "Forbidden", message)
     }
 
-    /// `qualified` is `Kind.group`.
+    /// `qualified` is `Kind.group`, and `cause` begins with the path of the field.
     pub(super) fn invalid(qualified: &str, name: &str, cause: &str) -> Self {
-        Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {cause}"))
+        let (kind, group) = qualified.split_once('.').unwrap();
+        let (field, message) = cause.split_once(": ").unwrap();
+        let causes = json!([{ "reason": "FieldValueInvalid", "message": message, "field": field }]);
+        Self {
+            details: json!({ "name": name, "group": group, "kind": kind, "causes": causes }),
+            ..Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {cause}"))
+        }
     }
 
     pub(super) fn bad_request(message: &str) -> Self {
