@@ -14,7 +14,7 @@ use crate::apply::{Capacity, PlatformError};
 use crate::capacity::Lever;
 use crate::event::Limits;
 use crate::plan::Present;
-use crate::platform::{read_in_time, write_in_time};
+use crate::platform::call::{read_in_time, write_in_time};
 
 const PLURAL: &str = "capacitybuffers";
 const GROUP: &str = "autoscaling.x-k8s.io";

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::failure::Failure;
-use crate::platform::causes;
+use crate::platform::call::causes;
 
 /// Shorter than the limit of a call, so that an unreachable cluster is known as such: nothing was sent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);

@@ -3,7 +3,7 @@
 use kube::core::Status;
 
 use crate::apply::PlatformError;
-use crate::platform::causes;
+use crate::platform::call::causes;
 
 /// A call that has failed.
 #[derive(Debug, Clone, PartialEq, Eq)]

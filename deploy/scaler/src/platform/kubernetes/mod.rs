@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{read_in_time, write_in_time};
+use super::call::{read_in_time, write_in_time};
 use crate::apply::{Capacity, PlatformError};
 use crate::capacity::Lever;
 use crate::event::Limits;

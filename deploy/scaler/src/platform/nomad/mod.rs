@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{read_in_time, write_in_time};
+use super::call::{read_in_time, write_in_time};
 use crate::apply::{Capacity, PlatformError};
 use crate::capacity::Lever;
 use crate::event::Limits;

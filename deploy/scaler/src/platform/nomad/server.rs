@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
 use super::tls;
-use crate::platform::causes;
+use crate::platform::call::causes;
 
 const TOKEN_HEADER: &str = "X-Nomad-Token";
 /// Shorter than the limit of a call, so that an unreachable server is known as such: nothing was sent.
