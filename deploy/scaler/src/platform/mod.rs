@@ -1,9 +1,12 @@
 //! The platforms: each reads and sets the capacity of one target. They know names and clients, and no configuration.
 
 mod aws;
+mod call;
 pub mod ec2;
 pub mod ecs;
 pub mod eks;
+pub mod kubernetes;
+pub mod nomad;
 #[cfg(test)]
 mod tests;
 

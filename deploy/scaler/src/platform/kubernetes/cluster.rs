@@ -1,0 +1,141 @@
+//! A connection to a Kubernetes cluster.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{Method, Request};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::failure::Failure;
+use crate::platform::call::causes;
+
+/// Shorter than the limit of a call, so that an unreachable cluster is known as such: nothing was sent.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// The name in `managedFields` of what the scaler sets.
+pub(super) const FIELD_MANAGER: &str = "scalebridge-scaler";
+
+/// Bearer tokens of a cluster that are valid for minutes only, such as those of EKS.
+pub trait Tokens: Send + Sync {
+    /// A token that is valid for at least a minute. It is asked for before each call: keep it as long as it is valid.
+    fn token(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>>;
+}
+
+/// Why the settings of a connection cannot be used. No text contains a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ClusterError(pub String);
+
+/// A cluster. Calls are made once: a write is never repeated by the client.
+pub struct Cluster {
+    config: Config,
+    tokens: Option<Arc<dyn Tokens>>,
+    built: Mutex<Option<Built>>,
+}
+
+struct Built {
+    token: Option<String>,
+    client: Client,
+}
+
+impl Cluster {
+    /// The cluster of a context of a kubeconfig file; `None` is the file's current context.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no such context.
+    pub async fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<Self, ClusterError> {
+        let unusable =
+            |error: &dyn std::error::Error| ClusterError(format!("kubeconfig {}: {error}", path.display()));
+        let file = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
+        let options =
+            KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+        let config =
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| unusable(&error))?;
+        Ok(Self::new(config, None))
+    }
+
+    /// The cluster that this process runs in, with its service account.
+    ///
+    /// # Errors
+    /// The process runs in no cluster, or has no service account.
+    pub fn in_cluster() -> Result<Self, ClusterError> {
+        let config =
+            Config::incluster().map_err(|error| ClusterError(format!("in_cluster: {}", causes(&error))))?;
+        Ok(Self::new(config, None))
+    }
+
+    /// The cluster at a URL whose certificate is of the authorities `ca`, in PEM.
+    ///
+    /// # Errors
+    /// The URL or the certificates are not valid.
+    pub fn with_tokens(server: &str, ca: &[u8], tokens: Arc<dyn Tokens>) -> Result<Self, ClusterError> {
+        let url = server.parse().map_err(|error| ClusterError(format!("the cluster's URL: {error}")))?;
+        let is_certificate = |block: &rustls::pki_types::CertificateDer<'_>| block.to_vec();
+        let certificates: Result<Vec<_>, _> = rustls::pki_types::pem::PemObject::pem_slice_iter(ca)
+            .map(|found| found.map(|der| is_certificate(&der)))
+            .collect();
+        let certificates = certificates
+            .map_err(|error| ClusterError(format!("the cluster's certificate authority: {error}")))?;
+        if certificates.is_empty() {
+            return Err(ClusterError("the cluster's certificate authority has no certificate".to_owned()));
+        }
+        let mut config = Config::new(url);
+        config.root_cert = Some(certificates);
+        Ok(Self::new(config, Some(tokens)))
+    }
+
+    fn new(mut config: Config, tokens: Option<Arc<dyn Tokens>>) -> Self {
+        // Its retries would send a write again whose first copy may have been carried out, and take longer than a change
+        // is held.
+        config.default_retry = false;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        Self { config, tokens, built: Mutex::new(None) }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        let request = Request::get(path).header(ACCEPT, "application/json").body(Vec::new());
+        self.call(request).await
+    }
+
+    pub(super) async fn merge_patch(&self, path: &str, patch: &Value) -> Result<Value, Failure> {
+        let request = Request::builder()
+            .method(Method::PATCH)
+            .uri(format!("{path}?fieldManager={FIELD_MANAGER}"))
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/merge-patch+json")
+            .body(patch.to_string().into_bytes());
+        self.call(request).await
+    }
+
+    async fn call(&self, request: http::Result<Request<Vec<u8>>>) -> Result<Value, Failure> {
+        let request = request.map_err(|error| Failure::not_sent(error.to_string()))?;
+        let client = self.client().await.map_err(Failure::not_sent)?;
+        client.request(request).await.map_err(|error| Failure::from_kube(&error))
+    }
+
+    /// The client, made anew for each new token.
+    async fn client(&self) -> Result<Client, String> {
+        let token = match &self.tokens {
+            None => None,
+            Some(tokens) => Some(tokens.token().await.map_err(|error| format!("no token: {error}"))?),
+        };
+        let mut built = self.built.lock().await;
+        // A client certificate of a credential plugin is valid for some time only.
+        let is_valid = |built: &&Built| built.token == token && built.client.valid_until().is_none();
+        if let Some(built) = built.as_ref().filter(is_valid) {
+            return Ok(built.client.clone());
+        }
+        let mut config = self.config.clone();
+        if let Some(token) = &token {
+            config.auth_info.token = Some(token.clone().into());
+        }
+        let client = Client::try_from(config).map_err(|error| causes(&error))?;
+        *built = Some(Built { token, client: client.clone() });
+        Ok(client)
+    }
+}
