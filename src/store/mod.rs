@@ -33,6 +33,7 @@ mod lanes;
 mod memory;
 mod notifications;
 mod outbox;
+mod postgres;
 mod query;
 mod sqlite;
 mod states;
@@ -68,6 +69,7 @@ use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
 pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
+pub use postgres::Postgres;
 pub(crate) use query::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, RecordCursor,
     RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
@@ -97,6 +99,8 @@ pub(crate) type DecideFn = Box<dyn FnMut(&View) -> Changes + Send>;
 pub enum Store {
     /// A local SQLite file.
     Sqlite(Sqlite),
+    /// A PostgreSQL database, which several replicas share.
+    Postgres(Postgres),
     /// In memory: for `test`, `explain` and `replay`, and the reference model of the property tests.
     Memory(Memory),
 }
@@ -122,6 +126,7 @@ macro_rules! delegate {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
             Store::Sqlite($inner) => $call,
+            Store::Postgres($inner) => $call,
             Store::Memory($inner) => $call,
         }
     };

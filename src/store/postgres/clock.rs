@@ -1,0 +1,41 @@
+//! The server's clock, as this process knows it between two questions.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::domain::time::{ClockReading, Time};
+use crate::store::clock::since_boot;
+
+/// An estimate of the server's clock that never goes back. Decisions do not use it: they read the clock in their
+/// transaction.
+pub(super) struct ServerClock(Mutex<State>);
+
+struct State {
+    /// The server's clock at `boottime`.
+    server: Time,
+    boottime: Duration,
+    /// The last time that was returned.
+    last: Time,
+}
+
+impl ServerClock {
+    /// The server's clock shows `server` now.
+    pub(super) fn new(server: Time) -> Self {
+        Self(Mutex::new(State { server, boottime: since_boot(), last: server }))
+    }
+
+    /// The server's clock shows `server` now.
+    pub(super) fn set(&self, server: Time) {
+        let mut state = self.0.lock();
+        (state.server, state.boottime) = (server, since_boot());
+    }
+
+    /// The current moment. Both clocks are the server's; `now` does not go back if it does.
+    pub(super) fn read(&self) -> ClockReading {
+        let mut state = self.0.lock();
+        let wall = state.server.after(since_boot().saturating_sub(state.boottime));
+        state.last = state.last.max(wall);
+        ClockReading { now: state.last, wall }
+    }
+}

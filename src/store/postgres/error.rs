@@ -1,0 +1,86 @@
+//! Errors of PostgreSQL: what can be tried again, what passes, and what needs an operator.
+
+use tokio_postgres::error::SqlState;
+
+use crate::store::Error;
+
+/// An error of a statement or a connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DbError {
+    /// The server, or the connection to it.
+    #[error("{}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// No connection could be had.
+    #[error("{0}")]
+    Pool(String),
+    /// What was read is not what this program writes.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Where an error has happened: it decides what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// When the store is opened: wrong settings are found.
+    Open,
+    /// Later: everything may pass.
+    Use,
+}
+
+impl DbError {
+    fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Postgres(error) => error.code(),
+            Self::Pool(_) | Self::Damaged(_) => None,
+        }
+    }
+
+    /// Whether the transaction lost against another one and can succeed when it is run again.
+    pub(super) fn is_conflict(&self) -> bool {
+        let code = self.code();
+        code == Some(&SqlState::T_R_SERIALIZATION_FAILURE) || code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+    }
+
+    /// Whether the statement itself was refused, so that running it again fails again. Its batch may have others that
+    /// succeed.
+    pub(super) fn is_permanent(&self) -> bool {
+        // Data exceptions, violated constraints and syntax errors.
+        let of_statement =
+            |code: &SqlState| ["22", "23", "42"].iter().any(|class| code.code().starts_with(class));
+        matches!(self, Self::Damaged(_)) || self.code().is_some_and(of_statement)
+    }
+
+    /// The error of the store's contract.
+    pub(super) fn into_store(self, place: Place) -> Error {
+        match place {
+            Place::Use => Error::Unavailable(self.to_string()),
+            Place::Open => match self.code() {
+                Some(code) if needs_operator(code) => Error::Unusable(self.to_string()),
+                _ => Error::Unavailable(self.to_string()),
+            },
+        }
+    }
+}
+
+/// Whether a connection or migration fails until somebody changes something.
+fn needs_operator(code: &SqlState) -> bool {
+    // Invalid authorization, unknown database, missing rights.
+    ["28", "3D", "42", "0A"].iter().any(|class| code.code().starts_with(class))
+}
+
+/// The server's own message where there is one: the client's only says that there was an error.
+fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

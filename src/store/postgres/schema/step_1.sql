@@ -1,0 +1,150 @@
+-- All times are nanoseconds since 1970 by the server's clock.
+CREATE FUNCTION now_ns() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+    AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint';
+
+CREATE TABLE store (
+    id smallint PRIMARY KEY CHECK (id = 1),
+    created bigint NOT NULL,
+    -- Changes when the database comes back behind what replicas have seen. Part of the ids of events, unless 0.
+    incarnation bigint NOT NULL DEFAULT 0,
+    -- Added to transaction ids, so that positions of records increase also after a dump was restored.
+    xid_offset bigint NOT NULL DEFAULT 0,
+    schema_step integer NOT NULL
+);
+
+-- Pauses, holds and heartbeats.
+CREATE TABLE controls (
+    id smallint PRIMARY KEY CHECK (id = 1),
+    version bigint NOT NULL,     -- increases with each change
+    generation bigint NOT NULL,  -- increases when every target that depends on controls has to be processed
+    body text NOT NULL           -- JSON
+);
+
+-- The limits engine.*_per_minute, one row for each direction.
+CREATE TABLE rates (
+    direction smallint PRIMARY KEY,
+    version bigint NOT NULL,
+    body text NOT NULL           -- JSON
+);
+
+CREATE TABLE targets (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- the order of locks, and the group of deliveries
+    hash bytea NOT NULL UNIQUE,                          -- 16 bytes, of the key
+    key text NOT NULL,
+    last_at bigint NOT NULL DEFAULT 0,                   -- the time of its last decision
+    due bigint,                                          -- when it has to be processed
+    recheck boolean NOT NULL DEFAULT false,              -- a delivery for which its state waits has changed
+    depends_on_controls boolean NOT NULL DEFAULT false,
+    generation bigint NOT NULL DEFAULT 0,                -- of the controls of its last decision
+    watch smallint NOT NULL DEFAULT 0,                   -- 1 tracks events, 2 awaits a delivery
+    waits text,                                          -- JSON: waits for calls that succeed; NULL: none
+    claimed_by bigint NOT NULL DEFAULT 0,                -- the replica that processes it because it is due
+    claimed_until bigint NOT NULL DEFAULT 0,
+    state text                                           -- JSON; NULL if nothing is known
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX targets_due ON targets (due) WHERE due IS NOT NULL;
+CREATE INDEX targets_recheck ON targets (id) WHERE recheck;
+CREATE INDEX targets_controls ON targets (generation) WHERE depends_on_controls;
+CREATE INDEX targets_waits ON targets (id) WHERE waits IS NOT NULL;
+CREATE INDEX targets_empty ON targets (last_at) WHERE state IS NULL;
+
+-- The targets at which an alert is known.
+CREATE TABLE target_alerts (
+    alert bytea NOT NULL,        -- 16 bytes, of source and fingerprint
+    target bigint NOT NULL,
+    PRIMARY KEY (alert, target)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX target_alerts_target ON target_alerts (target);
+
+CREATE TABLE destinations (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    last_success bigint          -- the last call that has succeeded, at most a second late
+);
+
+CREATE TABLE events (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- ascending for each target
+    id text NOT NULL,
+    target bigint NOT NULL,
+    at bigint NOT NULL,
+    destinations text[] NOT NULL,
+    acting text[] NOT NULL,
+    may_decrease boolean NOT NULL,
+    episode text,
+    phase smallint,              -- 1 firing, 2 resolved
+    compensates bigint[],        -- the events that it takes back; NULL if none
+    tracked boolean NOT NULL,    -- the state of its target refers to it
+    body text NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX events_id ON events (id);
+CREATE INDEX events_tracked ON events (target) WHERE tracked;
+CREATE INDEX events_at ON events (at);
+
+CREATE TABLE deliveries (
+    destination integer NOT NULL,
+    event bigint NOT NULL,
+    target bigint NOT NULL,
+    state smallint NOT NULL,     -- 0 open, 1 delivered, 2 dead, 3 superseded, 4 withdrawn, 5 discarded, 6 replaced
+    attempts integer NOT NULL DEFAULT 0,
+    due bigint NOT NULL,         -- open: when it can be claimed
+    token bigint,                -- of the lease; NULL if it is not claimed
+    age_from bigint NOT NULL,    -- when it was emitted, redriven, renewed or resumed
+    expiry bigint,               -- the event's expirytime, if it was redriven or renewed with another one
+    ended_at bigint,             -- when it was settled
+    is_suspended boolean NOT NULL DEFAULT false,
+    is_aside boolean NOT NULL DEFAULT false,      -- until it is due, later events of its target can be sent
+    is_called boolean NOT NULL DEFAULT false,     -- a call has begun that is not settled
+    is_uncertain boolean NOT NULL DEFAULT false,  -- a call may have arrived although no answer said so
+    is_expired boolean NOT NULL DEFAULT false,    -- given up because of its age
+    error text,                  -- of the last call, or why it was not sent
+    answer text,
+    PRIMARY KEY (event, destination)
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX deliveries_due ON deliveries (destination, due, event) WHERE state = 0 AND NOT is_suspended;
+CREATE INDEX deliveries_queue ON deliveries (destination, target, event) WHERE state = 0 OR token IS NOT NULL;
+CREATE INDEX deliveries_dead ON deliveries (event, destination) WHERE state = 2;
+
+-- Decision records. The id is the transaction's, shifted by 20 bits, plus a number in it.
+CREATE TABLE records (
+    id bigint PRIMARY KEY,
+    at bigint NOT NULL,
+    ahead bigint NOT NULL,       -- the time of the decision minus `at`
+    body text NOT NULL           -- JSON
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX records_at ON records (at);
+CREATE TABLE record_targets (
+    target bigint NOT NULL,
+    record bigint NOT NULL,
+    PRIMARY KEY (target, record)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX record_targets_record ON record_targets (record);
+
+CREATE TABLE notifications (
+    id bigint PRIMARY KEY,       -- as of records
+    at bigint NOT NULL,
+    ahead bigint NOT NULL,
+    source text NOT NULL,
+    body bytea NOT NULL          -- compressed
+);
+CREATE INDEX notifications_at ON notifications (at);
+
+CREATE TABLE audit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at bigint NOT NULL,
+    ahead bigint NOT NULL,
+    actor text NOT NULL,
+    act text NOT NULL,
+    body text NOT NULL           -- JSON
+);
+
+CREATE TABLE replicas (
+    id bigint PRIMARY KEY,
+    name text NOT NULL,
+    started bigint NOT NULL,
+    seen bigint NOT NULL,        -- when it was last heard
+    beat bigint NOT NULL,        -- increases each time
+    is_ready boolean NOT NULL,
+    schema_step integer NOT NULL
+) WITH (fillfactor = 50);
