@@ -50,6 +50,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use clock::ServerClock;
 use connect::Pool;
+pub(crate) use connect::{Connector, rds_region};
 use destinations::Destinations;
 use fleet::FleetView;
 
@@ -60,10 +61,12 @@ pub struct Postgres(Arc<Shared>);
 /// How to reach the database.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where it is, and as whom.
-    pub config: tokio_postgres::Config,
+    /// Opens connections.
+    pub connector: Connector,
     /// The maximum number of pooled connections.
     pub max_connections: usize,
+    /// Whether changes are announced to other replicas with `NOTIFY`.
+    pub notify: bool,
 }
 
 /// What all parts of the store use.
@@ -84,7 +87,7 @@ impl Postgres {
     /// # Errors
     /// `Error::Unusable` with the cause and the fix; `Error::Unavailable` if the server cannot be reached now.
     pub async fn open(settings: Settings, destinations: &[Name]) -> Result<Self, Error> {
-        let pool = Pool::new(settings.config, settings.max_connections)?;
+        let pool = Pool::new(settings.connector, settings.max_connections)?;
         schema::migrate(&pool).await?;
         let opened = fleet::open(&pool).await?;
         let (transactions, queue) = transact::Queue::new();

@@ -1,10 +1,10 @@
 //! Transactions. One that is neither committed nor rolled back closes its connection: nobody knows its state.
 
-use deadpool_postgres::Object;
-use tokio_postgres::Row;
+use deadpool::managed::Object;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
-use super::connect::Pool;
+use super::connect::{Connection, Pool};
 use super::error::DbError;
 
 /// A statement's parameter with its type, since statements are unnamed.
@@ -15,7 +15,7 @@ const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
 
 /// An open transaction.
 pub(super) struct Transaction {
-    connection: Option<Object>,
+    connection: Option<Connection>,
 }
 
 impl Transaction {
@@ -63,9 +63,9 @@ impl Transaction {
         Ok(())
     }
 
-    fn client(&self) -> Result<&Object, DbError> {
+    fn client(&self) -> Result<&Client, DbError> {
         // It is there until the transaction is finished, which consumes it.
-        self.connection.as_ref().ok_or_else(|| DbError::Pool("the transaction is over".to_owned()))
+        self.connection.as_deref().ok_or_else(|| DbError::Pool("the transaction is over".to_owned()))
     }
 }
 
