@@ -109,6 +109,12 @@ impl Postgres {
         Ok(Self(shared))
     }
 
+    /// Brings the schema to this program's step, and nothing else.
+    #[cfg(test)]
+    pub(super) async fn create_schema(settings: Settings) -> Result<(), Error> {
+        schema::migrate(&Pool::new(settings.config, settings.max_connections)?).await
+    }
+
     pub(super) fn outage(&self) -> Option<Outage> {
         self.0.health.outage()
     }
