@@ -26,6 +26,7 @@ const DELETE_RECORDS: &str = "
         DELETE FROM record_targets USING old WHERE record_targets.record = old.id
     )
     DELETE FROM records USING old WHERE records.id = old.id";
+const DELETE_CLOCK_STEPS: &str = "DELETE FROM clock_steps WHERE record <= (SELECT min(id) FROM records)";
 /// The newest entry stays, as the newest record does.
 const DELETE_AUDIT: &str = "
     DELETE FROM audit WHERE id IN (
@@ -108,6 +109,7 @@ impl Step<'_> {
             let params = [(&decisions as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
             more |= reached(transaction.execute(statement, &params).await?);
         }
+        transaction.execute(DELETE_CLOCK_STEPS, &[]).await?;
         let (examined, position) = self.prune_events(&transaction, now).await?;
         more |= examined >= MAX_EVENTS;
         if !more {
@@ -149,11 +151,8 @@ pub(super) async fn prune_notifications(shared: &Shared, limits: NotificationLim
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let oldest = if limits.is_enabled() { before(now, limits.max_age) } else { i64::MAX };
         let max_bytes = i64::try_from(limits.max_bytes).unwrap_or(i64::MAX);
-        let params = [
-            (&oldest as _, Type::INT8),
-            (&max_bytes as _, Type::INT8),
-            (&MAX_ROWS as _, Type::INT8),
-        ];
+        let params =
+            [(&oldest as _, Type::INT8), (&max_bytes as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
         let row = transaction.query_one(DELETE_NOTIFICATIONS, &params).await?;
         transaction.commit().await?;
         shared.kept_bytes.set(row.get(0));

@@ -140,6 +140,30 @@ impl StoreHarness {
         }
     }
 
+    /// Rows that the stores have in different tables.
+    fn table<'a>(&self, of_sqlite: &'a str, of_postgres: &'a str) -> &'a str {
+        if self.postgres.is_some() { of_postgres } else { of_sqlite }
+    }
+
+    /// Makes each statement fail that inserts a row into this table for which the condition holds.
+    fn break_inserts(&self, table: &str, condition: &str) {
+        self.execute(&match &self.postgres {
+            Some(_) => format!(
+                "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN RAISE 'on purpose' USING ERRCODE = 'check_violation'; END $$;
+                 CREATE TRIGGER fail BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION fail()"
+            ),
+            None => format!(
+                "CREATE TRIGGER fail BEFORE INSERT ON {table} WHEN {condition}
+                 BEGIN SELECT RAISE(ABORT, 'on purpose'); END"
+            ),
+        });
+    }
+
+    fn repair_inserts(&self, table: &str) {
+        self.execute(&format!("DROP TRIGGER fail{}", self.table("", &format!(" ON {table}"))));
+    }
+
     fn count(&self, rows: &str) -> i64 {
         let query = format!("SELECT count(*) FROM {rows}");
         match &self.postgres {

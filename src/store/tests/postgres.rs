@@ -39,9 +39,18 @@ impl Database {
     pub(super) fn set_clock(&self, time: Time) {
         let real = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let ahead = time.as_nanos() - i64::try_from(real.as_nanos()).unwrap();
+        self.set_now(&format!("(extract(epoch FROM clock_timestamp()) * 1000000000)::bigint + ({ahead})"));
+    }
+
+    /// The server's clock shows this time, and stands still.
+    pub(super) fn freeze_clock(&self, time: Time) {
+        self.set_now(&time.as_nanos().to_string());
+    }
+
+    fn set_now(&self, now: &str) {
         self.execute(&format!(
             "CREATE OR REPLACE FUNCTION now_ns() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL RESTRICTED
-             AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint + {ahead}'"
+             AS 'SELECT ({now})::bigint'"
         ));
     }
 
@@ -81,7 +90,9 @@ fn with_database(name: &str) -> Config {
 fn template() -> &'static str {
     static TEMPLATE: OnceLock<String> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let listed = format!("SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE '{PREFIX}%'");
+        let listed = format!(
+            "SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE '{PREFIX}%'"
+        );
         for left in execute(&server(), &listed).unwrap().split_whitespace() {
             let process = left.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()).unwrap();
             if !std::path::Path::new("/proc").join(process).exists() {
