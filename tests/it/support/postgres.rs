@@ -411,6 +411,7 @@ fn program(name: &str) -> PathBuf {
         assert!(can_run(&copy), "{} cannot be executed by the user nobody", copy.display());
         copy
     });
+    let in_bin = directory.join("bin").join(name);
     // On PATH, if the server is not ours.
     if in_bin.exists() { in_bin } else { PathBuf::from(name) }
 }

@@ -5,6 +5,8 @@
 //! them.
 
 mod iam;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config, NoTls, Socket};
 
+use super::commits::Commits;
 use super::error::{ConnectError, DbError, ServerError, describe};
 use crate::config::{ChannelBinding, DatabaseServer, DatabaseUrl, ServerAddress, ServerTls, UrlError};
 use crate::credentials::read_secret;
@@ -204,22 +207,27 @@ impl managed::Manager for Manager {
 
 /// The pool of connections. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Pool(managed::Pool<Manager>);
+pub(super) struct Pool {
+    connections: managed::Pool<Manager>,
+    replica: i64,
+    commits: Arc<Commits>,
+}
 
 impl Pool {
     /// A pool of up to `max_connections` connections. None is opened yet.
-    pub(super) fn new(connector: Connector, max_connections: usize) -> Result<Self, Error> {
+    pub(super) fn new(connector: Connector, max_connections: usize, replica: i64) -> Result<Self, Error> {
         let pool = managed::Pool::builder(Manager(connector))
             .max_size(max_connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT))
             .build();
-        pool.map(Self).map_err(|error| Error::Unusable(error.to_string()))
+        let connections = pool.map_err(|error| Error::Unusable(error.to_string()))?;
+        Ok(Self { connections, replica, commits: Arc::default() })
     }
 
     /// A connection.
     pub(super) async fn get(&self) -> Result<Connection, DbError> {
-        self.0.get().await.map_err(|error| match error {
+        self.connections.get().await.map_err(|error| match error {
             PoolError::Backend(error) => DbError::Connect(error),
             PoolError::Timeout(_) => {
                 DbError::Pool(format!("no connection was free within {} s", WAIT.as_secs()))
@@ -231,11 +239,25 @@ impl Pool {
 
     /// A connection that is not of the pool.
     pub(super) async fn dedicated(&self) -> Result<Client, DbError> {
-        self.0.manager().0.connect().await.map_err(DbError::Connect)
+        self.connections.manager().0.connect().await.map_err(DbError::Connect)
+    }
+
+    /// The random number that names this process in the database.
+    pub(super) fn replica(&self) -> i64 {
+        self.replica
+    }
+
+    /// The transactions of this process.
+    pub(super) fn commits(&self) -> &Arc<Commits> {
+        &self.commits
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.connections.is_closed()
     }
 
     /// Closes idle connections; no new ones are given.
     pub(super) fn close(&self) {
-        self.0.close();
+        self.connections.close();
     }
 }

@@ -9,8 +9,17 @@ CREATE TABLE store (
     incarnation bigint NOT NULL DEFAULT 0,
     -- Added to transaction ids, so that positions of records increase also after a dump was restored.
     xid_offset bigint NOT NULL DEFAULT 0,
+    -- When the server was started and its timeline, as the replicas have last seen them.
+    server text NOT NULL DEFAULT '',
     schema_step integer NOT NULL
 );
+
+-- Positions of records and kept notifications: the transaction's id, shifted by 20 bits, plus a number in the transaction.
+CREATE FUNCTION first_position() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+    AS 'SELECT (pg_current_xact_id()::text::bigint + xid_offset) << 20 FROM store';
+-- Below it, no transaction can add a position any more.
+CREATE FUNCTION final_position() RETURNS bigint LANGUAGE sql STABLE PARALLEL RESTRICTED
+    AS 'SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint + xid_offset) << 20 FROM store';
 
 -- Pauses, holds and heartbeats.
 CREATE TABLE controls (
@@ -40,6 +49,7 @@ CREATE TABLE targets (
     waits text,                                          -- JSON: waits for calls that succeed; NULL: none
     claimed_by bigint NOT NULL DEFAULT 0,                -- the replica that processes it because it is due
     claimed_until bigint NOT NULL DEFAULT 0,
+    tally text,                                          -- what it adds to the counts, see fleet/tally.rs; NULL: nothing
     state text                                           -- JSON; NULL if nothing is known
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
         autovacuum_vacuum_cost_delay = 0);
@@ -47,6 +57,8 @@ CREATE INDEX targets_due ON targets (due) WHERE due IS NOT NULL;
 CREATE INDEX targets_recheck ON targets (id) WHERE recheck;
 CREATE INDEX targets_controls ON targets (generation) WHERE depends_on_controls;
 CREATE INDEX targets_waits ON targets (id) WHERE waits IS NOT NULL;
+-- Few distinct values, so that counting them reads little.
+CREATE INDEX targets_tally ON targets (tally) WHERE tally IS NOT NULL;
 CREATE INDEX targets_empty ON targets (last_at) WHERE state IS NULL;
 
 -- The targets at which an alert is known.
@@ -79,7 +91,8 @@ CREATE TABLE events (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX events_id ON events (id);
 CREATE INDEX events_tracked ON events (target) WHERE tracked;
-CREATE INDEX events_at ON events (at);
+CREATE INDEX events_at ON events (at) WHERE NOT tracked;
+CREATE INDEX events_compensating ON events (target) WHERE compensates IS NOT NULL;
 
 CREATE TABLE deliveries (
     destination integer NOT NULL,
@@ -106,14 +119,19 @@ CREATE INDEX deliveries_due ON deliveries (destination, due, event) WHERE state 
 CREATE INDEX deliveries_queue ON deliveries (destination, target, event) WHERE state = 0 OR token IS NOT NULL;
 CREATE INDEX deliveries_dead ON deliveries (event, destination) WHERE state = 2;
 
--- Decision records. The id is the transaction's, shifted by 20 bits, plus a number in it.
+-- Decision records. The id is a position.
 CREATE TABLE records (
     id bigint PRIMARY KEY,
-    at bigint NOT NULL,
+    at bigint NOT NULL,          -- by the wall clock
     ahead bigint NOT NULL,       -- the time of the decision minus `at`
     body text NOT NULL           -- JSON
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX records_at ON records (at);
+-- Records that are dated minutes before the one before them, since the server's clock was set back: between two of them,
+-- positions and times increase together.
+CREATE TABLE clock_steps (
+    record bigint PRIMARY KEY
+);
 CREATE TABLE record_targets (
     target bigint NOT NULL,
     record bigint NOT NULL,
@@ -122,29 +140,39 @@ CREATE TABLE record_targets (
 CREATE INDEX record_targets_record ON record_targets (record);
 
 CREATE TABLE notifications (
-    id bigint PRIMARY KEY,       -- as of records
-    at bigint NOT NULL,
-    ahead bigint NOT NULL,
+    id bigint NOT NULL,          -- a position
+    at bigint NOT NULL,          -- the time of the decision
+    ahead bigint NOT NULL,       -- `at` minus the wall clock
     source text NOT NULL,
-    body bytea NOT NULL          -- compressed
-);
+    bytes integer NOT NULL,      -- the length of the body, so that all lengths are summed without reading bodies
+    body bytea NOT NULL,         -- compressed
+    PRIMARY KEY (id) INCLUDE (bytes)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX notifications_at ON notifications (at);
 
 CREATE TABLE audit (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at bigint NOT NULL,
-    ahead bigint NOT NULL,
+    at bigint NOT NULL,          -- by the wall clock
+    ahead bigint NOT NULL,       -- as of records
     actor text NOT NULL,
     act text NOT NULL,
     body text NOT NULL           -- JSON
 );
 
 CREATE TABLE replicas (
-    id bigint PRIMARY KEY,
-    name text NOT NULL,
+    id bigint PRIMARY KEY,       -- random, new at each start
+    name text NOT NULL,          -- of its host
     started bigint NOT NULL,
     seen bigint NOT NULL,        -- when it was last heard
     beat bigint NOT NULL,        -- increases each time
-    is_ready boolean NOT NULL,
+    is_ready boolean NOT NULL,   -- whether it accepts notifications
+    ready_until bigint,          -- when it was last heard while it was ready
     schema_step integer NOT NULL
 ) WITH (fillfactor = 50);
+
+-- The last transactions of each replica: one that was confirmed and is not there was lost.
+CREATE TABLE commits (
+    replica bigint NOT NULL,
+    number bigint NOT NULL,
+    PRIMARY KEY (replica, number)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
