@@ -106,7 +106,7 @@ fn a_wrong_login_or_database() {
         &format!("postgres://nobody:{PASSWORD}@localhost:PORT/{database}"),
         &["password authentication failed", "check user and password"],
     );
-    assert_refused(&format!("postgres://bridge@localhost:PORT/{database}"), &["password missing"]);
+    assert_refused(&format!("postgres://bridge@localhost:PORT/{database}"), &["password missing", "write the password into the URL"]);
     assert_refused(
         &format!("postgres://outsider@localhost:PORT/{database}"),
         &["pg_hba.conf rejects", "its right to log in, and pg_hba.conf of the server"],
@@ -219,6 +219,9 @@ fn who_answers_is_verified() {
         let url = format!("{login}{}", verified.replace("DATABASE", &database));
         assert_refused(&url, &["password authentication failed"]);
     }
+    // Required, and impossible without TLS.
+    let url = format!("{login}localhost:PORT/{database}?channel_binding=require");
+    assert_refused(&url, &["channel binding", "check `channel_binding` in the URL"]);
     assert_refused(
         &format!("{login}localhost:PORT/{database}?sslrootcert=secrets/none.pem"),
         &["sslrootcert: secrets/none.pem: cannot read the file", "check the path"],

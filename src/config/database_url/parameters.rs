@@ -14,7 +14,7 @@ use crate::config::secret::Secret;
 use crate::config::suggest::nearest;
 
 /// The names of libpq that have an effect here.
-const NAMES: [&str; 21] = [
+const SUPPORTED: [&str; 21] = [
     "host",
     "hostaddr",
     "port",
@@ -146,7 +146,7 @@ impl<'p> Reader<'p> {
         let before = [("user", &parts.user), ("password", &parts.password), ("dbname", &parts.database)];
         self.values.extend(before.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
         for (index, (name, value)) in parts.parameters.iter().enumerate() {
-            if let Some(name) = NAMES.iter().find(|known| *known == name) {
+            if let Some(name) = SUPPORTED.iter().find(|known| *known == name) {
                 let has_hosts = parts.hosts.iter().any(|(host, _)| !host.is_empty());
                 let has_ports = parts.hosts.iter().any(|(_, port)| port.is_some());
                 let is_before = (*name == "host" && has_hosts) || (*name == "port" && has_ports);
@@ -156,10 +156,10 @@ impl<'p> Reader<'p> {
             } else if let Some((name, help)) = NOT_SUPPORTED.iter().find(|(known, _)| known == name) {
                 self.error(format!("`{name}` is not supported"), *help);
             } else {
-                let known = NAMES.iter().chain(NOT_SUPPORTED.iter().map(|(name, _)| name)).copied();
+                let known = SUPPORTED.iter().chain(NOT_SUPPORTED.iter().map(|(name, _)| name)).copied();
                 let help = match nearest(&name.to_lowercase(), known) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("expected one of: {}", NAMES.join(", ")),
+                    None => format!("expected one of: {}", SUPPORTED.join(", ")),
                 };
                 self.error(format!("parameter {} of the URL is unknown to libpq", index + 1), help);
             }

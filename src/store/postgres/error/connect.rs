@@ -86,7 +86,8 @@ impl ServerError {
 }
 
 /// Messages of PgBouncer, which has one SQLSTATE for most of its errors.
-const PGBOUNCER: [(&str, &str); 5] = [
+const PGBOUNCER: [(&str, &str); 6] = [
+    ("SASL authentication failed", "check user and password in the file of `url_file`"),
     ("no such database", "add the database to `[databases]` of PgBouncer, or correct its name in the URL"),
     ("no such user", "add the user to `auth_file` of PgBouncer, or correct it in the URL"),
     (
@@ -125,6 +126,13 @@ fn fix(error: &tokio_postgres::Error) -> Option<&'static str> {
     let cause = error.source()?;
     if cause.to_string() == "server does not support TLS" {
         return Some("turn TLS on at the server (`ssl = on`, or `client_tls_sslmode` of PgBouncer)");
+    }
+    // Errors of the client have no code.
+    if cause.to_string() == "password missing" {
+        return Some("write the password into the URL: `postgres://USER:PASSWORD@HOST/DATABASE`");
+    }
+    if error.to_string().starts_with("authentication error") {
+        return Some("check `channel_binding` in the URL, and the method in pg_hba.conf of the server");
     }
     let cause = cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
     let rustls::Error::InvalidCertificate(problem) = cause else { return None };
