@@ -75,6 +75,8 @@ struct Shared {
     destinations: Destinations,
     fleet: FleetView,
     health: Arc<Health>,
+    kept_bytes: queries::notifications::KeptBytes,
+    pruning: retention::Progress,
     transactions: transact::Queue,
 }
 
@@ -95,6 +97,8 @@ impl Postgres {
             destinations: Destinations::default(),
             fleet: FleetView::new(opened),
             health: Arc::default(),
+            kept_bytes: queries::notifications::KeptBytes::default(),
+            pruning: retention::Progress::default(),
             transactions,
         });
         deliveries::add_destinations(&shared, destinations.to_vec()).await?;

@@ -12,6 +12,13 @@ CREATE TABLE store (
     schema_step integer NOT NULL
 );
 
+-- Positions of records and kept notifications: the transaction's id, shifted by 20 bits, plus a number in the transaction.
+CREATE FUNCTION first_position() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+    AS 'SELECT (pg_current_xact_id()::text::bigint + xid_offset) << 20 FROM store';
+-- Below it, no transaction can add a position any more.
+CREATE FUNCTION final_position() RETURNS bigint LANGUAGE sql STABLE PARALLEL RESTRICTED
+    AS 'SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint + xid_offset) << 20 FROM store';
+
 -- Pauses, holds and heartbeats.
 CREATE TABLE controls (
     id smallint PRIMARY KEY CHECK (id = 1),
@@ -79,7 +86,8 @@ CREATE TABLE events (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX events_id ON events (id);
 CREATE INDEX events_tracked ON events (target) WHERE tracked;
-CREATE INDEX events_at ON events (at);
+CREATE INDEX events_at ON events (at) WHERE NOT tracked;
+CREATE INDEX events_compensating ON events (target) WHERE compensates IS NOT NULL;
 
 CREATE TABLE deliveries (
     destination integer NOT NULL,
@@ -106,10 +114,10 @@ CREATE INDEX deliveries_due ON deliveries (destination, due, event) WHERE state 
 CREATE INDEX deliveries_queue ON deliveries (destination, target, event) WHERE state = 0 OR token IS NOT NULL;
 CREATE INDEX deliveries_dead ON deliveries (event, destination) WHERE state = 2;
 
--- Decision records. The id is the transaction's, shifted by 20 bits, plus a number in it.
+-- Decision records. The id is a position.
 CREATE TABLE records (
     id bigint PRIMARY KEY,
-    at bigint NOT NULL,
+    at bigint NOT NULL,          -- by the wall clock
     ahead bigint NOT NULL,       -- the time of the decision minus `at`
     body text NOT NULL           -- JSON
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
@@ -122,18 +130,20 @@ CREATE TABLE record_targets (
 CREATE INDEX record_targets_record ON record_targets (record);
 
 CREATE TABLE notifications (
-    id bigint PRIMARY KEY,       -- as of records
-    at bigint NOT NULL,
-    ahead bigint NOT NULL,
+    id bigint NOT NULL,          -- a position
+    at bigint NOT NULL,          -- the time of the decision
+    ahead bigint NOT NULL,       -- `at` minus the wall clock
     source text NOT NULL,
-    body bytea NOT NULL          -- compressed
-);
+    bytes integer NOT NULL,      -- the length of the body, so that all lengths are summed without reading bodies
+    body bytea NOT NULL,         -- compressed
+    PRIMARY KEY (id) INCLUDE (bytes)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX notifications_at ON notifications (at);
 
 CREATE TABLE audit (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at bigint NOT NULL,
-    ahead bigint NOT NULL,
+    at bigint NOT NULL,          -- by the wall clock
+    ahead bigint NOT NULL,       -- as of records
     actor text NOT NULL,
     act text NOT NULL,
     body text NOT NULL           -- JSON
