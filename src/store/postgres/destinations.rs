@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::domain::name::Name;
+use crate::domain::time::Time;
 use crate::store::fast_map::Map;
 use crate::store::{DestinationStats, Error, EventSeq, Lease};
 
@@ -24,6 +25,8 @@ pub(super) struct Destination {
     max_backlog: AtomicU64,
     /// As of the last refresh, with what this process has committed since.
     pub stats: Mutex<DestinationStats>,
+    /// Changes of `stats` since the current refresh has begun, which it may not have seen.
+    since_refresh: Mutex<StatsChange>,
     /// The tokens of the deliveries that the worker of this process has claimed.
     pub leases: Mutex<Map<EventSeq, u64>>,
     /// Leases that were released and are still in the database.
@@ -55,6 +58,7 @@ impl Destinations {
                 id,
                 max_backlog: AtomicU64::new(u64::MAX),
                 stats: Mutex::default(),
+                since_refresh: Mutex::default(),
                 leases: Mutex::default(),
                 released: Mutex::default(),
                 wakeup: Notify::new(),
@@ -68,7 +72,55 @@ impl Destinations {
     }
 }
 
+/// How a commit changes the statistics of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct StatsChange {
+    pub pending: i64,
+    pub retrying: i64,
+    pub dead: i64,
+}
+
+impl StatsChange {
+    fn add(&mut self, other: Self) {
+        self.pending += other.pending;
+        self.retrying += other.retrying;
+        self.dead += other.dead;
+    }
+
+    fn apply(self, stats: &mut DestinationStats) {
+        let backlog = &mut stats.backlog;
+        backlog.pending = backlog.pending.saturating_add_signed(self.pending);
+        backlog.retrying = backlog.retrying.saturating_add_signed(self.retrying);
+        backlog.dead = backlog.dead.saturating_add_signed(self.dead);
+        stats.undelivered = backlog.pending.saturating_add(backlog.retrying);
+        if stats.undelivered == 0 {
+            stats.oldest_unsettled = None;
+        }
+    }
+}
+
 impl Destination {
+    /// A commit of this process has changed deliveries. `emitted_at` is that of new ones.
+    pub(super) fn change_stats(&self, change: StatsChange, emitted_at: Option<Time>) {
+        self.since_refresh.lock().add(change);
+        let mut stats = self.stats.lock();
+        change.apply(&mut stats);
+        if stats.undelivered > 0 && stats.oldest_unsettled.is_none() {
+            stats.oldest_unsettled = emitted_at;
+        }
+    }
+
+    /// The deliveries are about to be counted.
+    pub(super) fn begin_counting(&self) {
+        *self.since_refresh.lock() = StatsChange::default();
+    }
+
+    /// The deliveries were counted. Changes since [`Self::begin_counting`] may count twice until the next time.
+    pub(super) fn set_stats(&self, mut counted: DestinationStats) {
+        self.since_refresh.lock().apply(&mut counted);
+        *self.stats.lock() = counted;
+    }
+
     pub(super) fn set_max_backlog(&self, max_backlog: Option<u64>) {
         self.max_backlog.store(max_backlog.unwrap_or(u64::MAX), Ordering::Relaxed);
     }

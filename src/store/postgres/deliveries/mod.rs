@@ -13,7 +13,10 @@ use crate::store::{
 
 pub(super) fn start(_shared: &Arc<Shared>) {}
 
-pub(super) async fn add_destinations(_shared: &Shared, _destinations: Vec<Name>) -> Result<(), Error> {
+pub(super) async fn add_destinations(_shared: &Shared, destinations: Vec<Name>) -> Result<(), Error> {
+    if destinations.is_empty() {
+        return Ok(());
+    }
     Err(Error::Unavailable("not built yet".to_owned()))
 }
 pub(super) async fn remove_destination(_shared: &Shared, _destination: Name) -> Result<(), Error> {
