@@ -13,6 +13,9 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 /// Durable when it is committed, whatever the role's settings say.
 const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
 
+/// All statements see the same rows.
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
 /// An open transaction.
 pub(super) struct Transaction {
     connection: Option<Object>,
@@ -24,6 +27,13 @@ impl Transaction {
         let connection = pool.get().await?;
         let transaction = Self { connection: Some(connection) };
         transaction.batch(BEGIN).await?;
+        Ok(transaction)
+    }
+
+    /// Begins a transaction that only reads, as of one moment.
+    pub(super) async fn snapshot(connection: Object) -> Result<Self, DbError> {
+        let transaction = Self { connection: Some(connection) };
+        transaction.batch(BEGIN_SNAPSHOT).await?;
         Ok(transaction)
     }
 

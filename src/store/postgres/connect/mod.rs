@@ -37,6 +37,11 @@ impl Pool {
         })
     }
 
+    /// Whether no connections are given any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Closes idle connections; no new ones are given.
     pub(super) fn close(&self) {
         self.0.close();
