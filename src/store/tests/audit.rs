@@ -32,7 +32,7 @@ impl StoreHarness {
 
 #[tokio::test]
 async fn an_act_and_its_entry_are_committed_together() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness
             .write(&[], |view| Changes {
                 controls: Some(controls::changed(&view.controls, true)),
@@ -51,7 +51,7 @@ async fn an_act_and_its_entry_are_committed_together() {
 
 #[tokio::test]
 async fn a_redrive_or_discard_has_one_entry_and_a_rejected_one_has_none() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let dead_letter = harness.dead_letter().await;
         harness.store.redrive(&dead_letter, Redrive::default(), audit("redrive")).await.unwrap();
         harness.store.redrive(&dead_letter, Redrive::default(), audit("redrive")).await.unwrap_err();
@@ -65,7 +65,7 @@ async fn a_redrive_or_discard_has_one_entry_and_a_rejected_one_has_none() {
 
 #[tokio::test]
 async fn an_act_of_many_steps_updates_its_entry_with_each_of_them() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         let dead_letter = harness.dead_letter().await;
         let id = harness.add("ann", "bulk_redrive", "0 of 1").await;
         let step = AuditWrite::Update { id, body: "1 of 1".into() };
@@ -85,7 +85,7 @@ async fn an_act_of_many_steps_updates_its_entry_with_each_of_them() {
 
 #[tokio::test]
 async fn the_trail_is_listed_in_pages_and_filtered() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         for (actor, act) in [("ann", "pause"), ("ben", "pause"), ("ann", "resume"), ("signal", "reload")] {
             harness.add(actor, act, "{}").await;
         }

@@ -30,7 +30,7 @@ impl Stepped {
                 true => Store::Memory(Memory::with_wall_clock(&destinations(), clock(), read)),
                 false => Self::open(&dir, read),
             };
-            Self { harness: StoreHarness { store, dir }, wall }
+            Self { harness: StoreHarness { store, dir, postgres: None }, wall }
         })
     }
 

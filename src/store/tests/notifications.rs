@@ -40,7 +40,7 @@ async fn kept(store: &Store) -> Vec<String> {
 
 #[tokio::test]
 async fn notifications_are_kept_in_the_order_of_their_commits_and_outlive_a_restart() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         let long = format!(r#"{{"alerts":[{}]}}"#, "{\"status\":\"firing\"},".repeat(1000));
         for (source, body) in [("a", "1"), ("b", long.as_str()), ("a", "3")] {
             keep(&harness.store, notification(source, body, UNLIMITED)).await.unwrap();
@@ -62,7 +62,7 @@ async fn notifications_are_kept_in_the_order_of_their_commits_and_outlive_a_rest
 
 #[tokio::test]
 async fn a_page_ends_where_its_bodies_are_large() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let large = "x".repeat(5 << 20);
         for _ in 0..3 {
             keep(&harness.store, notification("a", &large, UNLIMITED)).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_transaction_that_fails_keeps_nothing() {
 
 #[tokio::test]
 async fn new_notifications_remove_the_oldest_ones_beyond_the_limit_of_bytes() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         // Each takes 100 bytes.
         let bodies: Vec<String> = (0..30).map(|seed| incompressible(99, seed)).collect();
         let limits = NotificationLimits { max_bytes: 1000, ..UNLIMITED };
@@ -114,7 +114,7 @@ async fn new_notifications_remove_the_oldest_ones_beyond_the_limit_of_bytes() {
 
 #[tokio::test]
 async fn none_are_left_when_keeping_is_turned_off() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         keep(&harness.store, notification("a", "1", UNLIMITED)).await.unwrap();
         let off = NotificationLimits { max_age: Duration::ZERO, ..UNLIMITED };
         while harness.store.prune_notifications(off).await.unwrap() {}

@@ -25,7 +25,7 @@ fn ids(records: &crate::store::Records) -> Vec<i64> {
 
 #[tokio::test]
 async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_more() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         for (target, body) in [("a", "1"), ("b", "2"), ("a", "3"), ("a", "4"), ("b", "5")] {
             record(store, target, body).await;
@@ -172,7 +172,7 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
     use DeliveryState::{Dead, Delivered, Discarded, Pending, Retrying};
 
     let (first, second) = ("0123456789abcdef0123456789abcdef", "ffffffffffffffffffffffffffffffff");
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         put(store, first).await;
         put(store, second).await;
@@ -222,7 +222,7 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
 #[tokio::test]
 async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
     let id = "0123456789abcdef0123456789abcdef";
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         for _ in 0..3 {
             put(store, id).await;
@@ -270,7 +270,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
 #[tokio::test]
 async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
     let id = "0123456789abcdef0123456789abcdef";
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         put_about(store, id, "a").await;
         put_about(store, id, "b").await;
@@ -290,7 +290,7 @@ async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
 
 #[tokio::test]
 async fn deliveries_are_listed_newest_first_by_the_time_of_their_events() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for id in ["1", "2", "3"] {
             harness.emit(id, Kind::Out, id, &["queue", "journal"]).await;
         }
