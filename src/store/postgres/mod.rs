@@ -116,7 +116,7 @@ impl Postgres {
     /// Brings the schema to this program's step, and nothing else.
     #[cfg(test)]
     pub(super) async fn create_schema(settings: Settings) -> Result<(), Error> {
-        schema::migrate(&Pool::new(settings.config, settings.max_connections)?).await
+        schema::migrate(&Pool::new(settings.config, settings.max_connections, fastrand::i64(1..))?).await
     }
 
     pub(super) fn outage(&self) -> Option<Outage> {
@@ -187,6 +187,7 @@ impl StateStore for Postgres {
 
     async fn close(&self) {
         transact::close(&self.0).await;
+        deliveries::close(&self.0).await;
         fleet::close(&self.0).await;
         self.0.pool.close();
     }
@@ -207,7 +208,7 @@ impl DeliveryQueue for Postgres {
     }
 
     fn undelivered_at(&self, destination: &Name) -> u64 {
-        self.stats(destination).undelivered
+        self.0.destinations.get(destination).map_or(0, |destination| destination.undelivered())
     }
 
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
@@ -254,12 +255,12 @@ impl Outbox for Postgres {
     }
 
     fn undelivered(&self) -> u64 {
-        self.0.destinations.all().values().map(|destination| destination.stats.lock().undelivered).sum()
+        self.0.destinations.all().values().map(|destination| destination.undelivered()).sum()
     }
 
     fn stats(&self, destination: &Name) -> DestinationStats {
         let found = self.0.destinations.get(destination);
-        found.map(|destination| *destination.stats.lock()).unwrap_or_default()
+        found.map(|destination| destination.stats()).unwrap_or_default()
     }
 
     async fn dead_letters(
