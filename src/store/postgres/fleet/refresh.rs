@@ -8,9 +8,9 @@ use tokio_postgres::types::Type;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
-use crate::store::postgres::{Shared, deliveries};
 use crate::store::postgres::error::{DbError, Place};
 use crate::store::postgres::transaction::Transaction;
+use crate::store::postgres::{Shared, deliveries};
 use crate::store::{Error, Tally};
 
 /// The interval of what is cheap.
