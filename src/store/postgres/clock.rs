@@ -36,6 +36,15 @@ impl ServerClock {
         self.0.lock().server
     }
 
+    /// The server's clock has shown `server` at least.
+    pub(super) fn advance(&self, server: Time) {
+        let mut state = self.0.lock();
+        let boottime = since_boot();
+        if server > state.server.after(boottime.saturating_sub(state.boottime)) {
+            (state.server, state.boottime) = (server, boottime);
+        }
+    }
+
     /// The current moment. Both clocks are the server's; `now` does not go back if it does.
     pub(super) fn read(&self) -> ClockReading {
         let mut state = self.0.lock();

@@ -21,8 +21,10 @@ mod deliveries;
 mod destinations;
 mod error;
 mod fleet;
+pub(super) mod import;
 mod queries;
 mod retention;
+mod schedule;
 mod schema;
 mod transact;
 mod transaction;
@@ -190,6 +192,7 @@ impl StateStore for Postgres {
 
     async fn close(&self) {
         transact::close(&self.0).await;
+        deliveries::close(&self.0).await;
         fleet::close(&self.0).await;
         self.0.pool.close();
     }
@@ -210,7 +213,7 @@ impl DeliveryQueue for Postgres {
     }
 
     fn undelivered_at(&self, destination: &Name) -> u64 {
-        self.stats(destination).undelivered
+        self.0.destinations.get(destination).map_or(0, |destination| destination.undelivered())
     }
 
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
@@ -257,12 +260,12 @@ impl Outbox for Postgres {
     }
 
     fn undelivered(&self) -> u64 {
-        self.0.destinations.all().values().map(|destination| destination.stats.lock().undelivered).sum()
+        self.0.destinations.all().values().map(|destination| destination.undelivered()).sum()
     }
 
     fn stats(&self, destination: &Name) -> DestinationStats {
         let found = self.0.destinations.get(destination);
-        found.map(|destination| *destination.stats.lock()).unwrap_or_default()
+        found.map(|destination| destination.stats()).unwrap_or_default()
     }
 
     async fn dead_letters(

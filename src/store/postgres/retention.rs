@@ -61,23 +61,23 @@ const DELETE_TARGETS: &str = "
         WHERE t.state IS NULL AND t.last_at < $1
         AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
         AND NOT EXISTS (
-            SELECT FROM destinations n JOIN deliveries d
-            ON d.destination = n.id AND d.target = t.id AND (d.state = 0 OR d.token IS NOT NULL))
-        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND d.state = 2)
+            SELECT FROM destinations n, LATERAL (
+                SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state = 0 LIMIT 1) open)
+        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))
         LIMIT $2 FOR UPDATE OF t SKIP LOCKED)";
 /// All are summed, so that the limit holds also after many replicas have added and removed some.
 const DELETE_NOTIFICATIONS: &str = "
     WITH total AS MATERIALIZED (
         SELECT coalesce(sum(bytes), 0)::bigint AS bytes FROM notifications
-    ), oldest AS (
+    ), oldest AS MATERIALIZED (
         SELECT id, at, sum(bytes) OVER (ORDER BY id) - bytes AS before
         FROM (SELECT id, at, bytes FROM notifications ORDER BY id LIMIT $3) first_ones
     ), old AS MATERIALIZED (
-        SELECT n.id FROM total, oldest JOIN notifications n USING (id)
-        WHERE oldest.at < $1 OR total.bytes - oldest.before > $2
-        FOR UPDATE OF n SKIP LOCKED
+        SELECT id FROM notifications WHERE id = ANY (ARRAY(
+            SELECT id FROM oldest, total WHERE oldest.at < $1 OR total.bytes - oldest.before > $2))
+        FOR UPDATE SKIP LOCKED
     ), removed AS (
-        DELETE FROM notifications USING old WHERE notifications.id = old.id RETURNING bytes
+        DELETE FROM notifications WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING bytes
     )
     SELECT total.bytes - coalesce((SELECT sum(bytes) FROM removed), 0)::bigint, (SELECT count(*) FROM removed)
     FROM total";

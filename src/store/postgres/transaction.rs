@@ -17,6 +17,8 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 /// Durable when it is committed, whatever the role's settings say.
 const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
 const BEGIN_READING: &str = "BEGIN READ ONLY";
+/// All statements see the same rows.
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// An open transaction.
 pub(super) struct Transaction {
@@ -43,6 +45,13 @@ impl Transaction {
     pub(super) async fn begin_reading(pool: &Pool) -> Result<Self, DbError> {
         let transaction = Self { connection: Some(pool.get().await?), writer: None };
         transaction.batch(BEGIN_READING).await?;
+        Ok(transaction)
+    }
+
+    /// Begins a transaction that only reads, as of one moment.
+    pub(super) async fn snapshot(connection: Object) -> Result<Self, DbError> {
+        let transaction = Self { connection: Some(connection), writer: None };
+        transaction.batch(BEGIN_SNAPSHOT).await?;
         Ok(transaction)
     }
 

@@ -9,6 +9,7 @@ mod compensation;
 mod compression;
 mod concurrent;
 mod controls;
+mod copying;
 mod dead_letters;
 mod expiry;
 mod faults;

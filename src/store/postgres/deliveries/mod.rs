@@ -1,4 +1,27 @@
 //! Deliveries, from the emission of an event to the settlement of each of its deliveries.
+//!
+//! A row of `deliveries` for each event and destination is in a *queue*: that of its destination and target, in the order
+//! of the events. `due` says when an unsettled delivery can be claimed: when it is emitted, at the end of a backoff, or
+//! when the lease of its claim ends. Rows are locked and read, changed by [`row`], and written as a set by [`write`].
+//!
+//! Whoever changes the outcome of a delivery, or begins its call, holds the lock of its target. Claims hold only locks of
+//! deliveries and queues, and skip what others hold, see [`claim`].
+
+pub(super) mod changes;
+mod claim;
+mod compensation;
+mod dead_letters;
+mod expiry;
+pub(super) mod feedback;
+mod leases;
+mod locks;
+mod row;
+mod settle;
+mod setup;
+#[cfg(test)]
+mod tests;
+mod unsettled;
+mod write;
 
 use std::sync::Arc;
 
@@ -10,77 +33,107 @@ use crate::store::{
     AuditWrite, Claimed, DeadLetter, DeadLetterError, DeliveryId, Error, Lease, Redrive, Refused, Retries,
     Settlement,
 };
+use dead_letters::Act;
+pub(super) use expiry::limits_of;
+pub(super) use setup::read_counts;
+pub(super) use write::CountChanges;
 
-pub(super) fn start(_shared: &Arc<Shared>) {}
+/// Starts the task that renews leases.
+pub(super) fn start(shared: &Arc<Shared>) {
+    leases::start(shared);
+}
 
-pub(super) async fn add_destinations(_shared: &Shared, destinations: Vec<Name>) -> Result<(), Error> {
-    if destinations.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Unavailable("not built yet".to_owned()))
+/// Ends the leases of this process.
+pub(super) async fn close(shared: &Shared) {
+    leases::close(shared).await;
 }
-pub(super) async fn remove_destination(_shared: &Shared, _destination: Name) -> Result<(), Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+
+pub(super) async fn add_destinations(shared: &Shared, destinations: Vec<Name>) -> Result<(), Error> {
+    setup::add_destinations(shared, destinations).await
 }
-pub(super) async fn orphaned_destinations(_shared: &Shared) -> Result<Vec<Name>, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+
+pub(super) async fn remove_destination(shared: &Shared, destination: Name) -> Result<(), Error> {
+    setup::remove_destination(shared, &destination).await
 }
-pub(super) async fn claim(_shared: &Shared, _destination: &Name, _max: usize) -> Result<Vec<Claimed>, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+
+pub(super) async fn orphaned_destinations(shared: &Shared) -> Result<Vec<Name>, Error> {
+    setup::orphaned_destinations(shared).await
 }
+
+pub(super) async fn claim(shared: &Shared, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+    claim::claim(shared, destination, max).await
+}
+
 pub(super) async fn claim_expired(
-    _shared: &Shared,
-    _destination: &Name,
-    _limits: AgeLimits,
-    _max: usize,
+    shared: &Shared,
+    destination: &Name,
+    limits: AgeLimits,
+    max: usize,
 ) -> Result<Expired, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+    expiry::claim_expired(shared, destination, limits, max).await
 }
+
 pub(super) async fn begin_calls(
-    _shared: &Shared,
-    _destination: &Name,
-    _leases: Vec<Lease>,
+    shared: &Shared,
+    destination: &Name,
+    leases: Vec<Lease>,
 ) -> Result<Vec<Refused>, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+    settle::begin_calls(shared, destination, leases).await
 }
+
 pub(super) async fn settle(
-    _shared: &Shared,
-    _destination: &Name,
-    _settled: Vec<(Lease, Settlement)>,
+    shared: &Shared,
+    destination: &Name,
+    settled: Vec<(Lease, Settlement)>,
 ) -> Result<(), Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+    settle::settle(shared, destination, settled).await
 }
-pub(super) async fn wait(_shared: &Shared, _destination: &Name) {}
-pub(super) fn release(_shared: &Arc<Shared>, _destination: &Name, _retries: Retries) -> Result<(), Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+
+/// Completes when a delivery may have become claimable: other replicas are not heard, so that is asked once a second.
+pub(super) async fn wait(shared: &Shared, destination: &Name) {
+    let Some(destination) = shared.destinations.get(destination) else { return std::future::pending().await };
+    let delay = leases::poll_delay(*destination.next_due.lock(), shared.clock.read().wall);
+    tokio::select! {
+        () = destination.wakeup.notified() => {}
+        () = tokio::time::sleep(delay) => {}
+    }
 }
+
+pub(super) fn release(shared: &Shared, destination: &Name, retries: Retries) -> Result<(), Error> {
+    leases::release(&*shared.destinations.require(destination)?, retries);
+    Ok(())
+}
+
 pub(super) async fn unsettled_events(
-    _shared: &Shared,
-    _destination: &Name,
-    _max: usize,
+    shared: &Shared,
+    destination: &Name,
+    max: usize,
 ) -> Result<Vec<UnsettledEvent>, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+    unsettled::list(shared, destination, max).await
 }
+
 pub(super) async fn dead_letters(
-    _shared: &Shared,
-    _destination: Option<Name>,
-    _after: Option<DeliveryId>,
-    _max: usize,
+    shared: &Shared,
+    destination: Option<Name>,
+    after: Option<DeliveryId>,
+    max: usize,
 ) -> Result<Vec<DeadLetter>, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+    dead_letters::list(shared, destination, after, max).await
 }
+
 pub(super) async fn redrive(
-    _shared: &Shared,
-    _delivery_id: &DeliveryId,
-    _redrive: Redrive,
-    _audit: AuditWrite,
+    shared: &Shared,
+    delivery_id: &DeliveryId,
+    redrive: Redrive,
+    audit: AuditWrite,
 ) -> Result<(), DeadLetterError> {
-    Err(DeadLetterError::NotDead)
+    dead_letters::act(shared, delivery_id, Act::Redrive(redrive), audit).await
 }
+
 pub(super) async fn discard(
-    _shared: &Shared,
-    _delivery_id: &DeliveryId,
-    _audit: AuditWrite,
+    shared: &Shared,
+    delivery_id: &DeliveryId,
+    audit: AuditWrite,
 ) -> Result<(), DeadLetterError> {
-    Err(DeadLetterError::NotDead)
+    dead_letters::act(shared, delivery_id, Act::Discard, audit).await
 }

@@ -8,10 +8,10 @@ use tokio_postgres::types::Type;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
-use crate::store::postgres::Shared;
 use crate::store::postgres::error::{DbError, Place};
 use crate::store::postgres::transaction::Transaction;
-use crate::store::{Backlog, DestinationStats, Error, Tally};
+use crate::store::postgres::{Shared, deliveries};
+use crate::store::{Error, Tally};
 
 /// The interval of what is cheap.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -40,13 +40,6 @@ const SELECT_NEXT_DUE: &str = "
 const SELECT_CONTROLS: &str = "
     SELECT now_ns(), version, CASE WHEN version <> $1 THEN body END FROM controls";
 const SELECT_TALLY: &str = "SELECT tally, count(*) FROM targets WHERE tally IS NOT NULL GROUP BY tally";
-/// `state = 0` as in the partial index.
-const SELECT_OPEN: &str = "
-    SELECT destination, count(*) FILTER (WHERE attempts = 0), count(*) FILTER (WHERE attempts > 0),
-           (SELECT at FROM events WHERE seq = min(event))
-    FROM deliveries WHERE state = 0 GROUP BY destination";
-const SELECT_DEAD: &str = "SELECT destination, count(*) FROM deliveries WHERE state = 2 GROUP BY destination";
-
 /// Refreshes until the store is gone.
 pub(super) async fn run(shared: Weak<Shared>) {
     let mut next_count = Instant::now();
@@ -106,29 +99,24 @@ async fn cheap(shared: &Shared) -> Result<(), DbError> {
 /// The counts of targets and deliveries.
 async fn counts(shared: &Shared) -> Result<(), DbError> {
     shared.fleet.begin_counting();
-    let destinations = shared.destinations.all();
-    destinations.values().for_each(|destination| destination.begin_counting());
     let transaction = Transaction::begin_reading(&shared.pool).await?;
     let mut read = Tally::default();
     for row in transaction.query(SELECT_TALLY, &[]).await? {
         tally::add(&mut read, row.get(0), row.get(1));
     }
-    let open = transaction.query(SELECT_OPEN, &[]).await?;
-    let dead = transaction.query(SELECT_DEAD, &[]).await?;
     transaction.commit().await?;
     shared.fleet.set_tally(read);
-    for destination in destinations.values() {
-        let mut stats = DestinationStats::default();
-        if let Some(row) = open.iter().find(|row| row.get::<_, i32>(0) == destination.id) {
-            let (pending, retrying) = (row.get::<_, i64>(1) as u64, row.get::<_, i64>(2) as u64);
-            stats.backlog = Backlog { pending, retrying, dead: 0 };
-            stats.undelivered = pending + retrying;
-            stats.oldest_unsettled = row.get::<_, Option<i64>>(3).map(Time::from_nanos);
+    let destinations = shared.destinations.all();
+    let ids: Vec<i32> = destinations.values().map(|destination| destination.id).collect();
+    let commits = shared.destinations.applied_commits();
+    let mut counts = deliveries::read_counts(shared, &ids).await?;
+    // Otherwise it is not known which commits of this process are counted: the next time.
+    if commits.is_some() && commits == shared.destinations.applied_commits() {
+        for destination in destinations.values() {
+            if let Some(counts) = counts.remove(&destination.id) {
+                *destination.counts.lock() = counts;
+            }
         }
-        if let Some(row) = dead.iter().find(|row| row.get::<_, i32>(0) == destination.id) {
-            stats.backlog.dead = row.get::<_, i64>(1) as u64;
-        }
-        destination.set_stats(stats);
     }
     Ok(())
 }

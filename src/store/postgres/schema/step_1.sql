@@ -75,6 +75,14 @@ CREATE TABLE destinations (
     last_success bigint          -- the last call that has succeeded, at most a second late
 );
 
+-- The destinations to which live replicas deliver.
+CREATE TABLE replica_destinations (
+    destination integer NOT NULL,
+    replica bigint NOT NULL,
+    until bigint NOT NULL,       -- renewed while the replica lives
+    PRIMARY KEY (destination, replica)
+) WITH (fillfactor = 50);
+
 CREATE TABLE events (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- ascending for each target
     id text NOT NULL,
@@ -110,13 +118,17 @@ CREATE TABLE deliveries (
     is_called boolean NOT NULL DEFAULT false,     -- a call has begun that is not settled
     is_uncertain boolean NOT NULL DEFAULT false,  -- a call may have arrived although no answer said so
     is_expired boolean NOT NULL DEFAULT false,    -- given up because of its age
+    is_parked boolean NOT NULL DEFAULT false,     -- not looked at until the one before it in its target's order ends
+    expirytime bigint,           -- the event's own, if it was read, by the wall clock; 0 if the event cannot be read
+    decreases boolean,           -- whether the age limit of decreases applies; NULL if the event was not read
     error text,                  -- of the last call, or why it was not sent
     answer text,
     PRIMARY KEY (event, destination)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX deliveries_due ON deliveries (destination, due, event) WHERE state = 0 AND NOT is_suspended;
-CREATE INDEX deliveries_queue ON deliveries (destination, target, event) WHERE state = 0 OR token IS NOT NULL;
+CREATE INDEX deliveries_queue ON deliveries (destination, target, event) WHERE state = 0;
+CREATE INDEX deliveries_leased ON deliveries (destination, target) WHERE token IS NOT NULL;
 CREATE INDEX deliveries_dead ON deliveries (event, destination) WHERE state = 2;
 
 -- Decision records. The id is a position.

@@ -46,3 +46,14 @@ pub(super) async fn drop_unreadable(
 }
 
 pub(super) async fn close(_shared: &Shared) {}
+
+pub(super) fn alert_hash(key: &AlertKey) -> [u8; 16] {
+    let mut digest = sha2::Sha256::new();
+    use sha2::Digest as _;
+    digest.update(key.source.as_str().as_bytes());
+    digest.update([0]);
+    digest.update(key.fingerprint.as_bytes());
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&digest.finalize()[..16]);
+    hash
+}

@@ -1,0 +1,164 @@
+//! The destinations to which this process delivers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::fast_map::Map;
+use crate::store::{DestinationStats, Error, EventSeq, Lease};
+
+mod counts;
+mod scan_floor;
+
+pub(super) use counts::{Class, CountChange, Counts};
+pub(super) use scan_floor::ScanFloor;
+
+/// All of them by name.
+#[derive(Default)]
+pub(super) struct Destinations {
+    all: RwLock<Arc<BTreeMap<Name, Arc<Destination>>>>,
+    commits: Commits,
+}
+
+/// The commits of this process that change statistics.
+#[derive(Default)]
+struct Commits {
+    begun: AtomicU64,
+    applied: AtomicU64,
+}
+
+/// A destination with its worker in this process.
+pub(super) struct Destination {
+    pub name: Name,
+    /// `destinations.id`.
+    pub id: i32,
+    /// The maximum number of undelivered events; `u64::MAX` for no limit.
+    max_backlog: AtomicU64,
+    /// As of the last refresh, with what this process has committed since.
+    pub counts: Mutex<Counts>,
+    /// The deliveries that the worker of this process has claimed.
+    pub leases: Mutex<Map<EventSeq, HeldLease>>,
+    /// What was released and is still in the database.
+    pub pending_release: Mutex<PendingRelease>,
+    /// Where claims begin to look.
+    pub scan_floor: Mutex<ScanFloor>,
+    /// When the next delivery becomes claimable, as of the last claim.
+    pub next_due: Mutex<Option<Time>>,
+    /// It is not configured any more: its deliveries are given up.
+    pub is_retiring: AtomicBool,
+    /// While it is retiring: another replica delivers to it.
+    pub is_served_elsewhere: AtomicBool,
+    /// A delivery may have become claimable.
+    pub wakeup: Notify,
+}
+
+/// A lease of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldLease {
+    pub token: u64,
+    /// Whether it is renewed until the delivery is settled.
+    pub is_renewed: bool,
+}
+
+/// Leases of a worker that has ended.
+#[derive(Debug, Default)]
+pub(super) struct PendingRelease {
+    pub leases: Vec<Lease>,
+    /// All other deliveries are due at once, too.
+    pub all_due: bool,
+}
+
+impl PendingRelease {
+    pub(super) fn is_empty(&self) -> bool {
+        self.leases.is_empty() && !self.all_due
+    }
+}
+
+impl Destinations {
+    pub(super) fn all(&self) -> Arc<BTreeMap<Name, Arc<Destination>>> {
+        self.all.read().clone()
+    }
+
+    pub(super) fn get(&self, name: &Name) -> Option<Arc<Destination>> {
+        self.all.read().get(name).cloned()
+    }
+
+    /// # Errors
+    /// The destination was not added.
+    pub(super) fn require(&self, name: &Name) -> Result<Arc<Destination>, Error> {
+        self.get(name).ok_or_else(|| Error::Unusable(format!("destination `{name}` is unknown to the store")))
+    }
+
+    pub(super) fn add(&self, name: Name, id: i32) {
+        let mut all = self.all.write();
+        if !all.contains_key(&name) {
+            let destination = Destination {
+                name: name.clone(),
+                id,
+                max_backlog: AtomicU64::new(u64::MAX),
+                counts: Mutex::default(),
+                leases: Mutex::default(),
+                pending_release: Mutex::default(),
+                scan_floor: Mutex::default(),
+                next_due: Mutex::default(),
+                is_retiring: AtomicBool::default(),
+                is_served_elsewhere: AtomicBool::default(),
+                wakeup: Notify::new(),
+            };
+            Arc::make_mut(&mut all).insert(name, Arc::new(destination));
+        }
+    }
+
+    pub(super) fn remove(&self, name: &Name) -> Option<Arc<Destination>> {
+        Arc::make_mut(&mut self.all.write()).remove(name)
+    }
+
+    /// A commit that changes statistics is about to be made. The guard is dropped when its changes are applied, or when
+    /// it has failed.
+    pub(super) fn begin_commit(&self) -> CommitGuard<'_> {
+        self.commits.begun.fetch_add(1, Ordering::SeqCst);
+        CommitGuard(&self.commits)
+    }
+
+    /// The number of such commits; `None` while one is being made. What is read between two equal answers has the
+    /// changes of exactly those commits of this process that are applied.
+    pub(super) fn applied_commits(&self) -> Option<u64> {
+        let applied = self.commits.applied.load(Ordering::SeqCst);
+        (self.commits.begun.load(Ordering::SeqCst) == applied).then_some(applied)
+    }
+}
+
+/// See [`Destinations::begin_commit`].
+pub(super) struct CommitGuard<'a>(&'a Commits);
+
+impl Drop for CommitGuard<'_> {
+    fn drop(&mut self) {
+        self.0.applied.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Destination {
+    pub(super) fn set_max_backlog(&self, max_backlog: Option<u64>) {
+        self.max_backlog.store(max_backlog.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether it has reached `max_backlog`, with `added` more than its statistics say.
+    pub(super) fn is_full(&self, added: u64) -> bool {
+        self.stats().undelivered.saturating_add(added) >= self.max_backlog.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stats(&self) -> DestinationStats {
+        self.counts.lock().stats()
+    }
+
+    /// The number of unsettled deliveries for which this process is responsible.
+    pub(super) fn undelivered(&self) -> u64 {
+        let is_elsewhere = self.is_served_elsewhere.load(Ordering::Relaxed);
+        if is_elsewhere { 0 } else { self.stats().undelivered }
+    }
+}
