@@ -149,11 +149,8 @@ pub(super) async fn prune_notifications(shared: &Shared, limits: NotificationLim
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let oldest = if limits.is_enabled() { before(now, limits.max_age) } else { i64::MAX };
         let max_bytes = i64::try_from(limits.max_bytes).unwrap_or(i64::MAX);
-        let params = [
-            (&oldest as _, Type::INT8),
-            (&max_bytes as _, Type::INT8),
-            (&MAX_ROWS as _, Type::INT8),
-        ];
+        let params =
+            [(&oldest as _, Type::INT8), (&max_bytes as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
         let row = transaction.query_one(DELETE_NOTIFICATIONS, &params).await?;
         transaction.commit().await?;
         shared.kept_bytes.set(row.get(0));

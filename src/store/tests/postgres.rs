@@ -81,7 +81,9 @@ fn with_database(name: &str) -> Config {
 fn template() -> &'static str {
     static TEMPLATE: OnceLock<String> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let listed = format!("SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE '{PREFIX}%'");
+        let listed = format!(
+            "SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE '{PREFIX}%'"
+        );
         for left in execute(&server(), &listed).unwrap().split_whitespace() {
             let process = left.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()).unwrap();
             if !std::path::Path::new("/proc").join(process).exists() {

@@ -103,7 +103,8 @@ pub(in crate::store::postgres) async fn read(
     let known = shared.destinations.all();
     let awaits = |state: &TargetState| known.keys().any(|name| state.awaits_destination(name));
     if !feedback.deliveries.events.is_empty() || targets.iter().any(|target| awaits(target.state)) {
-        let successes = successes.iter().filter_map(|row| Some((name(row.get(0))?, Time::from_nanos(row.get(1)))));
+        let successes =
+            successes.iter().filter_map(|row| Some((name(row.get(0))?, Time::from_nanos(row.get(1)))));
         feedback.deliveries.last_success = successes.collect();
     }
     Ok(feedback)
@@ -211,7 +212,9 @@ mod tests {
         let later_success = |last: i64| {
             let last_success = Some(Time::from_nanos(last));
             match (StoredDelivery { last_success, is_expired: true, ..stored(State::Dead) }).status() {
-                Status::Dead { cause: GiveUp::Expired, later_success, .. } => later_success.map(Time::as_nanos),
+                Status::Dead { cause: GiveUp::Expired, later_success, .. } => {
+                    later_success.map(Time::as_nanos)
+                }
                 other => panic!("{other:?}"),
             }
         };

@@ -118,11 +118,7 @@ pub(super) fn holds(row: &DeliveryRow, lease: Lease) -> bool {
 }
 
 /// These targets have to be processed.
-pub(super) async fn recheck(
-    transaction: &Transaction,
-    targets: &[i64],
-    now: Time,
-) -> Result<(), DbError> {
+pub(super) async fn recheck(transaction: &Transaction, targets: &[i64], now: Time) -> Result<(), DbError> {
     if targets.is_empty() {
         return Ok(());
     }
@@ -175,7 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_tracks_events_is_processed_when_one_ends_and_one_that_awaits_a_delivery_also_when_it_arrives() {
+    fn a_target_that_tracks_events_is_processed_when_one_ends_and_one_that_awaits_a_delivery_also_when_it_arrives()
+     {
         let awaits = |watch| (target(0, watch).awaits_arrival(), target(0, watch).awaits_end());
         assert_eq!([0, 1, 2, 3].map(awaits), [(false, false), (false, true), (true, true), (true, true)]);
     }

@@ -80,7 +80,8 @@ pub(in crate::store::postgres) async fn insert(
     let ahead: Vec<i64> = notifications.iter().map(|(clock, _)| clock.ahead_nanos()).collect();
     let sources: Vec<&str> = notifications.iter().map(|(_, kept)| kept.source.as_str()).collect();
     let bodies: Vec<&[u8]> = notifications.iter().map(|(_, kept)| kept.body.as_bytes()).collect();
-    let removed = i64::try_from(notifications.len().saturating_mul(MAX_REMOVED_BY_INSERT)).unwrap_or(i64::MAX);
+    let removed =
+        i64::try_from(notifications.len().saturating_mul(MAX_REMOVED_BY_INSERT)).unwrap_or(i64::MAX);
     let row = transaction
         .query_one(
             INSERT,
