@@ -32,6 +32,7 @@ mod missed_firing;
 mod mutations;
 mod outages;
 mod owed;
+mod postgres;
 mod postgres_start;
 mod questions;
 mod re2;

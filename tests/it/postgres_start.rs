@@ -106,7 +106,10 @@ fn a_wrong_login_or_database() {
         &format!("postgres://nobody:{PASSWORD}@localhost:PORT/{database}"),
         &["password authentication failed", "check user and password"],
     );
-    assert_refused(&format!("postgres://bridge@localhost:PORT/{database}"), &["password missing", "write the password into the URL"]);
+    assert_refused(
+        &format!("postgres://bridge@localhost:PORT/{database}"),
+        &["password missing", "write the password into the URL"],
+    );
     assert_refused(
         &format!("postgres://outsider@localhost:PORT/{database}"),
         &["pg_hba.conf rejects", "its right to log in, and pg_hba.conf of the server"],

@@ -44,6 +44,8 @@ pub(crate) struct PostgresServer {
     base_url: String,
     /// None if it is not ours.
     process: Option<Guarded>,
+    /// Its files while it is stopped.
+    stopped: Option<Directory>,
     port: u16,
 }
 
@@ -60,7 +62,7 @@ impl PostgresServer {
     fn at(url: &str) -> Self {
         let (base_url, _) = url.rsplit_once('/').expect("SCALEBRIDGE_TEST_POSTGRES is a URL with a database");
         let port = base_url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(5432);
-        Self { base_url: base_url.to_owned(), process: None, port }
+        Self { base_url: base_url.to_owned(), process: None, stopped: None, port }
     }
 
     /// Starts a server with further settings and these lines in `pg_hba.conf`; the superuser may always connect by its
@@ -111,6 +113,7 @@ impl PostgresServer {
             let mut server = Self {
                 base_url: format!("postgres://postgres@127.0.0.1:{port}"),
                 process: Some(process),
+                stopped: None,
                 port,
             };
             match server.wait_ready() {
@@ -186,11 +189,15 @@ impl PostgresServer {
         psql.env_remove("PGOPTIONS").stdin(Stdio::null()).output().expect("psql")
     }
 
-    /// Stops it and starts it again, at the same port. `meanwhile` runs in between.
-    pub(crate) fn restart(&mut self, settings: &[&str], meanwhile: impl FnOnce()) {
+    /// Stops it, and keeps its files and its port for [`Self::restart`].
+    pub(crate) fn stop(&mut self) {
         let process = self.process.take().expect("a server of ours");
-        let directory = process.into_directory();
-        meanwhile();
+        self.stopped = Some(process.into_directory());
+    }
+
+    /// Starts it again.
+    pub(crate) fn restart(&mut self, settings: &[&str]) {
+        let directory = self.stopped.take().expect("a stopped server");
         let command = postgres(&directory.0, self.port, settings);
         self.process = Some(Guarded::start(directory, &command, "INT"));
         self.wait_ready().unwrap_or_else(|log| panic!("PostgreSQL does not start again:\n{log}"));

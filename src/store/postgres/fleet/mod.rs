@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use crate::store::Error;
-pub(super) use notify::Notifier;
+pub(super) use notify::{Changed, Notifier};
 pub(super) use replicas::open;
 pub(super) use view::FleetView;
 
@@ -27,11 +27,14 @@ pub(super) async fn refresh(shared: &Shared) -> Result<(), Error> {
     refresh::all(shared).await
 }
 
-/// Starts the tasks. They end when the store is dropped or closed.
-pub(super) fn start(shared: &Arc<Shared>) {
+/// Starts the tasks; with `notify`, changes are announced to the other replicas. They end when the store is dropped or
+/// closed.
+pub(super) fn start(shared: &Arc<Shared>, notify: bool) {
     tokio::spawn(replicas::run(Arc::downgrade(shared)));
     tokio::spawn(refresh::run(Arc::downgrade(shared)));
-    tokio::spawn(notify::run(Arc::downgrade(shared)));
+    if notify {
+        tokio::spawn(notify::run(Arc::downgrade(shared)));
+    }
 }
 
 /// This process accepts notifications, or does not any more.
