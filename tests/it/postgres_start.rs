@@ -282,7 +282,7 @@ fn refusals_of_a_pooler() {
     let url = |password: &str, rest: &str| {
         format!("postgres://bridge:{password}@127.0.0.1:{}/{rest}", pooler.port())
     };
-    assert_refused(&url(WRONG, &database), &["password authentication failed", "check user and password"]);
+    assert_refused(&url(WRONG, &database), &["SASL authentication failed", "check user and password"]);
     assert_refused(
         &url(PASSWORD, "elsewhere"),
         &["no such database: elsewhere", "`[databases]` of PgBouncer"],

@@ -9,6 +9,7 @@ mod iam;
 mod tests;
 mod tls;
 
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,9 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tokio_postgres::{Client, Config, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
 
 use super::commits::Commits;
 use super::error::{ConnectError, DbError, ServerError, describe};
@@ -30,6 +32,9 @@ use tls::Tls;
 
 /// How long to wait for a connection that is in use.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// Receives the payloads of notifications.
+type Notices = mpsc::UnboundedSender<String>;
 
 /// A connection of the pool. Dropping it returns it.
 pub(super) type Connection = Object<Manager>;
@@ -60,11 +65,16 @@ impl Connector {
         Ok(Self(Arc::new(Origin::Url(Box::new(DatabaseUrl::parse(url, false)?)))))
     }
 
-    /// Opens a connection of its own to the first server that accepts it.
+    /// Opens a connection to the first server that accepts it.
     ///
     /// # Errors
     /// Why none of the servers can be used.
     pub(super) async fn connect(&self) -> Result<Client, ConnectError> {
+        self.open(None).await
+    }
+
+    /// Opens a connection that sends the payloads of notifications to `notices`.
+    async fn open(&self, notices: Option<Notices>) -> Result<Client, ConnectError> {
         let target = self.target().await?;
         let mut servers: Vec<&DatabaseServer> = target.url.servers.iter().collect();
         if target.url.random_order {
@@ -72,7 +82,7 @@ impl Connector {
         }
         let mut refusals = Vec::new();
         for server in servers {
-            match self.connect_to(&target, server).await {
+            match self.connect_to(&target, server, notices.clone()).await {
                 Ok(client) => return Ok(client),
                 Err(error) => refusals.push((server.to_string(), error)),
             }
@@ -95,7 +105,12 @@ impl Connector {
         read.await.map_err(|error| ConnectError::Files(error.to_string()))?
     }
 
-    async fn connect_to(&self, target: &Target, server: &DatabaseServer) -> Result<Client, ServerError> {
+    async fn connect_to(
+        &self,
+        target: &Target,
+        server: &DatabaseServer,
+        notices: Option<Notices>,
+    ) -> Result<Client, ServerError> {
         let limit = target.url.connect_timeout;
         let connected = async {
             let mut config = config(&target.url, server);
@@ -103,8 +118,8 @@ impl Connector {
                 config.password(tokens.token(server, &target.url.user).await.map_err(ServerError::Token)?);
             }
             match target.tls.connector(server.tls) {
-                None => start(config.connect(NoTls).await),
-                Some(tls) => start(config.connect(tls).await),
+                None => start(config.connect(NoTls).await, notices),
+                Some(tls) => start(config.connect(tls).await, notices),
             }
         };
         let connected =
@@ -138,14 +153,25 @@ fn all_errors(errors: &[UrlError]) -> String {
 /// Moves the connection to a task of its own, which ends with the client.
 fn start<T>(
     connected: Result<(Client, tokio_postgres::Connection<Socket, T>), tokio_postgres::Error>,
+    notices: Option<Notices>,
 ) -> Result<Client, ServerError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (client, connection) = connected.map_err(ServerError::Postgres)?;
+    let (client, mut connection) = connected.map_err(ServerError::Postgres)?;
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = describe(&error), "a connection to the database has ended");
+        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+            match (message, &notices) {
+                (Ok(AsyncMessage::Notification(notification)), Some(notices)) => {
+                    // Nobody listens any more.
+                    drop(notices.send(notification.payload().to_owned()));
+                }
+                (Ok(_), _) => {}
+                (Err(error), _) => {
+                    tracing::debug!(error = describe(&error), "a connection to the database has ended");
+                    return;
+                }
+            }
         }
     });
     Ok(client)
@@ -237,9 +263,17 @@ impl Pool {
         })
     }
 
-    /// A connection that is not of the pool.
-    pub(super) async fn dedicated(&self) -> Result<Client, DbError> {
-        self.connections.manager().0.connect().await.map_err(DbError::Connect)
+    /// Listens to a channel on a connection that is not of the pool: the payloads, until the client is dropped or the
+    /// connection ends. A pooler of transactions sends none.
+    pub(super) async fn listen(
+        &self,
+        channel: &str,
+    ) -> Result<(Client, mpsc::UnboundedReceiver<String>), DbError> {
+        let (notices, received) = mpsc::unbounded_channel();
+        let connector = &self.connections.manager().0;
+        let client = connector.open(Some(notices)).await.map_err(DbError::Connect)?;
+        client.batch_execute(&format!("LISTEN {channel}")).await?;
+        Ok((client, received))
     }
 
     /// The random number that names this process in the database.

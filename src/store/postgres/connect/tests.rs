@@ -73,3 +73,16 @@ async fn a_server_that_does_not_answer_ends_the_attempt_in_time() {
     assert_eq!(error.to_string(), format!("127.0.0.1:{port}: no connection within 1 s (`connect_timeout`)"));
     assert!(!error.needs_operator());
 }
+
+#[tokio::test]
+async fn what_is_announced_is_heard_until_the_connection_ends() {
+    let server = PostgresServer::shared();
+    let connector = Connector::from_url(&server.url(&server.create_database(None))).unwrap();
+    let pool = Pool::new(connector.clone(), 2, 1).unwrap();
+    let (listening, mut notices) = pool.listen("scalebridge").await.unwrap();
+    let speaker = connector.connect().await.unwrap();
+    speaker.batch_execute("NOTIFY scalebridge, '7 deliveries'").await.unwrap();
+    assert_eq!(notices.recv().await.as_deref(), Some("7 deliveries"));
+    drop(listening);
+    assert_eq!(notices.recv().await, None);
+}

@@ -27,13 +27,14 @@ pub(super) async fn refresh(shared: &Shared) -> Result<(), Error> {
     refresh::all(shared).await
 }
 
-/// Starts the tasks; with `notify`, changes are announced to the other replicas. They end when the store is dropped or
+/// Starts the tasks; with `notify`, replicas announce changes to each other. They end when the store is dropped or
 /// closed.
 pub(super) fn start(shared: &Arc<Shared>, notify: bool) {
     tokio::spawn(replicas::run(Arc::downgrade(shared)));
     tokio::spawn(refresh::run(Arc::downgrade(shared)));
     if notify {
         tokio::spawn(notify::run(Arc::downgrade(shared)));
+        tokio::spawn(notify::listen(Arc::downgrade(shared)));
     }
 }
 
