@@ -294,7 +294,7 @@ fn refusals_of_a_pooler() {
     // The pooler itself is refused by the server.
     assert_refused(
         &url(PASSWORD, "wrong"),
-        &["server login failed", "check the password that PgBouncer has"],
+        &["password authentication failed", "those that PgBouncer sends to the server"],
     );
     server.sql(&database, "DROP SCHEMA public");
     assert_refused(&url(PASSWORD, &database), &["no schema has been selected to create in"]);

@@ -102,7 +102,7 @@ impl Connector {
             Ok(Target { url, tls })
         });
         // It fails only if the runtime stops.
-        read.await.map_err(|error| ConnectError::Files(error.to_string()))?
+        read.await.map_err(|error| ConnectError::Settings(error.to_string()))?
     }
 
     async fn connect_to(
@@ -141,7 +141,7 @@ struct Target {
 }
 
 fn read_url(url_file: &Path, iam: bool) -> Result<DatabaseUrl, ConnectError> {
-    let error = |cause: String| ConnectError::Files(format!("{}: {cause}", url_file.display()));
+    let error = |cause: String| ConnectError::Settings(format!("{}: {cause}", url_file.display()));
     let text = read_secret(url_file).map_err(error)?;
     DatabaseUrl::parse(text.expose(), iam).map_err(|errors| error(all_errors(&errors)))
 }

@@ -27,7 +27,7 @@ type Verified = MakeRustlsConnect;
 
 impl From<TlsError> for ConnectError {
     fn from(error: TlsError) -> Self {
-        Self::Files(error.to_string())
+        Self::Settings(error.to_string())
     }
 }
 
@@ -58,7 +58,7 @@ fn client_config(url: &DatabaseUrl, tls: ServerTls) -> Result<ClientConfig, Conn
     let provider = crypto_provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| ConnectError::Files(error.to_string()))?;
+        .map_err(|error| ConnectError::Settings(error.to_string()))?;
     let verifier = verifier(&url.authorities, tls, &provider)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some((certificate, key)) = &url.client_certificate else { return Ok(builder.with_no_client_auth()) };
@@ -76,7 +76,7 @@ fn verifier(
         Authorities::File(path) => path,
         Authorities::System => {
             let verifier = rustls_platform_verifier::Verifier::new(provider.clone()).map_err(|error| {
-                ConnectError::Files(format!(
+                ConnectError::Settings(format!(
                     "the CAs of the system cannot be read: {error}; use `sslrootcert`"
                 ))
             })?;
@@ -86,7 +86,7 @@ fn verifier(
     let file = PemFile::read("sslrootcert", path)?;
     let roots = Arc::new(authorities(&file, &file.certificates()?)?);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
-    let verifier = verifier.map_err(|error| ConnectError::Files(format!("sslrootcert: {error}")))?;
+    let verifier = verifier.map_err(|error| ConnectError::Settings(format!("sslrootcert: {error}")))?;
     Ok(match tls {
         ServerTls::Authority => Arc::new(AnyName { roots, verifier, provider: provider.clone() }),
         ServerTls::Off | ServerTls::AuthorityAndName => verifier,

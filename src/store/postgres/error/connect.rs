@@ -13,7 +13,7 @@ use super::describe;
 #[derive(Debug)]
 pub(in crate::store::postgres) enum ConnectError {
     /// The file with the URL, or one that it names, cannot be used.
-    Files(String),
+    Settings(String),
     /// No server accepts a connection: each one with its cause.
     Servers(Vec<(String, ServerError)>),
 }
@@ -34,7 +34,7 @@ impl std::error::Error for ConnectError {}
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Files(text) => f.write_str(text),
+            Self::Settings(text) => f.write_str(text),
             Self::Servers(refusals) => {
                 for (index, (server, error)) in refusals.iter().enumerate() {
                     let separator = if index == 0 { "" } else { "; " };
@@ -65,7 +65,7 @@ impl ConnectError {
     /// Whether it stays until somebody changes something. If not, trying again can help.
     pub(in crate::store::postgres) fn needs_operator(&self) -> bool {
         match self {
-            Self::Files(_) => true,
+            Self::Settings(_) => true,
             Self::Servers(refusals) => refusals.iter().any(|(_, error)| error.needs_operator()),
         }
     }
@@ -86,7 +86,11 @@ impl ServerError {
 }
 
 /// Messages of PgBouncer, which has one SQLSTATE for most of its errors.
-const PGBOUNCER: [(&str, &str); 6] = [
+const PGBOUNCER: [(&str, &str); 7] = [
+    (
+        "password authentication failed",
+        "check user and password in the file of `url_file`, and those that PgBouncer sends to the server",
+    ),
     ("SASL authentication failed", "check user and password in the file of `url_file`"),
     ("no such database", "add the database to `[databases]` of PgBouncer, or correct its name in the URL"),
     ("no such user", "add the user to `auth_file` of PgBouncer, or correct it in the URL"),
