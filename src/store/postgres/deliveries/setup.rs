@@ -96,9 +96,8 @@ pub(in crate::store::postgres) async fn read_counts(
     shared: &Shared,
     ids: &[i32],
 ) -> Result<BTreeMap<i32, Counts>, DbError> {
-    let client = shared.pool.get().await?;
     // Of one moment.
-    let transaction = Transaction::snapshot(client).await?;
+    let transaction = Transaction::snapshot(&shared.pool).await?;
     let params: [Param<'_>; 1] = [(&ids, Type::INT4_ARRAY)];
     let limit: [Param<'_>; 2] = [(&ids, Type::INT4_ARRAY), (&Counts::MAX_READ_EVENTS, Type::INT8)];
     let (counts, oldest) =
