@@ -74,11 +74,17 @@ impl Bridge {
     /// Notifications are accepted from now on.
     pub(crate) async fn begin_reception(&self) {
         self.0.gaps.end(self.0.store.now());
+        self.0.store.set_ready(true);
         self.commit_gaps().await;
     }
 
     /// No notifications are accepted from now on.
     pub(crate) fn end_reception(&self) {
+        self.0.store.set_ready(false);
+        // They accept what is sent from now on.
+        if self.0.store.others_are_ready() {
+            return;
+        }
         self.0.gaps.begin(self.0.store.now(), |_| true);
     }
 

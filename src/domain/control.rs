@@ -372,6 +372,11 @@ impl Controls {
         self.receiving.as_ref().is_none_or(|sources| sources.contains(source))
     }
 
+    /// The sources that were configured when the bridge last accepted notifications.
+    pub fn receiving(&self) -> impl Iterator<Item = &Name> {
+        self.receiving.iter().flatten()
+    }
+
     /// Sets the sources whose notifications are accepted.
     pub fn set_receiving<'a>(&mut self, sources: impl Iterator<Item = &'a Name> + Clone) {
         if !self.receiving.as_ref().is_some_and(|known| known.iter().eq(sources.clone())) {

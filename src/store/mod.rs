@@ -212,6 +212,26 @@ impl Store {
         self.snapshot().tally
     }
 
+    /// Whether this process accepts notifications. Other replicas want to know.
+    pub(crate) fn set_ready(&self, is_ready: bool) {
+        if let Self::Postgres(store) = self {
+            store.set_ready(is_ready);
+        }
+    }
+
+    /// Whether another replica on this store accepts notifications, as of some seconds ago.
+    pub(crate) fn others_are_ready(&self) -> bool {
+        matches!(self, Self::Postgres(store) if store.others_are_ready())
+    }
+
+    /// How often the store came back behind what this process has seen.
+    pub(crate) fn rewinds(&self) -> u64 {
+        match self {
+            Self::Postgres(store) => store.rewinds(),
+            Self::Sqlite(_) | Self::Memory(_) => 0,
+        }
+    }
+
     /// Why the store refuses changes; `None` if it accepts them. Cheap: nothing is read.
     pub(crate) fn outage(&self) -> Option<Outage> {
         delegate!(self, store => store.outage())

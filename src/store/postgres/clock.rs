@@ -40,6 +40,11 @@ impl ServerClock {
         }
     }
 
+    /// The server's clock when it was last read.
+    pub(super) fn last_set(&self) -> Time {
+        self.0.lock().server
+    }
+
     /// The current moment. Both clocks are the server's; `now` does not go back if it does.
     pub(super) fn read(&self) -> ClockReading {
         let mut state = self.0.lock();

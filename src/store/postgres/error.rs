@@ -50,6 +50,12 @@ impl DbError {
         matches!(self, Self::Damaged(_)) || self.code().is_some_and(of_statement)
     }
 
+    /// Whether the server does not have what was asked for.
+    pub(super) fn is_unsupported(&self) -> bool {
+        // Not supported, and not in a prerequisite state.
+        self.code().is_some_and(|code| ["0A", "55"].iter().any(|class| code.code().starts_with(class)))
+    }
+
     /// The error of the store's contract.
     pub(super) fn into_store(self, place: Place) -> Error {
         match place {

@@ -5,7 +5,7 @@
 //!
 //! In reading order, each knows only those before it:
 //!
-//! 1. `error`, `connect`, `transaction`: the way to the server.
+//! 1. `error`, `commits`, `connect`, `transaction`: the way to the server.
 //! 2. `schema`: its steps and checks.
 //! 3. `clock`, `destinations`, `fleet`: what this process knows between two questions.
 //! 4. `queries`: reading and adding records, notifications, audit entries, states and events.
@@ -15,6 +15,7 @@
 //! 8. This file: the handle, which implements the contracts of [`crate::store`].
 
 mod clock;
+mod commits;
 mod connect;
 mod deliveries;
 mod destinations;
@@ -28,6 +29,7 @@ mod transaction;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -78,6 +80,7 @@ struct Shared {
     kept_bytes: queries::notifications::KeptBytes,
     pruning: retention::Progress,
     transactions: transact::Queue,
+    notifier: fleet::Notifier,
 }
 
 impl Postgres {
@@ -86,13 +89,13 @@ impl Postgres {
     /// # Errors
     /// `Error::Unusable` with the cause and the fix; `Error::Unavailable` if the server cannot be reached now.
     pub async fn open(settings: Settings, destinations: &[Name]) -> Result<Self, Error> {
-        let pool = Pool::new(settings.config, settings.max_connections)?;
+        let pool = Pool::new(settings.config, settings.max_connections, fastrand::i64(1..))?;
         schema::migrate(&pool).await?;
         let opened = fleet::open(&pool).await?;
         let (transactions, queue) = transact::Queue::new();
         let shared = Arc::new(Shared {
+            replica: pool.replica(),
             pool,
-            replica: fastrand::i64(1..),
             clock: ServerClock::new(opened.now),
             destinations: Destinations::default(),
             fleet: FleetView::new(opened),
@@ -100,6 +103,7 @@ impl Postgres {
             kept_bytes: queries::notifications::KeptBytes::default(),
             pruning: retention::Progress::default(),
             transactions,
+            notifier: fleet::Notifier::default(),
         });
         deliveries::add_destinations(&shared, destinations.to_vec()).await?;
         fleet::refresh(&shared).await?;
@@ -117,6 +121,18 @@ impl Postgres {
 
     pub(super) fn outage(&self) -> Option<Outage> {
         self.0.health.outage()
+    }
+
+    pub(super) fn set_ready(&self, is_ready: bool) {
+        fleet::set_ready(&self.0, is_ready);
+    }
+
+    pub(super) fn others_are_ready(&self) -> bool {
+        self.0.fleet.others_are_ready.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rewinds(&self) -> u64 {
+        self.0.fleet.rewinds.load(Ordering::Relaxed)
     }
 
     pub(super) fn controls(&self) -> Arc<Controls> {

@@ -1,9 +1,13 @@
 //! Transactions. One that is neither committed nor rolled back closes its connection: nobody knows its state.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use deadpool_postgres::Object;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::commits::Commits;
 use super::connect::Pool;
 use super::error::DbError;
 
@@ -12,28 +16,33 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Durable when it is committed, whatever the role's settings say.
 const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
-
-/// All statements see the same rows.
-const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+const BEGIN_READING: &str = "BEGIN READ ONLY";
 
 /// An open transaction.
 pub(super) struct Transaction {
     connection: Option<Object>,
+    /// Of a transaction that writes.
+    writer: Option<Writer>,
+}
+
+struct Writer {
+    replica: i64,
+    commits: Arc<Commits>,
 }
 
 impl Transaction {
     /// Begins a transaction on a connection of the pool.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbError> {
-        let connection = pool.get().await?;
-        let transaction = Self { connection: Some(connection) };
+        let writer = Writer { replica: pool.replica(), commits: pool.commits().clone() };
+        let transaction = Self { connection: Some(pool.get().await?), writer: Some(writer) };
         transaction.batch(BEGIN).await?;
         Ok(transaction)
     }
 
-    /// Begins a transaction that only reads, as of one moment.
-    pub(super) async fn snapshot(connection: Object) -> Result<Self, DbError> {
-        let transaction = Self { connection: Some(connection) };
-        transaction.batch(BEGIN_SNAPSHOT).await?;
+    /// Begins a transaction that only reads.
+    pub(super) async fn begin_reading(pool: &Pool) -> Result<Self, DbError> {
+        let transaction = Self { connection: Some(pool.get().await?), writer: None };
+        transaction.batch(BEGIN_READING).await?;
         Ok(transaction)
     }
 
@@ -60,7 +69,14 @@ impl Transaction {
 
     /// Commits. After an error it is unknown whether it was committed, unless the server says that it was not.
     pub(super) async fn commit(mut self) -> Result<(), DbError> {
-        self.batch("COMMIT").await?;
+        match self.writer.take() {
+            None => self.batch("COMMIT").await?,
+            Some(Writer { replica, commits }) => {
+                let number = commits.next();
+                self.batch(&format!("INSERT INTO commits VALUES ({replica}, {number}); COMMIT")).await?;
+                commits.confirm(number, Instant::now());
+            }
+        }
         // Back to the pool.
         drop(self.connection.take());
         Ok(())

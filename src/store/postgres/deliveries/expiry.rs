@@ -5,9 +5,9 @@ use tokio_postgres::types::Type;
 use super::claim::claimed;
 use super::compensation::{self, Compensation};
 use super::leases;
-use super::locks::{NOW, Runs, store_error};
+use super::locks::{Runs, store_error};
 use super::row::{COLUMN_COUNT, COLUMNS, DeliveryRow};
-use super::write::Changed;
+use super::write::{Changed, CountChanges};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
@@ -102,7 +102,7 @@ struct Examined {
 impl Check<'_> {
     async fn run(&self) -> Result<Expired, DbError> {
         let transaction = Transaction::begin(&self.shared.pool).await?;
-        let now: i64 = transaction.query_one(NOW, &[]).await?.get(0);
+        let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let clock = ClockReading::equal(Time::from_nanos(now));
         let before = |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
         let AgeLimits { max_age, scale_in_max_age } = self.limits;
@@ -157,7 +157,7 @@ impl Check<'_> {
         if changed.is_empty() && examined.events.is_empty() {
             return transaction.rollback().await;
         }
-        let (_no_changes, ()) = futures_util::future::try_join(
+        let (_, ()): (CountChanges, ()) = futures_util::future::try_join(
             changed.write(&transaction, clock.wall, true),
             examined.write(&transaction, self.destination.id),
         )

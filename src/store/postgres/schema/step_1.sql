@@ -9,6 +9,8 @@ CREATE TABLE store (
     incarnation bigint NOT NULL DEFAULT 0,
     -- Added to transaction ids, so that positions of records increase also after a dump was restored.
     xid_offset bigint NOT NULL DEFAULT 0,
+    -- When the server was started and its timeline, as the replicas have last seen them.
+    server text NOT NULL DEFAULT '',
     schema_step integer NOT NULL
 );
 
@@ -47,6 +49,7 @@ CREATE TABLE targets (
     waits text,                                          -- JSON: waits for calls that succeed; NULL: none
     claimed_by bigint NOT NULL DEFAULT 0,                -- the replica that processes it because it is due
     claimed_until bigint NOT NULL DEFAULT 0,
+    tally text,                                          -- what it adds to the counts, see fleet/tally.rs; NULL: nothing
     state text                                           -- JSON; NULL if nothing is known
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
         autovacuum_vacuum_cost_delay = 0);
@@ -54,6 +57,8 @@ CREATE INDEX targets_due ON targets (due) WHERE due IS NOT NULL;
 CREATE INDEX targets_recheck ON targets (id) WHERE recheck;
 CREATE INDEX targets_controls ON targets (generation) WHERE depends_on_controls;
 CREATE INDEX targets_waits ON targets (id) WHERE waits IS NOT NULL;
+-- Few distinct values, so that counting them reads little.
+CREATE INDEX targets_tally ON targets (tally) WHERE tally IS NOT NULL;
 CREATE INDEX targets_empty ON targets (last_at) WHERE state IS NULL;
 
 -- The targets at which an alert is known.
@@ -162,11 +167,19 @@ CREATE TABLE audit (
 );
 
 CREATE TABLE replicas (
-    id bigint PRIMARY KEY,
-    name text NOT NULL,
+    id bigint PRIMARY KEY,       -- random, new at each start
+    name text NOT NULL,          -- of its host
     started bigint NOT NULL,
     seen bigint NOT NULL,        -- when it was last heard
     beat bigint NOT NULL,        -- increases each time
-    is_ready boolean NOT NULL,
+    is_ready boolean NOT NULL,   -- whether it accepts notifications
+    ready_until bigint,          -- when it was last heard while it was ready
     schema_step integer NOT NULL
 ) WITH (fillfactor = 50);
+
+-- The last transactions of each replica: one that was confirmed and is not there was lost.
+CREATE TABLE commits (
+    replica bigint NOT NULL,
+    number bigint NOT NULL,
+    PRIMARY KEY (replica, number)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);

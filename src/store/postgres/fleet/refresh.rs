@@ -1,0 +1,110 @@
+//! Reads what decisions do not need: the clock, the controls, when the next target is due, and the counts.
+
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::types::Type;
+
+use super::tally;
+use crate::domain::control::Controls;
+use crate::domain::time::Time;
+use crate::store::postgres::Shared;
+use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::transaction::Transaction;
+use crate::store::{Error, Tally};
+
+/// The interval of what is cheap.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Counting takes at most this part of the time.
+const COUNTING_SHARE: u32 = 20;
+
+/// The targets that have to be processed, and from when on this replica can.
+const SELECT_NEXT_DUE: &str = "
+    SELECT min(greatest(since, CASE WHEN claimed_by = $1 THEN 0 ELSE claimed_until END)) FROM (
+        (SELECT due AS since, claimed_by, claimed_until FROM targets
+         WHERE due IS NOT NULL AND NOT id = ANY ($2) ORDER BY due LIMIT 200)
+        UNION ALL
+        (SELECT 0, claimed_by, claimed_until FROM targets WHERE recheck AND NOT id = ANY ($2) LIMIT 200)
+        UNION ALL
+        (SELECT 0, claimed_by, claimed_until FROM targets
+         WHERE depends_on_controls AND generation < (SELECT generation FROM controls) AND NOT id = ANY ($2)
+         LIMIT 200)
+        UNION ALL
+        (SELECT 0, t.claimed_by, t.claimed_until FROM targets t
+         WHERE t.waits IS NOT NULL AND NOT t.id = ANY ($2) AND EXISTS (
+             SELECT 1 FROM destinations d, jsonb_array_elements_text(t.waits::jsonb -> 'since') s
+             WHERE d.last_success >= s::bigint
+               AND coalesce((t.waits::jsonb -> 'before' ->> d.name)::bigint, -9223372036854775808) < s::bigint)
+         LIMIT 200)
+    ) AS due";
+const SELECT_CONTROLS: &str = "
+    SELECT now_ns(), version, CASE WHEN version <> $1 THEN body END FROM controls";
+const SELECT_TALLY: &str = "SELECT tally, count(*) FROM targets WHERE tally IS NOT NULL GROUP BY tally";
+/// Refreshes until the store is gone.
+pub(super) async fn run(shared: Weak<Shared>) {
+    let mut next_count = Instant::now();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let Some(shared) = shared.upgrade().filter(|shared| !shared.pool.is_closed()) else { return };
+        let refreshed = async {
+            cheap(&shared).await?;
+            if Instant::now() >= next_count {
+                let began = Instant::now();
+                counts(&shared).await?;
+                next_count = Instant::now() + began.elapsed() * COUNTING_SHARE;
+            }
+            Ok::<(), DbError>(())
+        };
+        if let Err(error) = refreshed.await {
+            shared.health.failed(&error.to_string());
+        } else if shared.health.is_failing() {
+            shared.health.committed();
+        }
+    }
+}
+
+/// Everything.
+pub(super) async fn all(shared: &Shared) -> Result<(), Error> {
+    let read = async {
+        cheap(shared).await?;
+        counts(shared).await
+    };
+    read.await.map_err(|error| error.into_store(Place::Use))
+}
+
+/// The clock, the controls and the next due time.
+async fn cheap(shared: &Shared) -> Result<(), DbError> {
+    let known = shared.fleet.controls().version as i64;
+    let unreadable: Vec<i64> = shared.fleet.unreadable.lock().keys().copied().collect();
+    let transaction = Transaction::begin_reading(&shared.pool).await?;
+    let params = [(&known as _, Type::INT8)];
+    let controls = transaction.query_one(SELECT_CONTROLS, &params).await?;
+    shared.clock.set(Time::from_nanos(controls.get(0)));
+    if let Some(body) = controls.get::<_, Option<&str>>(2).filter(|body| !body.is_empty()) {
+        let read: Result<Controls, _> = serde_json::from_str(body);
+        match read {
+            Ok(controls) if shared.fleet.controls().version > controls.version => {
+                shared.fleet.replace_controls(controls);
+            }
+            Ok(controls) => shared.fleet.set_controls(controls.into()),
+            Err(error) => return Err(DbError::Damaged(format!("the controls cannot be read: {error}"))),
+        }
+    }
+    let params = [(&shared.replica as _, Type::INT8), (&unreadable as _, Type::INT8_ARRAY)];
+    let next = transaction.query_one(SELECT_NEXT_DUE, &params).await?;
+    shared.fleet.set_next_due(next.get::<_, Option<i64>>(0).map(Time::from_nanos));
+    transaction.commit().await
+}
+
+/// The counts of targets and deliveries.
+async fn counts(shared: &Shared) -> Result<(), DbError> {
+    shared.fleet.begin_counting();
+    let transaction = Transaction::begin_reading(&shared.pool).await?;
+    let mut read = Tally::default();
+    for row in transaction.query(SELECT_TALLY, &[]).await? {
+        tally::add(&mut read, row.get(0), row.get(1));
+    }
+    transaction.commit().await?;
+    shared.fleet.set_tally(read);
+    shared.destinations.refresh(&shared.pool).await
+}

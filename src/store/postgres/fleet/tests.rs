@@ -1,0 +1,143 @@
+//! Replicas on one database.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::NoTls;
+
+use super::replicas::Replica;
+use super::*;
+use crate::domain::control::{Controls, GapCause};
+use crate::domain::name::Name;
+use crate::domain::verdict::Verdict;
+use crate::store::postgres::{Postgres, Settings};
+
+/// A database of its own.
+struct Database(tokio_postgres::Config);
+
+impl Database {
+    async fn create() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("fleet_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let url = std::env::var("SCALEBRIDGE_TEST_POSTGRES")
+            .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:55432/postgres".to_owned());
+        let mut config: tokio_postgres::Config = url.parse().unwrap();
+        let database = Self(config.clone());
+        database.execute(&format!("CREATE DATABASE {name}")).await;
+        config.dbname(&name);
+        Self(config)
+    }
+
+    async fn execute(&self, sql: &str) {
+        let (client, connection) = self.0.connect(NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        client.batch_execute(sql).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+    }
+
+    async fn open(&self) -> Postgres {
+        let settings = Settings { config: self.0.clone(), max_connections: 4 };
+        Postgres::open(settings, &[]).await.unwrap()
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("timed out waiting for {what}");
+}
+
+fn controls(version: u64, sources: &[&str]) -> Controls {
+    let names: Vec<Name> = sources.iter().map(|name| Name::new(name).unwrap()).collect();
+    let mut controls = Controls::default();
+    controls.set_receiving(names.iter());
+    controls.version = version;
+    controls
+}
+
+#[tokio::test]
+async fn a_replica_that_starts_beside_a_ready_one_has_missed_nothing() {
+    let database = Database::create().await;
+    let first = database.open().await;
+    assert_eq!(first.0.fleet.last_stored(), None, "a new store");
+    first.set_ready(true);
+    let second = loop {
+        let second = database.open().await;
+        if second.0.fleet.last_stored().is_none() {
+            break second;
+        }
+        second.0.pool.close();
+    };
+    until("the other replica", || second.others_are_ready()).await;
+    assert!(!first.others_are_ready());
+    close(&first.0).await;
+    first.0.pool.close();
+    until("its end", || !second.others_are_ready()).await;
+    let third = database.open().await;
+    assert!(third.0.fleet.last_stored().is_some(), "nobody is ready");
+}
+
+#[tokio::test]
+async fn controls_counts_and_what_is_due_reach_every_replica() {
+    let database = Database::create().await;
+    let replica = database.open().await;
+    let body = serde_json::to_string(&controls(7, &["prod"])).unwrap();
+    let sql = format!(
+        "UPDATE controls SET version = 7, body = '{body}';
+         INSERT INTO targets (hash, key, due, tally, state) VALUES
+             ('a', 'a', 17, 'o nodes;d paused', '{{}}'), ('b', 'b', NULL, 'o nodes', '{{}}')"
+    );
+    database.execute(&sql).await;
+    let mut due = replica.0.fleet.next_due();
+    until("the controls", || replica.controls().version == 7).await;
+    assert_eq!(due.borrow_and_update().map(|at| at.as_nanos()), Some(17));
+    let nodes = Name::new("nodes").unwrap();
+    until("the counts", || replica.0.fleet.snapshot().tally.open_episodes.get(&nodes) == Some(&2)).await;
+    assert_eq!(replica.0.fleet.snapshot().tally.deferred.get(&Verdict::Paused), Some(&1));
+}
+
+#[tokio::test]
+async fn a_database_that_came_back_behind_is_noticed_by_every_replica_once() {
+    let database = Database::create().await;
+    let [first, second] = [database.open().await, database.open().await];
+    let body = serde_json::to_string(&controls(7, &["prod"])).unwrap();
+    database.execute(&format!("UPDATE controls SET version = 7, body = '{body}'")).await;
+    for store in [&first, &second] {
+        until("the controls", || store.controls().version == 7).await;
+    }
+    // Apart from the task, which has its own row of what it knows.
+    let mut replicas = [Replica::default(), Replica::default()];
+    for (replica, store) in replicas.iter_mut().zip([&first, &second]) {
+        replica.adopt_row(&store.0).await;
+        replica.beat(&store.0).await.unwrap();
+        assert_eq!((store.rewinds(), store.0.fleet.incarnation()), (0, 0));
+    }
+    // A failover that has lost nothing.
+    replicas[0].set_server("another 00000001");
+    replicas[0].beat(&first.0).await.unwrap();
+    assert_eq!((first.rewinds(), first.0.fleet.incarnation()), (0, 0));
+    // One that has.
+    database.execute("DELETE FROM commits").await;
+    for replica in &mut replicas {
+        replica.set_server("another 00000001");
+    }
+    database.execute("UPDATE store SET server = 'another 00000001'").await;
+    replicas[0].beat(&first.0).await.unwrap();
+    replicas[1].beat(&second.0).await.unwrap();
+    let incarnation = first.0.fleet.incarnation();
+    assert!(incarnation != 0, "new ids");
+    assert_eq!(second.0.fleet.incarnation(), incarnation, "one for all");
+    assert_eq!(first.rewinds(), 1);
+    let source = Name::new("prod").unwrap();
+    for store in [&first, &second] {
+        until("the gap", || store.controls().reception_gaps(&source).is_some()).await;
+        let gaps = *store.controls().reception_gaps(&source).unwrap();
+        assert_eq!(gaps.last.cause, GapCause::Store);
+        assert!(gaps.last.from < gaps.last.until, "{gaps:?}");
+    }
+}

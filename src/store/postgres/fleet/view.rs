@@ -1,0 +1,153 @@
+//! A cache of what decisions do not read: for metrics, status, and as hints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::tally;
+use crate::domain::control::Controls;
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::{Snapshot, Tally, UnreadableRow};
+
+/// What was read when the store was opened.
+pub(in crate::store::postgres) struct Opened {
+    pub now: Time,
+    pub created: Time,
+    pub incarnation: i64,
+    pub controls: Controls,
+    /// When a replica was last ready; `None` if the store is new, or if one is ready now.
+    pub last_stored: Option<Time>,
+    pub last_kept: BTreeMap<Name, Time>,
+}
+
+/// The cache. Own commits change it at once, and a refresh replaces it.
+pub(in crate::store::postgres) struct FleetView {
+    /// When the store was created.
+    pub created: Time,
+    last_stored: Option<Time>,
+    last_kept: BTreeMap<Name, Time>,
+    incarnation: AtomicI64,
+    controls: RwLock<Arc<Controls>>,
+    tally: Mutex<CountedTally>,
+    /// Targets whose states cannot be read, by `targets.id`.
+    pub unreadable: Mutex<BTreeMap<i64, UnreadableRow>>,
+    next_due: watch::Sender<Option<Time>>,
+    /// Whether this process accepts notifications.
+    pub is_ready: AtomicBool,
+    /// Whether another replica does.
+    pub others_are_ready: AtomicBool,
+    /// How often the database came back behind what this process has seen.
+    pub rewinds: AtomicU64,
+}
+
+/// Counts with the changes since the current refresh has begun, which it may not have seen.
+#[derive(Default)]
+struct CountedTally {
+    tally: Tally,
+    since_refresh: Vec<(String, i64)>,
+}
+
+impl FleetView {
+    pub(in crate::store::postgres) fn new(opened: Opened) -> Self {
+        let Opened { now: _, created, incarnation, controls, last_stored, last_kept } = opened;
+        Self {
+            created,
+            last_stored,
+            last_kept,
+            incarnation: AtomicI64::new(incarnation),
+            controls: RwLock::new(Arc::new(controls)),
+            tally: Mutex::default(),
+            unreadable: Mutex::default(),
+            next_due: watch::Sender::new(None),
+            is_ready: AtomicBool::new(false),
+            others_are_ready: AtomicBool::new(false),
+            rewinds: AtomicU64::new(0),
+        }
+    }
+
+    pub(in crate::store::postgres) fn controls(&self) -> Arc<Controls> {
+        self.controls.read().clone()
+    }
+
+    /// Sets the controls, unless it has newer ones.
+    pub(in crate::store::postgres) fn set_controls(&self, controls: Arc<Controls>) {
+        let mut known = self.controls.write();
+        if controls.version >= known.version {
+            *known = controls;
+        }
+    }
+
+    /// Sets the controls that the database has, also if they are older: it came back behind.
+    pub(super) fn replace_controls(&self, controls: Controls) {
+        *self.controls.write() = Arc::new(controls);
+    }
+
+    pub(super) fn incarnation(&self) -> i64 {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_incarnation(&self, incarnation: i64) {
+        self.incarnation.store(incarnation, Ordering::Relaxed);
+    }
+
+    pub(in crate::store::postgres) fn last_stored(&self) -> Option<Time> {
+        self.last_stored
+    }
+
+    pub(in crate::store::postgres) fn last_kept(&self) -> BTreeMap<Name, Time> {
+        self.last_kept.clone()
+    }
+
+    pub(in crate::store::postgres) fn next_due(&self) -> watch::Receiver<Option<Time>> {
+        self.next_due.subscribe()
+    }
+
+    /// Sets the time at which the next target is due; `None` if there is none.
+    pub(in crate::store::postgres) fn set_next_due(&self, next: Option<Time>) {
+        self.next_due.send_if_modified(|known| std::mem::replace(known, next) != next);
+    }
+
+    /// A target is due at this time.
+    pub(in crate::store::postgres) fn add_due(&self, due: Time) {
+        self.next_due.send_if_modified(|known| {
+            let next = known.map_or(due, |known| known.min(due));
+            known.replace(next) != Some(next)
+        });
+    }
+
+    /// What a target adds to the counts has changed.
+    pub(in crate::store::postgres) fn change_tally(&self, before: Option<&str>, after: Option<&str>) {
+        if before == after {
+            return;
+        }
+        let mut counted = self.tally.lock();
+        for (text, change) in before.map(|text| (text, -1)).into_iter().chain(after.map(|text| (text, 1))) {
+            tally::add(&mut counted.tally, text, change);
+            counted.since_refresh.push((text.to_owned(), change));
+        }
+    }
+
+    /// The counts are about to be read.
+    pub(super) fn begin_counting(&self) {
+        self.tally.lock().since_refresh.clear();
+    }
+
+    /// The counts were read. Changes since [`Self::begin_counting`] are added: they may count twice until the next time.
+    pub(super) fn set_tally(&self, mut read: Tally) {
+        let mut counted = self.tally.lock();
+        counted.since_refresh.iter().for_each(|(text, change)| tally::add(&mut read, text, *change));
+        counted.tally = read;
+    }
+
+    pub(in crate::store::postgres) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            controls: self.controls(),
+            tally: self.tally.lock().tally.clone(),
+            unreadable_rows: self.unreadable.lock().values().cloned().collect(),
+        }
+    }
+}
