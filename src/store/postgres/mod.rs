@@ -116,7 +116,7 @@ impl Postgres {
     /// Brings the schema to this program's step, and nothing else.
     #[cfg(test)]
     pub(super) async fn create_schema(settings: Settings) -> Result<(), Error> {
-        schema::migrate(&Pool::new(settings.config, settings.max_connections)?).await
+        schema::migrate(&Pool::new(settings.config, settings.max_connections, fastrand::i64(1..))?).await
     }
 
     pub(super) fn outage(&self) -> Option<Outage> {
