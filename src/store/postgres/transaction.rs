@@ -16,8 +16,8 @@ use super::error::DbError;
 /// A statement's parameter with its type, since statements are unnamed.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Durable when it is committed, whatever the role's settings say.
-const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
+/// Durable when it is committed, whatever the role's settings say. Statements are short: to compile them takes longer.
+const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL jit = off";
 const BEGIN_READING: &str = "BEGIN READ ONLY";
 /// All statements see the same rows.
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";

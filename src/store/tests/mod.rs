@@ -14,7 +14,7 @@ mod dead_letters;
 mod expiry;
 mod faults;
 mod notifications;
-mod postgres;
+pub(super) mod postgres;
 mod properties;
 mod query;
 mod tally;
