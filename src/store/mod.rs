@@ -24,6 +24,7 @@
 
 mod audit;
 mod clock;
+mod copy;
 mod dead_letters;
 mod fast_map;
 mod health;
@@ -40,6 +41,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 mod tracking;
+mod transfer;
 mod withdrawn;
 
 use std::collections::BTreeMap;
@@ -58,6 +60,7 @@ use crate::domain::time::{ClockReading, Time};
 
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use clock::{ClockChange, ClockComparison};
+pub use copy::{Copied, copy};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 pub(crate) use health::Outage;
 use history::History;
@@ -69,7 +72,7 @@ use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
 pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
-pub use postgres::Postgres;
+pub use postgres::{Postgres, Settings as PostgresSettings};
 pub(crate) use query::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, RecordCursor,
     RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,

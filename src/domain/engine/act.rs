@@ -103,7 +103,14 @@ fn event(
     let adjustment = emit::adjustment(&action.change, &rule.limits, &draft.metrics, value)
         .map_err(|error| Outcome::with_detail(Verdict::Invalid, &error))?;
     Ok(Box::new(Event {
-        id: emit::event_id(&rule.name, key, *phase, &draft.episode.id, draft.emission),
+        id: emit::event_id(
+            &rule.name,
+            key,
+            *phase,
+            &draft.episode.id,
+            draft.emission,
+            step.context.incarnation,
+        ),
         action: action.change.action(),
         time: clock.wall,
         sequence: now.as_micros().max(state.sequence.saturating_add(1)),

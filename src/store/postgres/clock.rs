@@ -31,6 +31,11 @@ impl ServerClock {
         (state.server, state.boottime) = (server, since_boot());
     }
 
+    /// The server's clock when it was last read.
+    pub(super) fn last_set(&self) -> Time {
+        self.0.lock().server
+    }
+
     /// The server's clock has shown `server` at least.
     pub(super) fn advance(&self, server: Time) {
         let mut state = self.0.lock();
@@ -38,11 +43,6 @@ impl ServerClock {
         if server > state.server.after(boottime.saturating_sub(state.boottime)) {
             (state.server, state.boottime) = (server, boottime);
         }
-    }
-
-    /// The server's clock when it was last read.
-    pub(super) fn last_set(&self) -> Time {
-        self.0.lock().server
     }
 
     /// The current moment. Both clocks are the server's; `now` does not go back if it does.

@@ -35,7 +35,8 @@ impl Commits {
         let mut state = self.0.lock();
         state.confirmed.insert(number, now);
         while let Some(oldest) = state.confirmed.first_entry()
-            && (now.duration_since(*oldest.get()) > REMEMBERED || oldest.key() + MAX_REMEMBERED as i64 <= number)
+            && (now.duration_since(*oldest.get()) > REMEMBERED
+                || oldest.key() + MAX_REMEMBERED as i64 <= number)
         {
             oldest.remove();
         }

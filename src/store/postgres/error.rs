@@ -16,6 +16,9 @@ pub(super) enum DbError {
     /// What was read is not what this program writes.
     #[error("{0}")]
     Damaged(String),
+    /// What was read has changed before it was locked.
+    #[error("another transaction was faster")]
+    Contended,
 }
 
 /// Where an error has happened: it decides what it means.
@@ -31,14 +34,30 @@ impl DbError {
     fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres(error) => error.code(),
-            Self::Pool(_) | Self::Damaged(_) => None,
+            Self::Pool(_) | Self::Damaged(_) | Self::Contended => None,
         }
     }
 
     /// Whether the transaction lost against another one and can succeed when it is run again.
     pub(super) fn is_conflict(&self) -> bool {
         let code = self.code();
-        code == Some(&SqlState::T_R_SERIALIZATION_FAILURE) || code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+        matches!(self, Self::Contended)
+            || code == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
+            || code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+    }
+
+    /// Whether the connection was lost, so that the server may not have executed the last statement, or may not have been
+    /// able to say so.
+    pub(super) fn is_disconnect(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        match error.code() {
+            // Connection exceptions, and the server's shutdown.
+            Some(code) => ["08", "57P"].iter().any(|class| code.code().starts_with(class)),
+            None => {
+                let is_io = |source: &(dyn std::error::Error + 'static)| source.is::<std::io::Error>();
+                error.is_closed() || std::error::Error::source(error).is_some_and(is_io)
+            }
+        }
     }
 
     /// Whether the statement itself was refused, so that running it again fails again. Its batch may have others that

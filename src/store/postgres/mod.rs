@@ -7,7 +7,7 @@
 //!
 //! 1. `error`, `commits`, `connect`, `transaction`: the way to the server.
 //! 2. `schema`: its steps and checks.
-//! 3. `clock`, `destinations`, `fleet`: what this process knows between two questions.
+//! 3. `clock`, `destinations`, `schedule`, `fleet`: what this process knows between two questions.
 //! 4. `queries`: reading and adding records, notifications, audit entries, states and events.
 //! 5. `deliveries`: from emission to settlement.
 //! 6. `transact`: decisions.
@@ -21,8 +21,10 @@ mod deliveries;
 mod destinations;
 mod error;
 mod fleet;
+pub(super) mod import;
 mod queries;
 mod retention;
+mod schedule;
 mod schema;
 mod transact;
 mod transaction;
@@ -92,7 +94,6 @@ impl Postgres {
         let pool = Pool::new(settings.config, settings.max_connections, fastrand::i64(1..))?;
         schema::migrate(&pool).await?;
         let opened = fleet::open(&pool).await?;
-        let (transactions, queue) = transact::Queue::new();
         let shared = Arc::new(Shared {
             replica: pool.replica(),
             pool,
@@ -102,12 +103,12 @@ impl Postgres {
             health: Arc::default(),
             kept_bytes: queries::notifications::KeptBytes::default(),
             pruning: retention::Progress::default(),
-            transactions,
+            transactions: transact::Queue::default(),
             notifier: fleet::Notifier::default(),
         });
         deliveries::add_destinations(&shared, destinations.to_vec()).await?;
         fleet::refresh(&shared).await?;
-        transact::start(&shared, queue);
+        transact::start(&shared, settings.max_connections);
         deliveries::start(&shared);
         fleet::start(&shared);
         Ok(Self(shared))

@@ -26,6 +26,7 @@ const DELETE_RECORDS: &str = "
         DELETE FROM record_targets USING old WHERE record_targets.record = old.id
     )
     DELETE FROM records USING old WHERE records.id = old.id";
+const DELETE_CLOCK_STEPS: &str = "DELETE FROM clock_steps WHERE record <= (SELECT min(id) FROM records)";
 /// The newest entry stays, as the newest record does.
 const DELETE_AUDIT: &str = "
     DELETE FROM audit WHERE id IN (
@@ -60,23 +61,23 @@ const DELETE_TARGETS: &str = "
         WHERE t.state IS NULL AND t.last_at < $1
         AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
         AND NOT EXISTS (
-            SELECT FROM destinations n JOIN deliveries d
-            ON d.destination = n.id AND d.target = t.id AND (d.state = 0 OR d.token IS NOT NULL))
-        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND d.state = 2)
+            SELECT FROM destinations n, LATERAL (
+                SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state = 0 LIMIT 1) open)
+        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))
         LIMIT $2 FOR UPDATE OF t SKIP LOCKED)";
 /// All are summed, so that the limit holds also after many replicas have added and removed some.
 const DELETE_NOTIFICATIONS: &str = "
     WITH total AS MATERIALIZED (
         SELECT coalesce(sum(bytes), 0)::bigint AS bytes FROM notifications
-    ), oldest AS (
+    ), oldest AS MATERIALIZED (
         SELECT id, at, sum(bytes) OVER (ORDER BY id) - bytes AS before
         FROM (SELECT id, at, bytes FROM notifications ORDER BY id LIMIT $3) first_ones
     ), old AS MATERIALIZED (
-        SELECT n.id FROM total, oldest JOIN notifications n USING (id)
-        WHERE oldest.at < $1 OR total.bytes - oldest.before > $2
-        FOR UPDATE OF n SKIP LOCKED
+        SELECT id FROM notifications WHERE id = ANY (ARRAY(
+            SELECT id FROM oldest, total WHERE oldest.at < $1 OR total.bytes - oldest.before > $2))
+        FOR UPDATE SKIP LOCKED
     ), removed AS (
-        DELETE FROM notifications USING old WHERE notifications.id = old.id RETURNING bytes
+        DELETE FROM notifications WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING bytes
     )
     SELECT total.bytes - coalesce((SELECT sum(bytes) FROM removed), 0)::bigint, (SELECT count(*) FROM removed)
     FROM total";
@@ -108,6 +109,7 @@ impl Step<'_> {
             let params = [(&decisions as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
             more |= reached(transaction.execute(statement, &params).await?);
         }
+        transaction.execute(DELETE_CLOCK_STEPS, &[]).await?;
         let (examined, position) = self.prune_events(&transaction, now).await?;
         more |= examined >= MAX_EVENTS;
         if !more {
@@ -149,11 +151,8 @@ pub(super) async fn prune_notifications(shared: &Shared, limits: NotificationLim
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let oldest = if limits.is_enabled() { before(now, limits.max_age) } else { i64::MAX };
         let max_bytes = i64::try_from(limits.max_bytes).unwrap_or(i64::MAX);
-        let params = [
-            (&oldest as _, Type::INT8),
-            (&max_bytes as _, Type::INT8),
-            (&MAX_ROWS as _, Type::INT8),
-        ];
+        let params =
+            [(&oldest as _, Type::INT8), (&max_bytes as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
         let row = transaction.query_one(DELETE_NOTIFICATIONS, &params).await?;
         transaction.commit().await?;
         shared.kept_bytes.set(row.get(0));

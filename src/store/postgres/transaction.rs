@@ -1,9 +1,11 @@
 //! Transactions. One that is neither committed nor rolled back closes its connection: nobody knows its state.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use deadpool_postgres::Object;
+use futures_util::future::try_join;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -14,8 +16,8 @@ use super::error::DbError;
 /// A statement's parameter with its type, since statements are unnamed.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Durable when it is committed, whatever the role's settings say.
-const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on";
+/// Durable when it is committed, whatever the role's settings say. Statements are short: to compile them takes longer.
+const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL jit = off";
 const BEGIN_READING: &str = "BEGIN READ ONLY";
 
 /// An open transaction.
@@ -23,6 +25,10 @@ pub(super) struct Transaction {
     connection: Option<Object>,
     /// Of a transaction that writes.
     writer: Option<Writer>,
+    /// How it is begun: with its first statement, in the same round trip.
+    begin: &'static str,
+    has_begun: AtomicBool,
+    round_trips: AtomicU32,
 }
 
 struct Writer {
@@ -30,30 +36,39 @@ struct Writer {
     commits: Arc<Commits>,
 }
 
+/// A commit that has failed.
+pub(super) struct FailedCommit {
+    /// The row that it has added to `commits`.
+    pub number: i64,
+    pub error: DbError,
+}
+
 impl Transaction {
     /// Begins a transaction on a connection of the pool.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbError> {
         let writer = Writer { replica: pool.replica(), commits: pool.commits().clone() };
-        let transaction = Self { connection: Some(pool.get().await?), writer: Some(writer) };
-        transaction.batch(BEGIN).await?;
-        Ok(transaction)
+        Ok(Self::new(pool.get().await?, BEGIN, Some(writer)))
     }
 
     /// Begins a transaction that only reads.
     pub(super) async fn begin_reading(pool: &Pool) -> Result<Self, DbError> {
-        let transaction = Self { connection: Some(pool.get().await?), writer: None };
-        transaction.batch(BEGIN_READING).await?;
-        Ok(transaction)
+        Ok(Self::new(pool.get().await?, BEGIN_READING, None))
+    }
+
+    fn new(connection: Object, begin: &'static str, writer: Option<Writer>) -> Self {
+        let (has_begun, round_trips) = Default::default();
+        Self { connection: Some(connection), writer, begin, has_begun, round_trips }
     }
 
     /// Several statements without parameters.
     pub(super) async fn batch(&self, sql: &str) -> Result<(), DbError> {
-        Ok(self.client()?.batch_execute(sql).await?)
+        self.send(async { Ok(self.client()?.batch_execute(sql).await?) }).await
     }
 
-    /// All rows. Futures of several statements that are polled together are one round trip.
+    /// All rows. Futures of several statements that are polled together are one round trip, and are executed in their
+    /// order.
     pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
-        Ok(self.client()?.query_typed(sql, params).await?)
+        self.send(async { Ok(self.client()?.query_typed(sql, params).await?) }).await
     }
 
     /// The only row.
@@ -64,29 +79,57 @@ impl Transaction {
 
     /// The number of changed rows.
     pub(super) async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64, DbError> {
-        Ok(self.client()?.execute_typed(sql, params).await?)
+        self.send(async { Ok(self.client()?.execute_typed(sql, params).await?) }).await
     }
 
     /// Commits. After an error it is unknown whether it was committed, unless the server says that it was not.
-    pub(super) async fn commit(mut self) -> Result<(), DbError> {
-        match self.writer.take() {
-            None => self.batch("COMMIT").await?,
-            Some(Writer { replica, commits }) => {
-                let number = commits.next();
-                self.batch(&format!("INSERT INTO commits VALUES ({replica}, {number}); COMMIT")).await?;
-                commits.confirm(number, Instant::now());
-            }
+    pub(super) async fn commit(self) -> Result<(), DbError> {
+        self.commit_numbered().await.map_err(|failed| failed.error)
+    }
+
+    /// Commits, as [`commit`](Self::commit). With the number, the caller can find out whether it was committed.
+    pub(super) async fn commit_numbered(mut self) -> Result<(), FailedCommit> {
+        let Some(Writer { replica, commits }) = self.writer.take() else {
+            return self.end("COMMIT").await.map_err(|error| FailedCommit { number: 0, error });
+        };
+        let number = commits.next();
+        let committed = self.end(&format!("INSERT INTO commits VALUES ({replica}, {number}); COMMIT")).await;
+        committed.map_err(|error| FailedCommit { number, error })?;
+        commits.confirm(number, Instant::now());
+        Ok(())
+    }
+
+    /// Gives the transaction up, and keeps its connection.
+    pub(super) async fn rollback(self) -> Result<(), DbError> {
+        self.end("ROLLBACK").await
+    }
+
+    /// How often the server was waited for since the beginning.
+    pub(super) fn round_trips(&self) -> u32 {
+        self.round_trips.load(Ordering::Relaxed)
+    }
+
+    async fn end(mut self, sql: &str) -> Result<(), DbError> {
+        if *self.has_begun.get_mut() {
+            self.client()?.batch_execute(sql).await?;
         }
         // Back to the pool.
         drop(self.connection.take());
         Ok(())
     }
 
-    /// Gives the transaction up, and keeps its connection.
-    pub(super) async fn rollback(mut self) -> Result<(), DbError> {
-        self.batch("ROLLBACK").await?;
-        drop(self.connection.take());
-        Ok(())
+    /// Runs a statement, and begins the transaction before the first one.
+    async fn send<R>(&self, statement: impl Future<Output = Result<R, DbError>>) -> Result<R, DbError> {
+        // It waits for the results that have arrived by now, and for no others.
+        let round_trip = self.round_trips() + 1;
+        let result = if self.has_begun.swap(true, Ordering::Relaxed) {
+            statement.await?
+        } else {
+            let begin = async { Ok(self.client()?.batch_execute(self.begin).await?) };
+            try_join(begin, statement).await?.1
+        };
+        self.round_trips.fetch_max(round_trip, Ordering::Relaxed);
+        Ok(result)
     }
 
     fn client(&self) -> Result<&Object, DbError> {
@@ -97,7 +140,8 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        let is_open = *self.has_begun.get_mut();
+        if let Some(connection) = self.connection.take().filter(|_| is_open) {
             drop(Object::take(connection));
         }
     }

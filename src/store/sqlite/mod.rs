@@ -16,11 +16,13 @@
 //! 7. `retention`: deleting old rows. `restore`: filling `committed` when the store is opened.
 //! 8. `writer`: the thread: batching, group commit with a savepoint for each command, publication.
 //! 9. `reader`: queries beside the writer.
-//! 10. This file: the handle, which implements the contracts of [`crate::store`].
+//! 10. `export`: reading everything, for another store.
+//! 11. This file: the handle, which implements the contracts of [`crate::store`].
 
 mod codec;
 mod committed;
 mod decide;
+pub(super) mod export;
 mod file;
 mod reader;
 mod restore;

@@ -107,18 +107,19 @@ async fn the_trail_is_listed_in_pages_and_filtered() {
 
 #[tokio::test]
 async fn old_entries_are_pruned_and_no_id_is_used_twice() {
-    let mut harness = StoreHarness::sqlite();
-    for act in ["pause", "resume"] {
-        harness.add("ann", act, "{}").await;
+    for mut harness in StoreHarness::durable().await {
+        for act in ["pause", "resume"] {
+            harness.add("ann", act, "{}").await;
+        }
+        while harness.store.prune(HOUR, HOUR).await.unwrap() {}
+        assert_eq!(harness.acts(AuditQuery::default()).await, ["resume", "pause"], "they are not old enough");
+        // The store's time is the same as when they were added until the clock advances.
+        harness.execute("UPDATE audit SET at = at - 1000000000");
+        harness.prune().await;
+        assert_eq!(harness.acts(AuditQuery::default()).await, ["resume"], "the newest entry stays");
+        harness.restart().await;
+        assert_eq!(harness.add("ann", "reload", "{}").await, 3);
     }
-    while harness.store.prune(HOUR, HOUR).await.unwrap() {}
-    assert_eq!(harness.acts(AuditQuery::default()).await, ["resume", "pause"], "they are not old enough");
-    // The store's time is the same as when they were added until the clock advances.
-    harness.database().execute("UPDATE audit SET at = at - 1000000000", []).unwrap();
-    harness.prune().await;
-    assert_eq!(harness.acts(AuditQuery::default()).await, ["resume"], "the newest entry stays");
-    harness.restart().await;
-    assert_eq!(harness.add("ann", "reload", "{}").await, 3);
 }
 
 #[tokio::test]

@@ -190,18 +190,19 @@ async fn a_cancelled_decrease_that_is_given_up_afterwards_is_no_dead_letter() {
 
 #[tokio::test]
 async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
-    let mut harness = StoreHarness::sqlite();
-    // An unsettled event before it holds back the cursor.
-    harness.emit("b", Kind::Note, "first", &["queue"]).await;
-    harness.emit_decreases("a", &["in-1"], &["queue"]).await;
-    harness.emit_decreases("c", &["in-2"], &["queue"]).await;
-    let leases = harness.claim_expecting("queue", &["first", "in-1", "in-2"]).await;
-    harness.emit_cancelling("a", "out-1", &["queue"], &["in-1"]).await;
-    harness.emit_cancelling("c", "out-2", &["queue"], &["in-2"]).await;
-    harness.settle("queue", leases[2], delivered()).await;
-    harness.restart().await;
-    harness.claim_expecting("queue", &["first", "out-1", "out-2"]).await;
-    assert_eq!(harness.backlog("queue"), (3, 0, 0));
+    for mut harness in StoreHarness::durable().await {
+        // An unsettled event before it holds back the cursor.
+        harness.emit("b", Kind::Note, "first", &["queue"]).await;
+        harness.emit_decreases("a", &["in-1"], &["queue"]).await;
+        harness.emit_decreases("c", &["in-2"], &["queue"]).await;
+        let leases = harness.claim_expecting("queue", &["first", "in-1", "in-2"]).await;
+        harness.emit_cancelling("a", "out-1", &["queue"], &["in-1"]).await;
+        harness.emit_cancelling("c", "out-2", &["queue"], &["in-2"]).await;
+        harness.settle("queue", leases[2], delivered()).await;
+        harness.restart().await;
+        harness.claim_expecting("queue", &["first", "out-1", "out-2"]).await;
+        assert_eq!(harness.backlog("queue"), (3, 0, 0));
+    }
 }
 
 #[tokio::test]
@@ -269,12 +270,13 @@ async fn a_cancelled_decrease_is_pruned_when_all_before_it_is_settled() {
 
 #[tokio::test]
 async fn a_destination_that_is_added_again_is_not_sent_what_was_cancelled_meanwhile() {
-    let mut harness = StoreHarness::sqlite();
-    harness.emit_decreases("a", &["in"], &["journal"]).await;
-    harness.restart_for(&[name("queue")]).await;
-    harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
-    harness.restart().await;
-    harness.claim_expecting("journal", &[]).await;
-    assert_eq!(harness.backlog("journal"), (0, 0, 0));
-    harness.claim_expecting("queue", &["out"]).await;
+    for mut harness in StoreHarness::durable().await {
+        harness.emit_decreases("a", &["in"], &["journal"]).await;
+        harness.restart_for(&[name("queue")]).await;
+        harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
+        harness.restart().await;
+        harness.claim_expecting("journal", &[]).await;
+        assert_eq!(harness.backlog("journal"), (0, 0, 0));
+        harness.claim_expecting("queue", &["out"]).await;
+    }
 }

@@ -148,25 +148,26 @@ async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
         }
         harness.claim_and_withdraw("queue", "in").await;
     }
-    let harness = StoreHarness::sqlite();
-    harness.emit_firing("a", "out", &["queue"]).await;
-    let claimed = harness.claim_one("queue", "out").await;
-    harness.settle("queue", claimed.lease, dead()).await;
-    harness
-        .store
-        .discard(&DeliveryId { seq: claimed.lease.seq(), destination: name("queue") }, audit("discard"))
-        .await
-        .unwrap();
-    harness.emit_resolved("a", "in", &["queue"]).await;
-    harness.claim_and_withdraw("queue", "in").await;
-    for _ in 0..3 {
-        harness.prune().await;
+    for harness in StoreHarness::durable().await {
+        harness.emit_firing("a", "out", &["queue"]).await;
+        let claimed = harness.claim_one("queue", "out").await;
+        harness.settle("queue", claimed.lease, dead()).await;
+        harness
+            .store
+            .discard(&DeliveryId { seq: claimed.lease.seq(), destination: name("queue") }, audit("discard"))
+            .await
+            .unwrap();
+        harness.emit_resolved("a", "in", &["queue"]).await;
+        harness.claim_and_withdraw("queue", "in").await;
+        for _ in 0..3 {
+            harness.prune().await;
+        }
+        assert_eq!(
+            (harness.count("events"), harness.count("deliveries")),
+            (0, 0),
+            "no compensation can refer to them"
+        );
     }
-    assert_eq!(
-        (harness.count("events"), harness.count("deliveries")),
-        (0, 0),
-        "no compensation can refer to them"
-    );
 }
 
 #[tokio::test]

@@ -110,22 +110,26 @@ async fn a_dead_letter_is_redriven_once() {
 
 #[tokio::test]
 async fn concurrent_redrives_of_one_dead_letter_redrive_it_once() {
-    let harness = StoreHarness::sqlite();
-    let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
-    let gate = Gate::new(&harness.store, true).await;
-    let redrive = || {
-        let (store, delivery_id) = (harness.store.clone(), delivery_id.clone());
-        tokio::spawn(async move { store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await })
-    };
-    let both = [redrive(), redrive()];
-    gate.open().await;
-    let mut done = Vec::new();
-    for one in both {
-        done.push(one.await.unwrap().is_ok());
+    for harness in StoreHarness::durable().await {
+        let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+        let gate = Gate::new(&harness.store, true).await;
+        let redrive = || {
+            let (store, delivery_id) = (harness.store.clone(), delivery_id.clone());
+            tokio::spawn(
+                async move { store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await },
+            )
+        };
+        let both = [redrive(), redrive()];
+        gate.open().await;
+        let mut done = Vec::new();
+        for one in both {
+            done.push(one.await.unwrap().is_ok());
+        }
+        done.sort_unstable();
+        assert_eq!(done, [false, true]);
+        assert_eq!(harness.backlog("queue"), (0, 1, 0));
+        harness.claim_one("queue", "out").await;
     }
-    assert_eq!(done, [true, false]);
-    assert_eq!(harness.backlog("queue"), (0, 1, 0));
-    harness.claim_one("queue", "out").await;
 }
 
 #[tokio::test]
@@ -284,15 +288,16 @@ async fn a_discarded_dead_letter_cannot_be_redriven() {
 
 #[tokio::test]
 async fn dead_letters_of_a_destination_that_is_gone_are_listed_and_discarded() {
-    let mut harness = StoreHarness::sqlite();
-    let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
-    harness.restart_for(&[name("journal")]).await;
-    assert_eq!(harness.dead_letter_ids().await, ["out"]);
-    let redriven = harness.store.redrive(&delivery_id, force(), audit("redrive")).await;
-    assert!(matches!(redriven, Err(DeadLetterError::NotConfigured(_))), "{redriven:?}");
-    harness.store.discard(&delivery_id, audit("discard")).await.unwrap();
-    harness.restart().await;
-    assert_eq!(harness.backlog("queue"), (0, 0, 0));
+    for mut harness in StoreHarness::durable().await {
+        let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+        harness.restart_for(&[name("journal")]).await;
+        assert_eq!(harness.dead_letter_ids().await, ["out"]);
+        let redriven = harness.store.redrive(&delivery_id, force(), audit("redrive")).await;
+        assert!(matches!(redriven, Err(DeadLetterError::NotConfigured(_))), "{redriven:?}");
+        harness.store.discard(&delivery_id, audit("discard")).await.unwrap();
+        harness.restart().await;
+        assert_eq!(harness.backlog("queue"), (0, 0, 0));
+    }
 }
 
 #[tokio::test]

@@ -9,11 +9,12 @@ mod compensation;
 mod compression;
 mod concurrent;
 mod controls;
+mod copying;
 mod dead_letters;
 mod expiry;
 mod faults;
 mod notifications;
-mod postgres;
+pub(super) mod postgres;
 mod properties;
 mod query;
 mod tally;
@@ -138,6 +139,30 @@ impl StoreHarness {
             Some(database) => drop(database.execute(sql)),
             None => self.database().execute_batch(sql).unwrap(),
         }
+    }
+
+    /// Rows that the stores have in different tables.
+    fn table<'a>(&self, of_sqlite: &'a str, of_postgres: &'a str) -> &'a str {
+        if self.postgres.is_some() { of_postgres } else { of_sqlite }
+    }
+
+    /// Makes each statement fail that inserts a row into this table for which the condition holds.
+    fn break_inserts(&self, table: &str, condition: &str) {
+        self.execute(&match &self.postgres {
+            Some(_) => format!(
+                "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN RAISE 'on purpose' USING ERRCODE = 'check_violation'; END $$;
+                 CREATE TRIGGER fail BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION fail()"
+            ),
+            None => format!(
+                "CREATE TRIGGER fail BEFORE INSERT ON {table} WHEN {condition}
+                 BEGIN SELECT RAISE(ABORT, 'on purpose'); END"
+            ),
+        });
+    }
+
+    fn repair_inserts(&self, table: &str) {
+        self.execute(&format!("DROP TRIGGER fail{}", self.table("", &format!(" ON {table}"))));
     }
 
     fn count(&self, rows: &str) -> i64 {

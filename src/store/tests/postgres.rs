@@ -21,11 +21,11 @@ fn server() -> Config {
 }
 
 /// A database that is dropped with this value.
-pub(super) struct Database(Config);
+pub(in crate::store) struct Database(Config);
 
 impl Database {
     /// A new database with the schema. Its clock begins at the time of the tests.
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (name, template) = (format!("{PREFIX}{}_{number}", std::process::id()), template());
@@ -39,22 +39,31 @@ impl Database {
     pub(super) fn set_clock(&self, time: Time) {
         let real = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let ahead = time.as_nanos() - i64::try_from(real.as_nanos()).unwrap();
+        self.set_now(&format!("(extract(epoch FROM clock_timestamp()) * 1000000000)::bigint + ({ahead})"));
+    }
+
+    /// The server's clock shows this time, and stands still.
+    pub(super) fn freeze_clock(&self, time: Time) {
+        self.set_now(&time.as_nanos().to_string());
+    }
+
+    fn set_now(&self, now: &str) {
         self.execute(&format!(
             "CREATE OR REPLACE FUNCTION now_ns() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL RESTRICTED
-             AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint + {ahead}'"
+             AS 'SELECT ({now})::bigint'"
         ));
     }
 
-    pub(super) async fn open(&self, destinations: &[Name]) -> Store {
+    pub(in crate::store) async fn open(&self, destinations: &[Name]) -> Store {
         Store::Postgres(Postgres::open(self.settings(), destinations).await.unwrap())
     }
 
-    pub(super) fn settings(&self) -> Settings {
+    pub(in crate::store) fn settings(&self) -> Settings {
         settings(&self.0)
     }
 
     /// Runs statements; returns the first column of the last row.
-    pub(super) fn execute(&self, sql: &str) -> Option<String> {
+    pub(in crate::store) fn execute(&self, sql: &str) -> Option<String> {
         execute(&self.0, sql)
     }
 }
@@ -81,7 +90,9 @@ fn with_database(name: &str) -> Config {
 fn template() -> &'static str {
     static TEMPLATE: OnceLock<String> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let listed = format!("SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE '{PREFIX}%'");
+        let listed = format!(
+            "SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE '{PREFIX}%'"
+        );
         for left in execute(&server(), &listed).unwrap().split_whitespace() {
             let process = left.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()).unwrap();
             if !std::path::Path::new("/proc").join(process).exists() {

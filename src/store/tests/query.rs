@@ -14,13 +14,15 @@ async fn record(store: &Store, target: &str, body: &str) {
     store.transact(Keys::default(), decide).await.unwrap();
 }
 
-fn at(position: i64) -> RecordCursor {
-    RecordCursor::new(position)
+/// The numbers that are the bodies of records.
+fn numbers(records: &crate::store::Records) -> Vec<i64> {
+    records.records.iter().map(|record| record.body.parse().unwrap()).collect()
 }
 
-fn ids(records: &crate::store::Records) -> Vec<i64> {
-    let position = |record: &crate::store::StoredRecord| record.cursor.to_string().parse().unwrap();
-    records.records.iter().map(position).collect()
+/// The positions of all records, oldest first.
+async fn cursors(store: &Store) -> Vec<RecordCursor> {
+    let all = RecordQuery { newest_first: false, max: usize::MAX, ..RecordQuery::default() };
+    store.records(all).await.unwrap().records.iter().map(|record| record.cursor).collect()
 }
 
 #[tokio::test]
@@ -31,30 +33,32 @@ async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_m
             record(store, target, body).await;
         }
         let all = store.records(RecordQuery::default()).await.unwrap();
-        assert_eq!((ids(&all), all.has_more), (vec![5, 4, 3, 2, 1], false));
+        assert_eq!((numbers(&all), all.has_more), (vec![5, 4, 3, 2, 1], false));
         assert_eq!(all.records[4].body, "1");
         let first = store
             .records(RecordQuery { newest_first: false, max: 2, ..RecordQuery::default() })
             .await
             .unwrap();
-        assert_eq!((ids(&first), first.has_more), (vec![1, 2], true));
+        assert_eq!((numbers(&first), first.has_more), (vec![1, 2], true));
         let exact = store.records(RecordQuery { max: 5, ..RecordQuery::default() }).await.unwrap();
         assert_eq!((exact.records.len(), exact.has_more), (5, false), "a full last page has no next one");
+        let cursors = cursors(store).await;
+        let at = |number: usize| cursors[number - 1];
         let between = RecordQuery {
             above: Bound::Excluded(at(1)),
             below: Bound::Included(at(4)),
             ..RecordQuery::default()
         };
-        assert_eq!(ids(&store.records(between).await.unwrap()), [4, 3, 2]);
+        assert_eq!(numbers(&store.records(between).await.unwrap()), [4, 3, 2]);
         let of_a = RecordQuery { target: Some(key("a")), ..RecordQuery::default() };
-        assert_eq!(ids(&store.records(of_a.clone()).await.unwrap()), [4, 3, 1]);
+        assert_eq!(numbers(&store.records(of_a.clone()).await.unwrap()), [4, 3, 1]);
         let one = store.records(RecordQuery { max: 1, below: Bound::Excluded(at(4)), ..of_a }).await.unwrap();
-        assert_eq!((ids(&one), one.has_more), (vec![3], true));
+        assert_eq!((numbers(&one), one.has_more), (vec![3], true));
         let none = RecordQuery { target: Some(key("never-heard-of")), ..RecordQuery::default() };
-        assert!(ids(&store.records(none).await.unwrap()).is_empty());
+        assert!(numbers(&store.records(none).await.unwrap()).is_empty());
         let later =
             RecordQuery { from: store.now().after(Duration::from_secs(60)), ..RecordQuery::default() };
-        assert!(ids(&store.records(later).await.unwrap()).is_empty());
+        assert!(numbers(&store.records(later).await.unwrap()).is_empty());
         let until_now = RecordQuery { to: store.now(), from: Time::from_millis(0), ..RecordQuery::default() };
         assert_eq!(store.records(until_now).await.unwrap().records.len(), 5);
     }
@@ -63,19 +67,21 @@ async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_m
 /// A client that follows decisions continues after the last id that it has seen, also across a restart.
 #[tokio::test]
 async fn a_record_id_is_never_reused_also_when_all_before_it_are_past_their_retention() {
-    let mut harness = StoreHarness::sqlite();
-    let mut last = 0;
-    for round in 0..3 {
-        for body in ["1", "2", "3"] {
-            record(&harness.store, "a", body).await;
+    for mut harness in StoreHarness::durable().await {
+        let mut last = RecordCursor::BEFORE_ALL;
+        for round in 0..3 {
+            for body in ["1", "2", "3"] {
+                record(&harness.store, "a", body).await;
+            }
+            let query = RecordQuery { above: Bound::Excluded(last), ..RecordQuery::default() };
+            let found = harness.store.records(query).await.unwrap().records;
+            assert_eq!(found.len(), 3, "round {round}: {found:?} behind {last}");
+            last = found[0].cursor;
+            harness.prune().await;
+            let history = harness.table("history", "record_targets");
+            assert_eq!((harness.count("records"), harness.count(history)), (1, 1), "the newest one stays");
+            harness.restart().await;
         }
-        let query = RecordQuery { above: Bound::Excluded(at(last)), ..RecordQuery::default() };
-        let found = ids(&harness.store.records(query).await.unwrap());
-        assert_eq!(found.len(), 3, "round {round}: {found:?} behind {last}");
-        last = found[0];
-        harness.prune().await;
-        assert_eq!((harness.count("records"), harness.count("history")), (1, 1), "the newest one stays");
-        harness.restart().await;
     }
 }
 
@@ -98,46 +104,49 @@ async fn time_goes_on_where_it_was_also_when_all_is_past_its_retention() {
 /// A record that outlives its target must not be attributed to another one.
 #[tokio::test]
 async fn a_target_id_is_never_reused_also_when_all_are_pruned() {
-    let mut harness = StoreHarness::sqlite();
-    for target in ["a", "b", "c"] {
-        record(&harness.store, target, target).await;
-        harness.prune().await;
-        assert_eq!((harness.count("records"), harness.count("retired_targets")), (1, 1));
-        harness.restart().await;
-    }
-    for (target, found) in [("c", vec!["again", "c"]), ("a", vec!["again"]), ("d", vec!["again"])] {
-        record(&harness.store, target, "again").await;
-        let of_it = RecordQuery { target: Some(key(target)), ..RecordQuery::default() };
-        let records = harness.store.records(of_it).await.unwrap().records;
-        assert_eq!(records.iter().map(|record| &*record.body).collect::<Vec<_>>(), found, "{target}");
+    for mut harness in StoreHarness::durable().await {
+        for target in ["a", "b", "c"] {
+            record(&harness.store, target, target).await;
+            harness.prune().await;
+            let without_state = harness.table("retired_targets", "targets WHERE state IS NULL");
+            assert_eq!((harness.count("records"), harness.count(without_state)), (1, 1));
+            harness.restart().await;
+        }
+        for (target, found) in [("c", vec!["again", "c"]), ("a", vec!["again"]), ("d", vec!["again"])] {
+            record(&harness.store, target, "again").await;
+            let of_it = RecordQuery { target: Some(key(target)), ..RecordQuery::default() };
+            let records = harness.store.records(of_it).await.unwrap().records;
+            assert_eq!(records.iter().map(|record| &*record.body).collect::<Vec<_>>(), found, "{target}");
+        }
     }
 }
 
 /// The record of a large notification has a megabyte; a page of them must not exhaust the memory.
 #[tokio::test]
 async fn long_records_come_in_small_pages() {
-    let harness = StoreHarness::sqlite();
-    let body = format!("\"{}\"", "x".repeat(1 << 20));
-    for _ in 0..8 {
-        record(&harness.store, "a", &body).await;
-    }
-    for target in [None, Some(key("a"))] {
-        let mut below = Bound::Unbounded;
-        let mut found = Vec::new();
-        loop {
-            let page = harness
-                .store
-                .records(RecordQuery { below, target: target.clone(), ..RecordQuery::default() })
-                .await
-                .unwrap();
-            assert!(page.records.len() <= 5, "{}", page.records.len());
-            found.extend(ids(&page));
-            if !page.has_more {
-                break;
-            }
-            below = Bound::Excluded(at(*found.last().unwrap()));
+    for harness in StoreHarness::durable().await {
+        let body = |number: i64| format!("{}{number}", "0".repeat(1 << 20));
+        for number in 1..=8 {
+            record(&harness.store, "a", &body(number)).await;
         }
-        assert_eq!(found, [8, 7, 6, 5, 4, 3, 2, 1]);
+        for target in [None, Some(key("a"))] {
+            let mut below = Bound::Unbounded;
+            let mut found = Vec::new();
+            loop {
+                let page = harness
+                    .store
+                    .records(RecordQuery { below, target: target.clone(), ..RecordQuery::default() })
+                    .await
+                    .unwrap();
+                assert!(page.records.len() <= 5, "{}", page.records.len());
+                found.extend(numbers(&page));
+                if !page.has_more {
+                    break;
+                }
+                below = Bound::Excluded(page.records.last().unwrap().cursor);
+            }
+            assert_eq!(found, [8, 7, 6, 5, 4, 3, 2, 1]);
+        }
     }
 }
 

@@ -255,7 +255,7 @@ async fn targets_that_wait_for_a_destination_are_processed_when_a_later_call_has
     let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let memory = Memory::new(&destinations(), Arc::new(clock));
     let memory = StoreHarness::of_memory(memory);
-    for mut harness in [StoreHarness::sqlite(), memory] {
+    for mut harness in [StoreHarness::sqlite(), memory, StoreHarness::postgres().await] {
         harness.put_state("waits", awaiting_destination(Time::from_nanos(0))).await;
         harness.put_state("other", tracking_for_long(&["0"])).await;
         let settle = async |harness: &StoreHarness, id: &str, settlement: Settlement| {
@@ -308,7 +308,7 @@ async fn a_success_between_a_give_up_and_its_decision_is_known_to_the_decision()
         assert_eq!(deliveries.events[&key("a")]["old"].later_success, last, "one worker has settled both");
         harness.restart().await;
         let after_restart = harness.tracked("a", "old").await.later_success;
-        let knows_calls = matches!(harness.store, Store::Memory(_));
+        let knows_calls = !matches!(harness.store, Store::Sqlite(_));
         assert_eq!(after_restart, last.filter(|_| knows_calls), "of calls by this process");
     }
 }
@@ -471,24 +471,25 @@ async fn an_event_is_cancelled_by_its_id_and_what_is_known_of_its_calls_stays() 
 #[tokio::test]
 async fn a_cancelled_delivery_that_arrives_after_all_has_one_attempt() {
     let id = "0123456789abcdef0123456789abcdef";
-    let harness = StoreHarness::sqlite();
-    harness
-        .write(&["a"], move |_| Changes {
-            states: vec![(key("a"), tracking(&[id]))],
-            events: vec![readable(event("a", Kind::In, id, &["queue"]))],
-            ..Changes::default()
-        })
-        .await;
-    let lease = harness.store.claim(&name("queue"), 1).await.unwrap()[0].lease;
-    harness.change("a", id, DeliveryChangeKind::Cancel).await;
-    assert_eq!(harness.event_state(id).await, DeliveryState::Superseded);
-    let answer = Some("MessageId 7".to_owned());
-    harness.settle("queue", lease, Settlement::Delivered { answer: answer.clone() }).await;
-    let delivery = harness.store.event(id).await.unwrap().unwrap().deliveries.remove(0);
-    assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, 1));
-    assert_eq!(delivery.answer, answer);
-    assert!(delivery.delivered_at.is_some());
-    assert!(harness.tracked("a", id).await.delivered_at.is_some());
+    for harness in StoreHarness::durable().await {
+        harness
+            .write(&["a"], move |_| Changes {
+                states: vec![(key("a"), tracking(&[id]))],
+                events: vec![readable(event("a", Kind::In, id, &["queue"]))],
+                ..Changes::default()
+            })
+            .await;
+        let lease = harness.store.claim(&name("queue"), 1).await.unwrap()[0].lease;
+        harness.change("a", id, DeliveryChangeKind::Cancel).await;
+        assert_eq!(harness.event_state(id).await, DeliveryState::Superseded);
+        let answer = Some("MessageId 7".to_owned());
+        harness.settle("queue", lease, Settlement::Delivered { answer: answer.clone() }).await;
+        let delivery = harness.store.event(id).await.unwrap().unwrap().deliveries.remove(0);
+        assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, 1));
+        assert_eq!(delivery.answer, answer);
+        assert!(delivery.delivered_at.is_some());
+        assert!(harness.tracked("a", id).await.delivered_at.is_some());
+    }
 }
 
 #[tokio::test]
@@ -565,7 +566,7 @@ async fn the_age_that_is_shown_of_a_renewed_or_resumed_event_counts_from_its_emi
     let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let memory = Memory::new(&destinations(), Arc::new(clock));
     let memory = StoreHarness::of_memory(memory);
-    for mut harness in [StoreHarness::sqlite(), memory] {
+    for mut harness in [StoreHarness::sqlite(), memory, StoreHarness::postgres().await] {
         let shown = |harness: &StoreHarness| harness.store.stats(&name("queue")).oldest_unsettled;
         harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
         let first = harness.claim_one("queue", "out").await;

@@ -234,6 +234,7 @@ impl World {
             rates: &self.rates,
             sources: &sources,
             deliveries: &self.deliveries,
+            incarnation: 0,
         };
         let states = self.view();
         let decided = step(&context, &states);

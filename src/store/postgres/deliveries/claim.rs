@@ -95,7 +95,9 @@ const COMPENSATION: usize = COLUMN_COUNT + 4;
 pub(super) async fn claim(shared: &Shared, name: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
     let destination = shared.destinations.require(name)?;
     leases::flush(shared, &destination).await?;
-    if destination.is_retiring.load(Ordering::Relaxed) && leases::yield_to_others(shared, &destination).await? {
+    if destination.is_retiring.load(Ordering::Relaxed)
+        && leases::yield_to_others(shared, &destination).await?
+    {
         return Ok(Vec::new());
     }
     let (mut claimed, mut is_complete) = (Vec::new(), true);
@@ -246,16 +248,14 @@ impl ClaimStep<'_> {
             let (is_behind, is_taken): (bool, bool) = (row.get(IS_BEHIND), row.get(IS_TAKEN));
             let body: Option<&str> = row.get(BODY);
             match (is_behind, is_taken, body) {
-                (false, true, Some(body)) => {
-                    match compensation::read(row, COMPENSATION) {
-                        Compensation::Undecided => after.stand_aside(now.after(COMPENSATION_DELAY)),
-                        compensation => {
-                            after.claim(now, self.token);
-                            let is_nothing = compensation == Compensation::Nothing;
-                            judged.claimed.push(claimed(&after, body, row.get(ERROR), is_nothing));
-                        }
+                (false, true, Some(body)) => match compensation::read(row, COMPENSATION) {
+                    Compensation::Undecided => after.stand_aside(now.after(COMPENSATION_DELAY)),
+                    compensation => {
+                        after.claim(now, self.token);
+                        let is_nothing = compensation == Compensation::Nothing;
+                        judged.claimed.push(claimed(&after, body, row.get(ERROR), is_nothing));
                     }
-                }
+                },
                 (false, false, _) => {
                     examined.rest = examined.rest.min(before.due);
                     continue;

@@ -39,9 +39,8 @@ pub(super) async fn list(
     after: Option<DeliveryId>,
     max: usize,
 ) -> Result<Vec<DeadLetter>, Error> {
-    let (seq, name) = after.map_or((i64::MIN, String::new()), |after| {
-        (after.seq.0, after.destination.as_str().to_owned())
-    });
+    let (seq, name) =
+        after.map_or((i64::MIN, String::new()), |after| (after.seq.0, after.destination.as_str().to_owned()));
     let destination = destination.map(|destination| destination.as_str().to_owned());
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let read = async {

@@ -23,12 +23,14 @@ use crate::store::{Claimed, Error};
 /// `$3` are the times before which a decrease and another event are too old.
 fn select() -> String {
     format!(
-        "SELECT {COLUMNS}, d.error, d.decreases IS NULL, e.body, {}
-        FROM deliveries d LEFT JOIN events e ON e.seq = d.event
-        WHERE d.destination = $1 AND d.state = 0 AND NOT d.is_suspended AND (d.token IS NULL OR d.due <= $4)
-        AND (d.decreases IS NULL OR coalesce(d.expiry, d.expirytime) < $4
-             OR d.age_from < CASE WHEN d.decreases THEN $2 ELSE $3 END)
-        LIMIT $5 FOR NO KEY UPDATE OF d SKIP LOCKED",
+        "WITH old AS MATERIALIZED (
+            SELECT {COLUMNS}, d.error, d.decreases IS NULL AS is_unexamined FROM deliveries d
+            WHERE d.destination = $1 AND d.state = 0 AND NOT d.is_suspended AND (d.token IS NULL OR d.due <= $4)
+            AND (d.decreases IS NULL OR coalesce(d.expiry, d.expirytime) < $4
+                 OR d.age_from < CASE WHEN d.decreases THEN $2 ELSE $3 END)
+            ORDER BY d.due, d.event LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED
+        )
+        SELECT d.*, e.body, {} FROM old d LEFT JOIN events e ON e.seq = d.event",
         compensation::COLUMNS
     )
 }
@@ -104,7 +106,8 @@ impl Check<'_> {
         let transaction = Transaction::begin(&self.shared.pool).await?;
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let clock = ClockReading::equal(Time::from_nanos(now));
-        let before = |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+        let before =
+            |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
         let AgeLimits { max_age, scale_in_max_age } = self.limits;
         let max = i64::try_from(self.max).unwrap_or(i64::MAX);
         let params: [Param<'_>; 5] = [

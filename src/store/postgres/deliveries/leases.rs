@@ -121,7 +121,9 @@ async fn try_end(shared: &Shared, destination: i32, leases: &[Lease]) -> Result<
         }
         let mut after = before.clone();
         after.release(locked.clock.wall);
-        if after.state == State::Superseded && locked.target(after.target).is_some_and(|target| target.awaits_end()) {
+        if after.state == State::Superseded
+            && locked.target(after.target).is_some_and(|target| target.awaits_end())
+        {
             ended.push(after.target);
         }
         changed.add(&before, after, 0, locked.clock.wall);
@@ -186,11 +188,8 @@ pub(super) async fn serve(shared: &Shared, destinations: &[i32]) -> Result<(), D
         return Ok(());
     }
     let client = shared.pool.get().await?;
-    let params: [Param<'_>; 3] = [
-        (&destinations, Type::INT4_ARRAY),
-        (&shared.replica, Type::INT8),
-        (&nanos(LEASE), Type::INT8),
-    ];
+    let params: [Param<'_>; 3] =
+        [(&destinations, Type::INT4_ARRAY), (&shared.replica, Type::INT8), (&nanos(LEASE), Type::INT8)];
     client.execute_typed(SERVE, &params).await?;
     Ok(())
 }

@@ -13,9 +13,10 @@ use crate::store::postgres::error::{DbError, Place};
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::{Error, Lease};
 
+/// By an array, so that the index is used whatever the planner knows about the tables.
 const LOCK_TARGETS: &str = "
     SELECT id, last_at, watch FROM targets
-    WHERE id IN (SELECT target FROM deliveries WHERE destination = $1 AND event = ANY ($2))
+    WHERE id = ANY (ARRAY(SELECT target FROM deliveries WHERE destination = $1 AND event = ANY ($2)))
     ORDER BY id FOR NO KEY UPDATE";
 /// Read after the locks are taken: the server's clock, and the id of the transaction.
 pub(super) const NOW: &str = "SELECT now_ns(), pg_current_xact_id()::text::bigint";
@@ -120,11 +121,7 @@ pub(super) fn holds(row: &DeliveryRow, lease: Lease) -> bool {
 }
 
 /// These targets have to be processed.
-pub(super) async fn recheck(
-    transaction: &Transaction,
-    targets: &[i64],
-    now: Time,
-) -> Result<(), DbError> {
+pub(super) async fn recheck(transaction: &Transaction, targets: &[i64], now: Time) -> Result<(), DbError> {
     if targets.is_empty() {
         return Ok(());
     }
@@ -177,7 +174,8 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_tracks_events_is_processed_when_one_ends_and_one_that_awaits_a_delivery_also_when_it_arrives() {
+    fn a_target_that_tracks_events_is_processed_when_one_ends_and_one_that_awaits_a_delivery_also_when_it_arrives()
+     {
         let awaits = |watch| (target(0, watch).awaits_arrival(), target(0, watch).awaits_end());
         assert_eq!([0, 1, 2, 3].map(awaits), [(false, false), (false, true), (true, true), (true, true)]);
     }

@@ -16,7 +16,8 @@ pub(super) const LEASE: Duration = Duration::from_secs(60);
 const PARKED: Duration = Duration::from_secs(300);
 
 /// What [`DeliveryRow::read`] reads, of `deliveries d`.
-pub(super) const COLUMNS: &str = "d.destination, d.event, d.target, d.state, d.attempts, d.due, d.token, d.age_from,
+pub(super) const COLUMNS: &str =
+    "d.destination, d.event, d.target, d.state, d.attempts, d.due, d.token, d.age_from,
     d.expiry, d.ended_at, d.is_suspended, d.is_aside, d.is_called, d.is_uncertain, d.is_expired, d.is_parked";
 /// The number of [`COLUMNS`].
 pub(super) const COLUMN_COUNT: usize = 16;

@@ -96,7 +96,10 @@ fn a_delivery_that_has_arrived_has_its_answer_and_no_error() {
     assert_eq!(row.due, at(75).as_nanos(), "the lease is renewed");
     let (row, outcome) = settled(row, Settlement::Delivered { answer: Some("ok".to_owned()) });
     assert_eq!((outcome, row.state, row.attempts), (Settled::Arrived, State::Delivered, 1));
-    assert_eq!((row.ended_at, row.error.clone(), row.answer.as_deref()), (Some(at(21).as_nanos()), Some(None), Some("ok")));
+    assert_eq!(
+        (row.ended_at, row.error.clone(), row.answer.as_deref()),
+        (Some(at(21).as_nanos()), Some(None), Some("ok"))
+    );
     assert!(!row.is_uncertain && !row.is_called);
 }
 
@@ -116,7 +119,9 @@ fn what_was_cancelled_while_it_was_claimed_ends_with_its_claim_or_arrives() {
     cancelled.change(clock(15), DeliveryChangeKind::Cancel, 0, true);
     assert_eq!((cancelled.state, cancelled.token), (State::Superseded, Some(99)));
     assert_eq!(cancelled.class(), Class::Unsettled { has_failed: false }, "its call can go on");
-    for (settlement, is_uncertain) in [(retry(true), true), (retry(false), false), (dead(GiveUp::Rejected, true), false)] {
+    for (settlement, is_uncertain) in
+        [(retry(true), true), (retry(false), false), (dead(GiveUp::Rejected, true), false)]
+    {
         let (row, outcome) = settled(cancelled.clone(), settlement);
         assert_eq!((outcome, row.state, row.token), (Settled::Ended, State::Superseded, None));
         assert_eq!((row.attempts, row.is_uncertain, row.class()), (0, is_uncertain, Class::Other));

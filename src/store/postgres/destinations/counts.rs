@@ -126,7 +126,8 @@ impl Counts {
             self.oldest.remove(seq);
         }
         for &(seq, at) in &change.opened {
-            let is_among_oldest = !self.is_cut || self.oldest.last_key_value().is_some_and(|(last, _)| seq < *last);
+            let is_among_oldest =
+                !self.is_cut || self.oldest.last_key_value().is_some_and(|(last, _)| seq < *last);
             if is_among_oldest {
                 self.oldest.insert(seq, at);
             }
@@ -175,7 +176,10 @@ mod tests {
     #[test]
     fn each_delivery_is_counted_in_its_state_and_the_oldest_unsettled_event_is_known() {
         let mut counts = Counts::default();
-        apply(&mut counts, &[(1, Class::Other, PENDING), (2, Class::Other, PENDING), (3, Class::Other, Class::Dead)]);
+        apply(
+            &mut counts,
+            &[(1, Class::Other, PENDING), (2, Class::Other, PENDING), (3, Class::Other, Class::Dead)],
+        );
         assert_eq!(shown(&counts), (2, 0, 1, Some(10)));
         apply(&mut counts, &[(2, PENDING, RETRYING), (1, PENDING, Class::Other)]);
         assert_eq!(shown(&counts), (0, 1, 1, Some(20)));

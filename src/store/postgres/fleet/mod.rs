@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use crate::store::Error;
-pub(super) use notify::Notifier;
+pub(super) use notify::{Changed, Notifier};
 pub(super) use replicas::open;
 pub(super) use view::FleetView;
 

@@ -8,9 +8,10 @@ use tokio_postgres::types::Type;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
-use crate::store::postgres::Shared;
 use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::schedule;
 use crate::store::postgres::transaction::Transaction;
+use crate::store::postgres::Shared;
 use crate::store::{Error, Tally};
 
 /// The interval of what is cheap.
@@ -18,25 +19,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Counting takes at most this part of the time.
 const COUNTING_SHARE: u32 = 20;
 
-/// The targets that have to be processed, and from when on this replica can.
-const SELECT_NEXT_DUE: &str = "
-    SELECT min(greatest(since, CASE WHEN claimed_by = $1 THEN 0 ELSE claimed_until END)) FROM (
-        (SELECT due AS since, claimed_by, claimed_until FROM targets
-         WHERE due IS NOT NULL AND NOT id = ANY ($2) ORDER BY due LIMIT 200)
-        UNION ALL
-        (SELECT 0, claimed_by, claimed_until FROM targets WHERE recheck AND NOT id = ANY ($2) LIMIT 200)
-        UNION ALL
-        (SELECT 0, claimed_by, claimed_until FROM targets
-         WHERE depends_on_controls AND generation < (SELECT generation FROM controls) AND NOT id = ANY ($2)
-         LIMIT 200)
-        UNION ALL
-        (SELECT 0, t.claimed_by, t.claimed_until FROM targets t
-         WHERE t.waits IS NOT NULL AND NOT t.id = ANY ($2) AND EXISTS (
-             SELECT 1 FROM destinations d, jsonb_array_elements_text(t.waits::jsonb -> 'since') s
-             WHERE d.last_success >= s::bigint
-               AND coalesce((t.waits::jsonb -> 'before' ->> d.name)::bigint, -9223372036854775808) < s::bigint)
-         LIMIT 200)
-    ) AS due";
 const SELECT_CONTROLS: &str = "
     SELECT now_ns(), version, CASE WHEN version <> $1 THEN body END FROM controls";
 const SELECT_TALLY: &str = "SELECT tally, count(*) FROM targets WHERE tally IS NOT NULL GROUP BY tally";
@@ -90,9 +72,9 @@ async fn cheap(shared: &Shared) -> Result<(), DbError> {
             Err(error) => return Err(DbError::Damaged(format!("the controls cannot be read: {error}"))),
         }
     }
-    let params = [(&shared.replica as _, Type::INT8), (&unreadable as _, Type::INT8_ARRAY)];
-    let next = transaction.query_one(SELECT_NEXT_DUE, &params).await?;
-    shared.fleet.set_next_due(next.get::<_, Option<i64>>(0).map(Time::from_nanos));
+    let mark = shared.fleet.due_mark();
+    let next = schedule::next_in(&transaction, shared.replica, &unreadable).await?;
+    shared.fleet.set_next_due(mark, next);
     transaction.commit().await
 }
 

@@ -60,7 +60,9 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
         // Nobody was there to see what happened meanwhile.
         if !others_are_ready && !known.is_empty() && timeline(known) != timeline(&server) {
             incarnation = fastrand::i64(1..);
-            tracing::warn!("the database has another timeline than at the last stop: event ids are new from now on");
+            tracing::warn!(
+                "the database has another timeline than at the last stop: event ids are new from now on"
+            );
         }
         let set = "UPDATE store SET server = $1, incarnation = $2";
         transaction.execute(set, &[(&server, Type::TEXT), (&incarnation, Type::INT8)]).await?;
@@ -215,7 +217,8 @@ async fn adopt(
     server: &str,
     is_behind: bool,
 ) -> Result<(), DbError> {
-    let row = transaction.query_one("SELECT incarnation, server, now_ns() FROM store FOR UPDATE", &[]).await?;
+    let row =
+        transaction.query_one("SELECT incarnation, server, now_ns() FROM store FOR UPDATE", &[]).await?;
     let (incarnation, known): (i64, String) = (row.get(0), row.get(1));
     let now = Time::from_nanos(row.get(2));
     let is_seen = known == server && incarnation != shared.fleet.incarnation();

@@ -36,6 +36,8 @@ pub(in crate::store::postgres) struct FleetView {
     /// Targets whose states cannot be read, by `targets.id`.
     pub unreadable: Mutex<BTreeMap<i64, UnreadableRow>>,
     next_due: watch::Sender<Option<Time>>,
+    /// How often a due time was added.
+    due_changes: AtomicU64,
     /// Whether this process accepts notifications.
     pub is_ready: AtomicBool,
     /// Whether another replica does.
@@ -63,6 +65,7 @@ impl FleetView {
             tally: Mutex::default(),
             unreadable: Mutex::default(),
             next_due: watch::Sender::new(None),
+            due_changes: AtomicU64::new(0),
             is_ready: AtomicBool::new(false),
             others_are_ready: AtomicBool::new(false),
             rewinds: AtomicU64::new(0),
@@ -106,14 +109,25 @@ impl FleetView {
         self.next_due.subscribe()
     }
 
-    /// Sets the time at which the next target is due; `None` if there is none.
-    pub(in crate::store::postgres) fn set_next_due(&self, next: Option<Time>) {
-        self.next_due.send_if_modified(|known| std::mem::replace(known, next) != next);
+    /// To be read before the next due time is, see [`Self::set_next_due`].
+    pub(in crate::store::postgres) fn due_mark(&self) -> u64 {
+        self.due_changes.load(Ordering::Acquire)
+    }
+
+    /// Sets the time at which the next target is due; `None` if there is none. A target that was added since the mark may
+    /// be missing in it.
+    pub(in crate::store::postgres) fn set_next_due(&self, mark: u64, next: Option<Time>) {
+        self.next_due.send_if_modified(|known| {
+            let is_complete = self.due_mark() == mark;
+            let next = if is_complete { next } else { next.into_iter().chain(*known).min() };
+            std::mem::replace(known, next) != next
+        });
     }
 
     /// A target is due at this time.
     pub(in crate::store::postgres) fn add_due(&self, due: Time) {
         self.next_due.send_if_modified(|known| {
+            self.due_changes.fetch_add(1, Ordering::AcqRel);
             let next = known.map_or(due, |known| known.min(due));
             known.replace(next) != Some(next)
         });

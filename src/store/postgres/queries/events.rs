@@ -40,7 +40,10 @@ const DELIVERIES: &str = "
            ) END
     FROM deliveries d JOIN destinations n ON n.id = d.destination WHERE d.event = ANY ($1)";
 
-pub(in crate::store::postgres) async fn find(shared: &Shared, id: &str) -> Result<Option<StoredEvent>, Error> {
+pub(in crate::store::postgres) async fn find(
+    shared: &Shared,
+    id: &str,
+) -> Result<Option<StoredEvent>, Error> {
     read_event(shared, id).await.map_err(|error| error.into_store(Place::Use))
 }
 

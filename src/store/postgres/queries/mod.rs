@@ -13,8 +13,9 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 
 /// Upper bound of the difference between the order of rows and the order of their times: a transaction takes its number
-/// before it waits for locks and reads the clock, and the server's clock can be set back.
-const MAX_TIME_DISORDER: i64 = 600_000_000_000;
+/// before it waits for locks and reads the clock. It is more than twice the step of the server's clock from which on records
+/// note it.
+const MAX_TIME_DISORDER: i64 = 660_000_000_000;
 
 /// What a target is found by.
 pub(in crate::store::postgres) fn target_hash(key: &TargetKey) -> [u8; 16] {

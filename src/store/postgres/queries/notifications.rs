@@ -54,16 +54,16 @@ const INSERT: &str = "
     ), total AS MATERIALIZED (
         SELECT coalesce($5::bigint, (SELECT sum(bytes) FROM notifications), 0)::bigint + (SELECT sum(bytes) FROM put)
             AS bytes
-    ), oldest AS (
+    ), oldest AS MATERIALIZED (
         SELECT id, sum(bytes) OVER (ORDER BY id) - bytes AS before FROM (
-            SELECT id, bytes FROM notifications ORDER BY id
-            LIMIT (SELECT CASE WHEN bytes > $6 THEN $7::bigint ELSE 0 END FROM total)
+            SELECT id, bytes FROM notifications WHERE (SELECT bytes > $6 FROM total) ORDER BY id LIMIT $7
         ) first_ones
     ), excess AS MATERIALIZED (
-        SELECT n.id FROM total, oldest JOIN notifications n USING (id) WHERE total.bytes - oldest.before > $6
-        FOR UPDATE OF n SKIP LOCKED
+        SELECT id FROM notifications
+        WHERE id = ANY (ARRAY(SELECT id FROM oldest, total WHERE total.bytes - oldest.before > $6))
+        FOR UPDATE SKIP LOCKED
     ), removed AS (
-        DELETE FROM notifications USING excess WHERE notifications.id = excess.id RETURNING bytes
+        DELETE FROM notifications WHERE id = ANY (ARRAY(SELECT id FROM excess)) RETURNING bytes
     )
     SELECT total.bytes, coalesce((SELECT sum(bytes) FROM removed), 0)::bigint FROM total";
 
@@ -80,7 +80,8 @@ pub(in crate::store::postgres) async fn insert(
     let ahead: Vec<i64> = notifications.iter().map(|(clock, _)| clock.ahead_nanos()).collect();
     let sources: Vec<&str> = notifications.iter().map(|(_, kept)| kept.source.as_str()).collect();
     let bodies: Vec<&[u8]> = notifications.iter().map(|(_, kept)| kept.body.as_bytes()).collect();
-    let removed = i64::try_from(notifications.len().saturating_mul(MAX_REMOVED_BY_INSERT)).unwrap_or(i64::MAX);
+    let removed =
+        i64::try_from(notifications.len().saturating_mul(MAX_REMOVED_BY_INSERT)).unwrap_or(i64::MAX);
     let row = transaction
         .query_one(
             INSERT,

@@ -36,6 +36,11 @@ const INSERT: &str = "
         SELECT position + number, at, ahead, body
         FROM first, unnest($1::bigint[], $2::bigint[], $3::text[])
             WITH ORDINALITY AS new (at, ahead, body, number)
+    ), step AS (
+        INSERT INTO clock_steps (record)
+        SELECT position + 1 FROM first
+        WHERE ($1::bigint[])[1] < (SELECT at FROM records ORDER BY id DESC LIMIT 1) - 300000000000
+        ON CONFLICT DO NOTHING
     )
     INSERT INTO record_targets (target, record)
     SELECT target, position + number FROM first, unnest($4::bigint[], $5::bigint[]) AS new (target, number)";
@@ -68,49 +73,72 @@ pub(in crate::store::postgres) async fn insert(
 
 /// Positions outside of a time do not count: without bounds of positions, the server would read all records before it.
 const BOUNDS: &str = "
-    SELECT (SELECT id FROM records WHERE $1 > $3 AND at < $1 ORDER BY at DESC LIMIT 1),
-           (SELECT id FROM records WHERE $2 < $4 AND at > $2 ORDER BY at LIMIT 1),
-           (SELECT id FROM targets WHERE hash = $5),
-           final_position()";
+    SELECT (SELECT id FROM records WHERE $1 > $3 AND at < $1 AND id BETWEEN $5 AND $6 ORDER BY at DESC LIMIT 1),
+           (SELECT id FROM records WHERE $2 < $4 AND at > $2 AND id BETWEEN $5 AND $6 ORDER BY at LIMIT 1)";
+const RANGE: &str = "
+    SELECT (SELECT id FROM targets WHERE hash = $1), final_position(),
+           ARRAY(SELECT record FROM clock_steps WHERE record BETWEEN $2 AND $3 ORDER BY record)";
 
 /// What a query reads.
 struct Range {
-    /// Bounds of the positions, inclusive.
-    ids: (i64, i64),
+    /// Bounds of the positions, inclusive: ranges in the order of the query.
+    ids: Vec<(i64, i64)>,
     /// Bounds of the time, inclusive.
     times: (i64, i64),
-    /// Only records about a target; `None` inside if the target is unknown.
-    target: Option<Option<i64>>,
+    /// Only records about a target.
+    target: Option<i64>,
 }
 
 impl Range {
-    async fn read(reader: &Reader, query: &RecordQuery) -> Result<Self, DbError> {
-        let (from, to) = wide(query.from, query.to);
+    /// `None` if nothing is known about the target.
+    async fn read(reader: &Reader, query: &RecordQuery) -> Result<Option<Self>, DbError> {
         let hash = query.target.as_ref().map(target_hash);
         let hash = hash.as_ref().map(<[u8; 16]>::as_slice);
-        let row = reader
-            .query_one(
-                BOUNDS,
-                &[
-                    (&from, Type::INT8),
-                    (&to, Type::INT8),
-                    (&i64::MIN, Type::INT8),
-                    (&i64::MAX, Type::INT8),
-                    (&hash, Type::BYTEA),
-                ],
-            )
-            .await?;
-        let (mut low, mut high) = query.id_range();
-        low = low.max(row.get::<_, Option<i64>>(0).unwrap_or(i64::MIN));
-        high = high.min(row.get::<_, Option<i64>>(1).unwrap_or(i64::MAX));
-        if query.is_final {
-            high = high.min(row.get::<_, i64>(3) - 1);
+        let (low, mut high) = query.id_range();
+        let params: [Param<'_>; 3] = [(&hash, Type::BYTEA), (&low, Type::INT8), (&high, Type::INT8)];
+        let row = reader.query_one(RANGE, &params).await?;
+        let target: Option<i64> = row.get(0);
+        if query.target.is_some() && target.is_none() {
+            return Ok(None);
         }
-        Ok(Self {
-            ids: (low, high),
-            times: (query.from.as_nanos(), query.to.as_nanos()),
-            target: query.target.as_ref().map(|_| row.get(2)),
-        })
+        if query.is_final {
+            high = high.min(row.get::<_, i64>(1) - 1);
+        }
+        let steps: Vec<i64> = row.get(2);
+        let starts = std::iter::once(low).chain(steps.iter().copied());
+        let ends = steps.iter().map(|step| step - 1).chain([high]);
+        let mut ids = Vec::new();
+        for range in starts.zip(ends) {
+            ids.push(Self::bounds(reader, query, range).await?);
+        }
+        if query.newest_first {
+            ids.reverse();
+        }
+        Ok(Some(Self { ids, times: (query.from.as_nanos(), query.to.as_nanos()), target }))
+    }
+
+    /// The part of a range of positions that can have records of the time of a query. Within the range, positions and
+    /// times increase together.
+    async fn bounds(
+        reader: &Reader,
+        query: &RecordQuery,
+        (low, high): (i64, i64),
+    ) -> Result<(i64, i64), DbError> {
+        let (from, to) = wide(query.from, query.to);
+        if (from, to) == (i64::MIN, i64::MAX) {
+            return Ok((low, high));
+        }
+        let params: [Param<'_>; 6] = [
+            (&from, Type::INT8),
+            (&to, Type::INT8),
+            (&i64::MIN, Type::INT8),
+            (&i64::MAX, Type::INT8),
+            (&low, Type::INT8),
+            (&high, Type::INT8),
+        ];
+        let row = reader.query_one(BOUNDS, &params).await?;
+        let (first, last): (Option<i64>, Option<i64>) = (row.get(0), row.get(1));
+        Ok((low.max(first.unwrap_or(low)), high.min(last.unwrap_or(high))))
     }
 }
 
@@ -133,33 +161,25 @@ fn page_statement(of_target: bool, newest_first: bool) -> String {
     )
 }
 
+/// The rows of one of the ranges of positions.
 async fn rows(
     reader: &Reader,
     range: &Range,
+    ids: (i64, i64),
     newest_first: bool,
     max: i64,
     max_bytes: i64,
 ) -> Result<Vec<Row>, DbError> {
-    let target = match range.target {
-        // Nothing is known about it.
-        Some(None) => return Ok(Vec::new()),
-        Some(Some(id)) => Some(id),
-        None => None,
-    };
-    reader
-        .query(
-            &page_statement(target.is_some(), newest_first),
-            &[
-                (&range.ids.0, Type::INT8),
-                (&range.ids.1, Type::INT8),
-                (&range.times.0, Type::INT8),
-                (&range.times.1, Type::INT8),
-                (&max, Type::INT8),
-                (&max_bytes, Type::INT8),
-                (&target, Type::INT8),
-            ],
-        )
-        .await
+    let params: [Param<'_>; 7] = [
+        (&ids.0, Type::INT8),
+        (&ids.1, Type::INT8),
+        (&range.times.0, Type::INT8),
+        (&range.times.1, Type::INT8),
+        (&max, Type::INT8),
+        (&max_bytes, Type::INT8),
+        (&range.target, Type::INT8),
+    ];
+    reader.query(&page_statement(range.target.is_some(), newest_first), &params).await
 }
 
 pub(in crate::store::postgres) async fn of_target(
@@ -168,31 +188,40 @@ pub(in crate::store::postgres) async fn of_target(
     from: Time,
     to: Time,
 ) -> Result<Vec<String>, Error> {
-    let query =
-        RecordQuery { target: Some(target.clone()), from, to, newest_first: false, ..RecordQuery::default() };
-    let read = async {
-        let reader = Reader::new(&shared.pool).await?;
-        let range = Range::read(&reader, &query).await?;
-        rows(&reader, &range, false, i64::MAX, i64::MAX).await
+    let all = RecordQuery {
+        target: Some(target.clone()),
+        from,
+        to,
+        newest_first: false,
+        max: usize::MAX,
+        ..RecordQuery::default()
     };
-    let found = read.await.map_err(|error: DbError| error.into_store(Place::Use))?;
-    Ok(found.into_iter().filter_map(|row| row.get(1)).collect())
+    let found = read(shared, &all, i64::MAX).await.map_err(|error| error.into_store(Place::Use))?;
+    Ok(found.records.into_iter().map(|record| record.body).collect())
 }
 
 pub(in crate::store::postgres) async fn page(shared: &Shared, query: RecordQuery) -> Result<Records, Error> {
-    let read = async {
-        let reader = Reader::new(&shared.pool).await?;
-        // Before the rows are read, so that they are all those up to the final position.
-        let range = Range::read(&reader, &query).await?;
-        let max_bytes = i64::try_from(MAX_RECORD_PAGE_BYTES).unwrap_or(i64::MAX);
-        rows(&reader, &range, query.newest_first, limit(query.max), max_bytes).await
-    };
-    let found = read.await.map_err(|error: DbError| error.into_store(Place::Use))?;
-    let count = found.len();
-    let fitting = found.into_iter().map_while(|row| {
-        let body: Option<String> = row.get(1);
-        Some(StoredRecord { cursor: RecordCursor::new(row.get(0)), body: body? })
-    });
-    let records: Vec<StoredRecord> = fitting.take(query.max).collect();
-    Ok(Records { has_more: records.len() < count, records })
+    let max_bytes = i64::try_from(MAX_RECORD_PAGE_BYTES).unwrap_or(i64::MAX);
+    read(shared, &query, max_bytes).await.map_err(|error| error.into_store(Place::Use))
+}
+
+async fn read(shared: &Shared, query: &RecordQuery, max_bytes: i64) -> Result<Records, DbError> {
+    let mut page = Records { records: Vec::new(), has_more: false };
+    let reader = Reader::new(&shared.pool).await?;
+    // Before the rows are read, so that they are all those up to the final position.
+    let Some(range) = Range::read(&reader, query).await? else { return Ok(page) };
+    let mut room = max_bytes;
+    for &ids in &range.ids {
+        let max = limit(query.max - page.records.len());
+        for row in rows(&reader, &range, ids, query.newest_first, max, room).await? {
+            let Some(body) = row.get::<_, Option<String>>(1).filter(|_| page.records.len() < query.max)
+            else {
+                page.has_more = true;
+                return Ok(page);
+            };
+            room = room.saturating_sub(i64::try_from(body.len()).unwrap_or(i64::MAX));
+            page.records.push(StoredRecord { cursor: RecordCursor::new(row.get(0)), body });
+        }
+    }
+    Ok(page)
 }

@@ -139,6 +139,11 @@ CREATE TABLE records (
     body text NOT NULL           -- JSON
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX records_at ON records (at);
+-- Records that are dated minutes before the one before them, since the server's clock was set back: between two of them,
+-- positions and times increase together.
+CREATE TABLE clock_steps (
+    record bigint PRIMARY KEY
+);
 CREATE TABLE record_targets (
     target bigint NOT NULL,
     record bigint NOT NULL,

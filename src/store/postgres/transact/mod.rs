@@ -1,48 +1,94 @@
 //! Decisions: states are read under their locks, the engine's step runs, and everything is written in one transaction.
+//!
+//! Queued commands that share no target and no alert are one batch, which is one transaction of a few round trips,
+//! whatever its size. In reading order:
+//!
+//! 1. `command`, `queue`: what waits, and which of it is run together.
+//! 2. `rows`: targets are inserted, locked and read. `caches`, `view`: what decisions read besides.
+//! 3. `decide`, `write_set`, `emission`: decisions, and what they write, as data.
+//! 4. `write`, `commit`: how it is written.
+//! 5. `run`: all of this, and what becomes of batches that fail.
+//! 6. `due`, `unreadable`: due work, and states that cannot be read.
+
+mod caches;
+mod command;
+mod commit;
+mod decide;
+mod due;
+mod emission;
+mod queue;
+mod rows;
+mod run;
+#[cfg(test)]
+mod tests;
+mod unreadable;
+mod view;
+mod write;
+mod write_set;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use tokio::sync::mpsc;
+use std::sync::{Arc, Weak};
 
 use super::Shared;
+use super::error::Place;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::target::TargetKey;
 use crate::store::{AuditWrite, DecideFn, DropError, Error, Keys, UnreadableRow};
+use command::Command;
+pub(super) use command::alert_hash;
+use queue::Line;
+pub(super) use queue::Queue;
 
-/// Transactions that wait to be run.
-pub(super) struct Queue(mpsc::UnboundedSender<()>);
+/// The maximum number of batches that are run at the same time.
+const MAX_WORKERS: usize = 8;
 
-impl Queue {
-    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<()>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+/// Starts the workers. They leave connections for claims and queries.
+pub(super) fn start(shared: &Arc<Shared>, max_connections: usize) {
+    let workers = (max_connections / 2).clamp(1, MAX_WORKERS);
+    let work = |_| tokio::spawn(work(shared.transactions.line.clone(), Arc::downgrade(shared)));
+    shared.transactions.workers.lock().extend((0..workers).map(work));
+}
+
+/// Runs batches until the queue is closed and empty.
+async fn work(line: Arc<Line>, shared: Weak<Shared>) {
+    while let Some(mut batch) = line.next().await {
+        let Some(shared) = shared.upgrade() else { return };
+        run::run(&shared, &mut batch).await;
     }
 }
 
-pub(super) fn start(_shared: &Arc<Shared>, _queue: mpsc::UnboundedReceiver<()>) {}
-
-pub(super) async fn run(_shared: &Shared, _keys: Keys, _decide: DecideFn) -> Result<(), Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+pub(super) async fn run(shared: &Shared, keys: Keys, decide: DecideFn) -> Result<(), Error> {
+    let (command, answer) = Command::new(keys, decide);
+    shared.transactions.line.push(command)?;
+    answer.await.map_err(|_| Error::Closed)?
 }
 
 pub(super) async fn locate(
-    _shared: &Shared,
-    _alerts: Vec<AlertKey>,
+    shared: &Shared,
+    alerts: Vec<AlertKey>,
 ) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+    due::locate(shared, alerts).await.map_err(|error| error.into_store(Place::Use))
 }
 
-pub(super) async fn due(_shared: &Shared, _max: usize) -> Result<Vec<TargetKey>, Error> {
-    Err(Error::Unavailable("not built yet".to_owned()))
+pub(super) async fn due(shared: &Shared, max: usize) -> Result<Vec<TargetKey>, Error> {
+    due::due(shared, max).await.map_err(|error| error.into_store(Place::Use))
 }
 
 pub(super) async fn drop_unreadable(
-    _shared: &Shared,
-    _row: i64,
-    _audit: AuditWrite,
+    shared: &Shared,
+    row: i64,
+    audit: AuditWrite,
 ) -> Result<UnreadableRow, DropError> {
-    Err(DropError::NotUnreadable)
+    unreadable::drop(shared, row, audit).await
 }
 
-pub(super) async fn close(_shared: &Shared) {}
+/// Runs what is queued, and ends the workers.
+pub(super) async fn close(shared: &Shared) {
+    shared.transactions.close();
+    let workers = std::mem::take(&mut *shared.transactions.workers.lock());
+    for worker in workers {
+        if worker.await.is_err() {
+            tracing::error!("a worker of the store panicked");
+        }
+    }
+}
