@@ -39,8 +39,10 @@ impl Waits {
     }
 }
 
+/// The last decision about a target that has to be processed now: not later than now, and known to all.
+const PENDING_SINCE: &str = "least(t.last_at, now_ns())";
 /// Whether another replica processes a target. `$1` is this replica, `$2` are targets that cannot be read.
-const IS_FREE: &str = "(t.claimed_by = $1 OR t.claimed_until <= now.at) AND t.id <> ALL ($2)";
+const IS_FREE: &str = "(t.claimed_by = $1 OR t.claimed_until <= (SELECT at FROM now)) AND t.id <> ALL ($2)";
 /// Its deferred actions were decided under earlier controls.
 const CONTROLS_CHANGED: &str = "t.depends_on_controls AND t.generation < (SELECT generation FROM controls)";
 /// A destination for which it waits has had its first success since then.
@@ -55,12 +57,12 @@ fn claim_statement() -> String {
     let part = |condition: &str, order: &str, rank: u8| {
         format!(
             "(SELECT {rank} AS rank, f.* FROM (
-                SELECT t.id, t.due FROM targets t, now WHERE {condition} AND {IS_FREE}
+                SELECT t.id, t.due FROM targets t WHERE {condition} AND {IS_FREE}
                 ORDER BY {order} LIMIT $3) f)"
         )
     };
     let found = [
-        part("t.due <= now.at", "t.due", 1),
+        part("t.due <= (SELECT at FROM now)", "t.due", 1),
         part("t.recheck", "t.id", 2),
         part(CONTROLS_CHANGED, "t.id", 2),
         part(DESTINATION_SUCCEEDED, "t.id", 2),
@@ -71,11 +73,11 @@ fn claim_statement() -> String {
             SELECT id, min(rank) AS rank, min(due) AS due FROM ({found}) AS found
             GROUP BY id ORDER BY min(rank), CASE WHEN min(rank) = 1 THEN min(due) END, id LIMIT $3
         ), locked AS MATERIALIZED (
-            SELECT t.id FROM targets t, now WHERE t.id IN (SELECT id FROM found) AND {IS_FREE}
-            FOR NO KEY UPDATE OF t SKIP LOCKED
+            SELECT t.id FROM targets t WHERE t.id = ANY (ARRAY (SELECT id FROM found)) AND {IS_FREE}
+            FOR NO KEY UPDATE SKIP LOCKED
         ), claimed AS (
-            UPDATE targets t SET claimed_by = $1, claimed_until = now.at + {CLAIM_NANOS} FROM now
-            WHERE t.id IN (SELECT id FROM locked) RETURNING t.id, t.key, t.state
+            UPDATE targets t SET claimed_by = $1, claimed_until = (SELECT at FROM now) + {CLAIM_NANOS}
+            WHERE t.id = ANY (ARRAY (SELECT id FROM locked)) RETURNING t.id, t.key, t.state
         )
         SELECT c.id, c.key, c.state FROM claimed c JOIN found f ON f.id = c.id
         ORDER BY f.rank, CASE WHEN f.rank = 1 THEN f.due END, c.id"
@@ -92,9 +94,9 @@ fn next_statement() -> String {
     };
     let found = [
         part("t.due", "t.due IS NOT NULL", "ORDER BY t.due"),
-        part("0", "t.recheck", ""),
-        part("0", CONTROLS_CHANGED, ""),
-        part("0", DESTINATION_SUCCEEDED, ""),
+        part(PENDING_SINCE, "t.recheck", ""),
+        part(PENDING_SINCE, CONTROLS_CHANGED, ""),
+        part(PENDING_SINCE, DESTINATION_SUCCEEDED, ""),
     ]
     .join(" UNION ALL ");
     format!(

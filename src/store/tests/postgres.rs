@@ -20,11 +20,11 @@ fn server() -> Config {
 }
 
 /// A database that is dropped with this value.
-pub(super) struct Database(Config);
+pub(in crate::store) struct Database(Config);
 
 impl Database {
     /// A new database with the schema. Its clock begins at the time of the tests.
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (name, template) = (format!("{PREFIX}{}_{number}", std::process::id()), template());
@@ -53,16 +53,16 @@ impl Database {
         ));
     }
 
-    pub(super) async fn open(&self, destinations: &[Name]) -> Store {
+    pub(in crate::store) async fn open(&self, destinations: &[Name]) -> Store {
         Store::Postgres(Postgres::open(self.settings(), destinations).await.unwrap())
     }
 
-    pub(super) fn settings(&self) -> Settings {
+    pub(in crate::store) fn settings(&self) -> Settings {
         settings(&self.0)
     }
 
     /// Runs statements; returns the first column of the last row.
-    pub(super) fn execute(&self, sql: &str) -> Option<String> {
+    pub(in crate::store) fn execute(&self, sql: &str) -> Option<String> {
         execute(&self.0, sql)
     }
 }

@@ -20,13 +20,21 @@ use crate::store::postgres::error::DbError;
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::tracking::{self, Status};
 
+/// In this form each is found by an index, whatever the planner knows about the tables.
 const SELECT: &str = "
     SELECT e.target, e.seq, e.id, e.destinations, e.acting, e.episode, e.phase, n.name, d.state,
            d.token IS NOT NULL, d.is_called, d.is_uncertain, d.is_expired, d.ended_at, n.last_success
-    FROM events e
-    LEFT JOIN deliveries d ON d.event = e.seq
+    FROM unnest($1::bigint[]) AS t (id)
+    CROSS JOIN LATERAL (
+        SELECT o.target, o.seq, o.id, o.destinations, o.acting, o.episode, o.phase FROM events o
+        WHERE o.target = t.id AND o.tracked OFFSET 0
+    ) AS e
+    LEFT JOIN LATERAL (
+        SELECT o.destination, o.state, o.token, o.is_called, o.is_uncertain, o.is_expired, o.ended_at
+        FROM deliveries o WHERE o.event = e.seq OFFSET 0
+    ) AS d ON true
     LEFT JOIN destinations n ON n.id = d.destination
-    WHERE e.target = ANY ($1) AND e.tracked ORDER BY e.target, e.seq";
+    ORDER BY e.target, e.seq";
 const SELECT_SUCCESSES: &str = "SELECT name, last_success FROM destinations WHERE last_success IS NOT NULL";
 
 /// A target of a decision, which is locked.

@@ -182,12 +182,9 @@ pub(super) async fn insert_events(
             Phase::Resolved => 2,
         })
     };
-    let id = |write: &EventWrite| {
-        write.event.body.header().map_or_else(|_| String::new(), |header| header.id.to_string())
-    };
     let params: [Param<'_>; 12] = [
         (&numbers, Type::INT8_ARRAY),
-        (&column(events, id), Type::TEXT_ARRAY),
+        (&column(events, |write| &*write.id), Type::TEXT_ARRAY),
         (&column(events, |write| write.target), Type::INT8_ARRAY),
         (&column(events, |write| write.clock.now.as_nanos()), Type::INT8_ARRAY),
         (&column(events, |write| list(&write.event.destinations)), Type::TEXT_ARRAY),

@@ -23,13 +23,18 @@ const INSERT: &str = "
     SELECT n.hash, n.key FROM unnest($1::bytea[], $2::text[]) AS n (hash, key)
     WHERE NOT EXISTS (SELECT 1 FROM targets t WHERE t.hash = n.hash)
     ORDER BY n.hash ON CONFLICT (hash) DO NOTHING";
-/// In the order of their ids, as every transaction locks them. Each is read as it is when its lock is granted.
+/// In the order of their ids, as every transaction locks them. Each is read as it is when its lock is granted. In this form
+/// each is found by an index, whatever the planner knows about the tables.
 const LOCK: &str = "
-    WITH wanted AS MATERIALIZED (
-        SELECT id FROM targets WHERE hash = ANY ($1) UNION SELECT target FROM target_alerts WHERE alert = ANY ($2)
-    )
     SELECT t.id, t.hash, t.key, t.last_at, t.due, t.recheck, t.generation, t.waits IS NOT NULL, t.tally, t.state
-    FROM wanted w JOIN targets t ON t.id = w.id ORDER BY t.id FOR NO KEY UPDATE OF t";
+    FROM targets t WHERE t.id = ANY (ARRAY (
+        SELECT found.id FROM unnest($1::bytea[]) AS n (hash)
+        CROSS JOIN LATERAL (SELECT o.id FROM targets o WHERE o.hash = n.hash LIMIT 1) AS found
+        UNION
+        SELECT found.target FROM unnest($2::bytea[]) AS n (alert)
+        CROSS JOIN LATERAL (SELECT a.target FROM target_alerts a WHERE a.alert = n.alert OFFSET 0) AS found
+    ))
+    ORDER BY t.id FOR NO KEY UPDATE";
 
 /// A target whose row is locked.
 #[derive(Debug)]

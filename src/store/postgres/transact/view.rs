@@ -30,7 +30,9 @@ const READ: &str = "
            CASE WHEN md5(c.body) <> $1 THEN c.body END, o.body, i.body
     FROM store s, controls c, rates o, rates i WHERE o.direction = 1 AND i.direction = 2";
 /// After the locks: who adds an alert to a target has it locked.
-const LOCATE: &str = "SELECT alert, target FROM target_alerts WHERE alert = ANY ($1)";
+const LOCATE: &str = "
+    SELECT n.alert, found.target FROM unnest($1::bytea[]) AS n (alert)
+    CROSS JOIN LATERAL (SELECT a.target FROM target_alerts a WHERE a.alert = n.alert OFFSET 0) AS found";
 const LOCK_CONTROLS: &str =
     "SELECT md5(body), CASE WHEN md5(body) <> $1 THEN body END FROM controls FOR NO KEY UPDATE";
 const LOCK_RATES: &str = "

@@ -10,6 +10,7 @@ use super::view::Slot;
 use crate::domain::control::Controls;
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::direction::Direction;
+use crate::domain::event::EventDocument;
 use crate::domain::phase::Phase;
 use crate::domain::rate::Rate;
 use crate::domain::state::TargetState;
@@ -82,6 +83,8 @@ pub(super) struct RecheckedTarget {
 pub(super) struct EventWrite {
     pub target: i64,
     pub clock: ClockReading,
+    /// Empty if it cannot be read.
+    pub id: Arc<str>,
     pub event: NewEvent,
     /// Whether the state of its target refers to it.
     pub is_tracked: bool,
@@ -299,13 +302,13 @@ impl WriteSet {
             let Some(target) = id(&event.target) else { continue };
             let before = source.rows.targets.get(&target).and_then(|target| target.state.as_deref());
             let references = after.get(&target).or(before).map(References::new);
-            let event_id = event.body.header().map_or_else(|_| Arc::default(), |header| header.id.clone());
+            let event_id = event_id(&event);
             let phase = event.episode_phase.as_ref();
             let is_tracked = references.is_some_and(|references| {
                 references.has(phase.map(|phase| (&*phase.episode, phase.phase)), &event_id)
             });
             let compensates = self.compensated(&event, target, first, source);
-            self.events.push(EventWrite { target, clock, event, is_tracked, compensates });
+            self.events.push(EventWrite { target, clock, id: event_id, event, is_tracked, compensates });
         }
     }
 
@@ -351,6 +354,17 @@ impl LockedTarget {
     fn is_pending(&self, generation: u64) -> bool {
         self.recheck || self.generation < generation || self.has_waits
     }
+}
+
+/// The id of an event, also if others of its fields cannot be read.
+fn event_id(event: &NewEvent) -> Arc<str> {
+    if let Ok(header) = event.body.header() {
+        return header.id.clone();
+    }
+    EventDocument::read(&event.body)
+        .ok()
+        .and_then(|document| document.id().map(Into::into))
+        .unwrap_or_default()
 }
 
 /// The alerts of a state, sorted and without duplicates.
