@@ -19,8 +19,6 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 /// Durable when it is committed, whatever the role's settings say. Statements are short: to compile them takes longer.
 const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL jit = off";
 const BEGIN_READING: &str = "BEGIN READ ONLY";
-/// All statements see the same rows.
-const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// An open transaction.
 pub(super) struct Transaction {
@@ -60,11 +58,6 @@ impl Transaction {
     fn new(connection: Object, begin: &'static str, writer: Option<Writer>) -> Self {
         let (has_begun, round_trips) = Default::default();
         Self { connection: Some(connection), writer, begin, has_begun, round_trips }
-    }
-
-    /// Begins a transaction that only reads, as of one moment.
-    pub(super) async fn snapshot(pool: &Pool) -> Result<Self, DbError> {
-        Ok(Self::new(pool.get().await?, BEGIN_SNAPSHOT, None))
     }
 
     /// Several statements without parameters.

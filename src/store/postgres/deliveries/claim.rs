@@ -15,7 +15,7 @@ use super::compensation::{self, Compensation};
 use super::leases;
 use super::locks::{Runs, store_error};
 use super::row::{COLUMN_COUNT, COLUMNS, DeliveryRow};
-use super::write::{self, Changed};
+use super::write::{self, Changed, CountChanges};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::clock::since_boot;
@@ -284,14 +284,11 @@ impl ClaimStep<'_> {
         now: i64,
     ) -> Result<(), DbError> {
         let now = Time::from_nanos(now);
-        let counts = changed.write(&transaction, now, false).await?;
+        let _no_changes: CountChanges = changed.write(&transaction, now, false).await?;
         if !parked.is_empty() {
             write::unpark(&transaction, &parked, now, false).await?;
         }
-        let guard = self.shared.destinations.begin_commit();
         transaction.commit().await?;
-        counts.apply(self.shared);
-        drop(guard);
         Ok(())
     }
 

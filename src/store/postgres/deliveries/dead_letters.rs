@@ -147,10 +147,8 @@ async fn try_act(
         audit::write_in(&transaction, clock, audit),
     )
     .await?;
-    let guard = shared.destinations.begin_commit();
     transaction.commit().await?;
-    counts.apply(shared);
-    drop(guard);
+    counts.apply(shared, now.get(1));
     if !rechecked.is_empty() {
         shared.fleet.add_due(clock.now);
     }

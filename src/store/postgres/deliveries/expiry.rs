@@ -5,9 +5,9 @@ use tokio_postgres::types::Type;
 use super::claim::claimed;
 use super::compensation::{self, Compensation};
 use super::leases;
-use super::locks::{NOW, Runs, store_error};
+use super::locks::{Runs, store_error};
 use super::row::{COLUMN_COUNT, COLUMNS, DeliveryRow};
-use super::write::Changed;
+use super::write::{Changed, CountChanges};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
@@ -23,12 +23,14 @@ use crate::store::{Claimed, Error};
 /// `$3` are the times before which a decrease and another event are too old.
 fn select() -> String {
     format!(
-        "SELECT {COLUMNS}, d.error, d.decreases IS NULL, e.body, {}
-        FROM deliveries d LEFT JOIN events e ON e.seq = d.event
-        WHERE d.destination = $1 AND d.state = 0 AND NOT d.is_suspended AND (d.token IS NULL OR d.due <= $4)
-        AND (d.decreases IS NULL OR coalesce(d.expiry, d.expirytime) < $4
-             OR d.age_from < CASE WHEN d.decreases THEN $2 ELSE $3 END)
-        LIMIT $5 FOR NO KEY UPDATE OF d SKIP LOCKED",
+        "WITH old AS MATERIALIZED (
+            SELECT {COLUMNS}, d.error, d.decreases IS NULL AS is_unexamined FROM deliveries d
+            WHERE d.destination = $1 AND d.state = 0 AND NOT d.is_suspended AND (d.token IS NULL OR d.due <= $4)
+            AND (d.decreases IS NULL OR coalesce(d.expiry, d.expirytime) < $4
+                 OR d.age_from < CASE WHEN d.decreases THEN $2 ELSE $3 END)
+            ORDER BY d.due, d.event LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED
+        )
+        SELECT d.*, e.body, {} FROM old d LEFT JOIN events e ON e.seq = d.event",
         compensation::COLUMNS
     )
 }
@@ -102,7 +104,7 @@ struct Examined {
 impl Check<'_> {
     async fn run(&self) -> Result<Expired, DbError> {
         let transaction = Transaction::begin(&self.shared.pool).await?;
-        let now: i64 = transaction.query_one(NOW, &[]).await?.get(0);
+        let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let clock = ClockReading::equal(Time::from_nanos(now));
         let before =
             |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
@@ -158,7 +160,7 @@ impl Check<'_> {
         if changed.is_empty() && examined.events.is_empty() {
             return transaction.rollback().await;
         }
-        let (_no_changes, ()) = futures_util::future::try_join(
+        let (_, ()): (CountChanges, ()) = futures_util::future::try_join(
             changed.write(&transaction, clock.wall, true),
             examined.write(&transaction, self.destination.id),
         )

@@ -130,10 +130,8 @@ async fn try_end(shared: &Shared, destination: i32, leases: &[Lease]) -> Result<
     }
     let counts = changed.write(&transaction, locked.clock.wall, true).await?;
     recheck(&transaction, &ended, locked.clock.now).await?;
-    let guard = shared.destinations.begin_commit();
     transaction.commit().await?;
-    counts.apply(shared);
-    drop(guard);
+    counts.apply(shared, locked.xid);
     if !ended.is_empty() {
         shared.fleet.add_due(locked.clock.now);
     }

@@ -13,12 +13,13 @@ use crate::store::postgres::error::{DbError, Place};
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::{Error, Lease};
 
+/// By an array, so that the index is used whatever the planner knows about the tables.
 const LOCK_TARGETS: &str = "
     SELECT id, last_at, watch FROM targets
-    WHERE id IN (SELECT target FROM deliveries WHERE destination = $1 AND event = ANY ($2))
+    WHERE id = ANY (ARRAY(SELECT target FROM deliveries WHERE destination = $1 AND event = ANY ($2)))
     ORDER BY id FOR NO KEY UPDATE";
-/// Read after the locks are taken.
-pub(super) const NOW: &str = "SELECT now_ns()";
+/// Read after the locks are taken: the server's clock, and the id of the transaction.
+pub(super) const NOW: &str = "SELECT now_ns(), pg_current_xact_id()::text::bigint";
 /// Targets that wait for what has changed are processed.
 const RECHECK: &str = "
     UPDATE targets SET recheck = true, last_at = greatest(last_at, $2) WHERE id = ANY ($1)";
@@ -62,6 +63,8 @@ pub(super) fn clock_after(server: Time, targets: &[LockedTarget]) -> ClockReadin
 pub(super) struct Locked {
     pub targets: Vec<LockedTarget>,
     pub clock: ClockReading,
+    /// The id of the transaction.
+    pub xid: i64,
     /// What was read of each delivery: the columns of [`DeliveryRow`], and further ones.
     pub rows: Vec<Row>,
 }
@@ -90,7 +93,7 @@ impl Locked {
         .await?;
         let targets: Vec<LockedTarget> = targets.iter().map(LockedTarget::read).collect();
         let clock = clock_after(Time::from_nanos(now.get(0)), &targets);
-        Ok(Self { targets, clock, rows })
+        Ok(Self { targets, clock, xid: now.get(1), rows })
     }
 
     /// The same of what is leased by these leases.

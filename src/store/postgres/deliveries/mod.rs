@@ -35,7 +35,6 @@ use crate::store::{
 };
 use dead_letters::Act;
 pub(super) use expiry::limits_of;
-pub(super) use setup::read_counts;
 pub(super) use write::CountChanges;
 
 /// Starts the task that renews leases.

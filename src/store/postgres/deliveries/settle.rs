@@ -99,10 +99,8 @@ impl<'a> Settlements<'a> {
             put_success(&transaction, destination.id, clock, batch.has_success),
         )
         .await?;
-        let guard = shared.destinations.begin_commit();
         transaction.commit().await?;
-        counts.apply(shared);
-        drop(guard);
+        counts.apply(shared, locked.xid);
         if awaited || !batch.rechecked.is_empty() {
             shared.fleet.add_due(clock.now);
         }

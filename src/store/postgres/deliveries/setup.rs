@@ -1,6 +1,6 @@
 //! The destinations of this process, and what is known about their deliveries.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use tokio_postgres::types::Type;
 
@@ -8,10 +8,10 @@ use super::leases;
 use super::locks::store_error;
 use crate::domain::name::Name;
 use crate::store::postgres::Shared;
-use crate::store::postgres::destinations::Counts;
+use crate::store::postgres::destinations::count;
 use crate::store::postgres::error::DbError;
 use crate::store::postgres::transaction::{Param, Transaction};
-use crate::store::{Backlog, Error, Retries};
+use crate::store::{Error, Retries};
 
 const INSERT: &str = "
     INSERT INTO destinations (name) SELECT name FROM unnest($1::text[]) AS new (name)
@@ -24,33 +24,6 @@ const ORPHANED: &str = "
     WHERE EXISTS (SELECT FROM deliveries d WHERE d.destination = n.id AND d.state = 0)
     AND NOT EXISTS (SELECT FROM replica_destinations r
         WHERE r.destination = n.id AND r.replica <> $1 AND r.until > now_ns())";
-/// Deliveries by state. A cancelled one counts until its call is over.
-const COUNT: &str = "
-    SELECT n.id, coalesce(open.pending, 0) + coalesce(cancelled.pending, 0),
-           coalesce(open.retrying, 0) + coalesce(cancelled.retrying, 0), coalesce(dead.dead, 0)
-    FROM unnest($1::int[]) AS n (id)
-    LEFT JOIN (SELECT destination, count(*) FILTER (WHERE attempts = 0) AS pending,
-                      count(*) FILTER (WHERE attempts > 0) AS retrying
-               FROM deliveries WHERE state = 0 AND destination = ANY ($1) GROUP BY destination) open
-        ON open.destination = n.id
-    LEFT JOIN (SELECT destination, count(*) FILTER (WHERE attempts = 0) AS pending,
-                      count(*) FILTER (WHERE attempts > 0) AS retrying
-               FROM deliveries WHERE state = 3 AND token IS NOT NULL AND destination = ANY ($1)
-               GROUP BY destination) cancelled ON cancelled.destination = n.id
-    LEFT JOIN (SELECT destination, count(*) AS dead FROM deliveries WHERE state = 2 GROUP BY destination) dead
-        ON dead.destination = n.id";
-/// The oldest unsettled events of each destination.
-const OLDEST: &str = "
-    SELECT n.id, oldest.event, e.at
-    FROM unnest($1::int[]) AS n (id)
-    CROSS JOIN LATERAL (
-        SELECT event FROM (
-            SELECT event FROM deliveries d WHERE d.destination = n.id AND d.state = 0
-            UNION ALL
-            SELECT event FROM deliveries d WHERE d.destination = n.id AND d.state = 3 AND d.token IS NOT NULL
-        ) unsettled ORDER BY event LIMIT $2) oldest
-    JOIN events e ON e.seq = oldest.event";
-
 /// Adds destinations: all of them or, after an error, none.
 pub(super) async fn add_destinations(shared: &Shared, names: Vec<Name>) -> Result<(), Error> {
     let known = shared.destinations.all();
@@ -59,8 +32,8 @@ pub(super) async fn add_destinations(shared: &Shared, names: Vec<Name>) -> Resul
         match known.get(&name) {
             // One that is being retired is configured again.
             Some(destination) => {
-                destination.is_retiring.store(false, std::sync::atomic::Ordering::Relaxed);
-                destination.is_served_elsewhere.store(false, std::sync::atomic::Ordering::Relaxed);
+                destination.is_retiring.store(false, Ordering::Relaxed);
+                destination.is_served_elsewhere.store(false, Ordering::Relaxed);
             }
             None => new.push(name.as_str().to_owned()),
         }
@@ -78,43 +51,17 @@ async fn try_add(shared: &Shared, names: &[String]) -> Result<(), DbError> {
     let rows = transaction.query(SELECT, &params).await?;
     transaction.commit().await?;
     let ids: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
-    let mut counts = read_counts(shared, &ids).await?;
+    let mut counts = count(&shared.pool, &ids).await?;
     leases::serve(shared, &ids).await?;
     for row in &rows {
         let (id, name): (i32, &str) = (row.get(0), row.get(1));
         let Ok(name) = Name::new(name) else { continue };
         shared.destinations.add(name.clone(), id);
         if let Some((destination, counts)) = shared.destinations.get(&name).zip(counts.remove(&id)) {
-            *destination.counts.lock() = counts;
+            destination.counts.lock().replace(counts);
         }
     }
     Ok(())
-}
-
-/// Reads the statistics of destinations, by `destinations.id`.
-pub(in crate::store::postgres) async fn read_counts(
-    shared: &Shared,
-    ids: &[i32],
-) -> Result<BTreeMap<i32, Counts>, DbError> {
-    // Of one moment.
-    let transaction = Transaction::snapshot(&shared.pool).await?;
-    let params: [Param<'_>; 1] = [(&ids, Type::INT4_ARRAY)];
-    let limit: [Param<'_>; 2] = [(&ids, Type::INT4_ARRAY), (&Counts::MAX_READ_EVENTS, Type::INT8)];
-    let (counts, oldest) =
-        futures_util::future::try_join(transaction.query(COUNT, &params), transaction.query(OLDEST, &limit))
-            .await?;
-    transaction.commit().await?;
-    let mut events: BTreeMap<i32, BTreeMap<i64, i64>> = BTreeMap::new();
-    for row in &oldest {
-        events.entry(row.get(0)).or_default().insert(row.get(1), row.get(2));
-    }
-    let counts = counts.iter().map(|row| {
-        let id: i32 = row.get(0);
-        let count = |at: usize| row.get::<_, i64>(at).unsigned_abs();
-        let backlog = Backlog { pending: count(1), retrying: count(2), dead: count(3) };
-        (id, Counts::new(backlog, events.remove(&id).unwrap_or_default()))
-    });
-    Ok(counts.collect())
 }
 
 /// Removes a destination whose worker has ended.

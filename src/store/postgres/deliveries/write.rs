@@ -165,11 +165,11 @@ impl CountChanges {
         }
     }
 
-    /// Applies them.
-    pub(in crate::store::postgres) fn apply(&self, shared: &Shared) {
+    /// Applies them. `xid` is the id of the transaction.
+    pub(in crate::store::postgres) fn apply(&self, shared: &Shared, xid: i64) {
         for destination in shared.destinations.all().values() {
             if let Some(change) = self.0.get(&destination.id) {
-                destination.counts.lock().apply(change);
+                destination.counts.lock().apply(xid, change);
             }
         }
     }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::snapshot::Snapshot;
 use crate::domain::time::Time;
 use crate::store::{Backlog, DestinationStats};
 
 /// The maximum number of unsettled events of which the emission time is known. Of more, the oldest ones are known.
-const MAX_KNOWN_EVENTS: usize = 256;
+pub(super) const MAX_KNOWN_EVENTS: usize = 256;
 
 /// What counts about the state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(in crate::store::postgres) enum Class {
     Other,
 }
 
-/// The statistics of a destination.
+/// The statistics of a destination: as they were counted last, with the changes of commits that were not seen then.
 #[derive(Debug, Default)]
 pub(in crate::store::postgres) struct Counts {
     backlog: Backlog,
@@ -32,6 +33,19 @@ pub(in crate::store::postgres) struct Counts {
     is_cut: bool,
     /// The answer while none of them is known.
     last_oldest: Option<i64>,
+    /// What was seen when they were counted.
+    snapshot: Snapshot,
+    /// The changes of transactions since then, by their ids.
+    since: Vec<(i64, CountChange)>,
+}
+
+/// The statistics of a destination in the database.
+#[derive(Debug, Clone, Default)]
+pub(in crate::store::postgres) struct Counted {
+    pub backlog: Backlog,
+    /// The oldest unsettled events, at most [`MAX_KNOWN_EVENTS`].
+    pub oldest: BTreeMap<i64, i64>,
+    pub snapshot: Snapshot,
 }
 
 /// What a commit changes about the statistics of a destination.
@@ -83,19 +97,27 @@ impl CountChange {
 }
 
 impl Counts {
-    /// The statistics as they were read. `oldest` has the oldest unsettled events, at most
-    /// [`Counts::MAX_READ_EVENTS`] of them.
-    pub(in crate::store::postgres) fn new(backlog: Backlog, oldest: BTreeMap<i64, i64>) -> Self {
+    /// The deliveries were counted.
+    pub(in crate::store::postgres) fn replace(&mut self, counted: Counted) {
+        let Counted { backlog, oldest, snapshot } = counted;
         let is_cut = backlog.pending + backlog.retrying > oldest.len() as u64;
         let last_oldest = oldest.values().min().copied();
-        Self { backlog, oldest, is_cut, last_oldest }
+        let mut since = std::mem::take(&mut self.since);
+        since.retain(|(transaction, _)| !snapshot.has_seen(*transaction));
+        *self = Self { backlog, oldest, is_cut, last_oldest, snapshot, since: Vec::new() };
+        since.iter().for_each(|(_, change)| self.add(change));
+        self.since = since;
     }
 
-    /// The number of events that [`Counts::new`] needs.
-    pub(in crate::store::postgres) const MAX_READ_EVENTS: i64 = MAX_KNOWN_EVENTS as i64;
+    /// A transaction with this id has committed these changes.
+    pub(in crate::store::postgres) fn apply(&mut self, transaction: i64, change: &CountChange) {
+        if !self.snapshot.has_seen(transaction) && *change != CountChange::default() {
+            self.add(change);
+            self.since.push((transaction, change.clone()));
+        }
+    }
 
-    /// Applies the changes of a commit.
-    pub(in crate::store::postgres) fn apply(&mut self, change: &CountChange) {
+    fn add(&mut self, change: &CountChange) {
         let add = |count: &mut u64, by: i64| *count = count.saturating_add_signed(by);
         add(&mut self.backlog.pending, change.pending);
         add(&mut self.backlog.retrying, change.retrying);
@@ -143,7 +165,7 @@ mod tests {
     fn apply(counts: &mut Counts, changes: &[(i64, Class, Class)]) {
         let mut change = CountChange::default();
         changes.iter().for_each(|&(seq, before, after)| change.add(seq, seq * 10, before, after));
-        counts.apply(&change);
+        counts.apply(1, &change);
     }
 
     fn shown(counts: &Counts) -> (u64, u64, u64, Option<i64>) {
@@ -165,6 +187,30 @@ mod tests {
         assert_eq!(shown(&counts), (0, 0, 2, None));
         apply(&mut counts, &[(3, Class::Dead, PENDING), (2, Class::Dead, RETRYING)]);
         assert_eq!(shown(&counts), (1, 1, 0, Some(20)));
+    }
+
+    #[test]
+    fn a_commit_counts_once_whether_the_count_has_seen_it_or_not() {
+        let opened = |seq| {
+            let mut change = CountChange::default();
+            change.add(seq, seq * 10, Class::Other, PENDING);
+            change
+        };
+        let counted = |snapshot: &str, seqs: &[i64]| Counted {
+            backlog: Backlog { pending: seqs.len() as u64, ..Backlog::default() },
+            oldest: seqs.iter().map(|seq| (*seq, seq * 10)).collect(),
+            snapshot: snapshot.parse().unwrap(),
+        };
+        let mut counts = Counts::default();
+        counts.apply(5, &opened(1));
+        counts.apply(7, &opened(3));
+        counts.replace(counted("6:8:6,7", &[1]));
+        assert_eq!(shown(&counts), (2, 0, 0, Some(10)), "7 was not seen");
+        counts.apply(6, &opened(2));
+        counts.apply(5, &opened(1));
+        assert_eq!(shown(&counts), (3, 0, 0, Some(10)), "5 was seen before it was applied");
+        counts.replace(counted("9:9:", &[2, 3]));
+        assert_eq!(shown(&counts), (2, 0, 0, Some(20)), "another replica has settled 1");
     }
 
     #[test]

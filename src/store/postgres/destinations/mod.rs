@@ -13,24 +13,18 @@ use crate::store::fast_map::Map;
 use crate::store::{DestinationStats, Error, EventSeq, Lease};
 
 mod counts;
+mod read;
 mod scan_floor;
+mod snapshot;
 
-pub(super) use counts::{Class, CountChange, Counts};
+pub(super) use counts::{Class, CountChange, Counted, Counts};
+pub(super) use read::count;
 pub(super) use scan_floor::ScanFloor;
+pub(super) use snapshot::Snapshot;
 
 /// All of them by name.
 #[derive(Default)]
-pub(super) struct Destinations {
-    all: RwLock<Arc<BTreeMap<Name, Arc<Destination>>>>,
-    commits: Commits,
-}
-
-/// The commits of this process that change statistics.
-#[derive(Default)]
-struct Commits {
-    begun: AtomicU64,
-    applied: AtomicU64,
-}
+pub(super) struct Destinations(RwLock<Arc<BTreeMap<Name, Arc<Destination>>>>);
 
 /// A destination with its worker in this process.
 pub(super) struct Destination {
@@ -81,11 +75,11 @@ impl PendingRelease {
 
 impl Destinations {
     pub(super) fn all(&self) -> Arc<BTreeMap<Name, Arc<Destination>>> {
-        self.all.read().clone()
+        self.0.read().clone()
     }
 
     pub(super) fn get(&self, name: &Name) -> Option<Arc<Destination>> {
-        self.all.read().get(name).cloned()
+        self.0.read().get(name).cloned()
     }
 
     /// # Errors
@@ -95,7 +89,7 @@ impl Destinations {
     }
 
     pub(super) fn add(&self, name: Name, id: i32) {
-        let mut all = self.all.write();
+        let mut all = self.0.write();
         if !all.contains_key(&name) {
             let destination = Destination {
                 name: name.clone(),
@@ -115,30 +109,7 @@ impl Destinations {
     }
 
     pub(super) fn remove(&self, name: &Name) -> Option<Arc<Destination>> {
-        Arc::make_mut(&mut self.all.write()).remove(name)
-    }
-
-    /// A commit that changes statistics is about to be made. The guard is dropped when its changes are applied, or when
-    /// it has failed.
-    pub(super) fn begin_commit(&self) -> CommitGuard<'_> {
-        self.commits.begun.fetch_add(1, Ordering::SeqCst);
-        CommitGuard(&self.commits)
-    }
-
-    /// The number of such commits; `None` while one is being made. What is read between two equal answers has the
-    /// changes of exactly those commits of this process that are applied.
-    pub(super) fn applied_commits(&self) -> Option<u64> {
-        let applied = self.commits.applied.load(Ordering::SeqCst);
-        (self.commits.begun.load(Ordering::SeqCst) == applied).then_some(applied)
-    }
-}
-
-/// See [`Destinations::begin_commit`].
-pub(super) struct CommitGuard<'a>(&'a Commits);
-
-impl Drop for CommitGuard<'_> {
-    fn drop(&mut self) {
-        self.0.applied.fetch_add(1, Ordering::SeqCst);
+        Arc::make_mut(&mut self.0.write()).remove(name)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::time::Time;
 use crate::store::postgres::error::{DbError, Place};
 use crate::store::postgres::schedule;
 use crate::store::postgres::transaction::Transaction;
-use crate::store::postgres::{Shared, deliveries};
+use crate::store::postgres::Shared;
 use crate::store::{Error, Tally};
 
 /// The interval of what is cheap.
@@ -88,17 +88,5 @@ async fn counts(shared: &Shared) -> Result<(), DbError> {
     }
     transaction.commit().await?;
     shared.fleet.set_tally(read);
-    let destinations = shared.destinations.all();
-    let ids: Vec<i32> = destinations.values().map(|destination| destination.id).collect();
-    let commits = shared.destinations.applied_commits();
-    let mut counts = deliveries::read_counts(shared, &ids).await?;
-    // Otherwise it is not known which commits of this process are counted: the next time.
-    if commits.is_some() && commits == shared.destinations.applied_commits() {
-        for destination in destinations.values() {
-            if let Some(counts) = counts.remove(&destination.id) {
-                *destination.counts.lock() = counts;
-            }
-        }
-    }
-    Ok(())
+    shared.destinations.refresh(&shared.pool).await
 }

@@ -229,13 +229,11 @@ async fn commit_decisions(
         "batch written"
     );
     shared.transactions.record_round_trips(transaction.round_trips());
-    let guard = shared.destinations.begin_commit();
     match commit::commit(shared, transaction, shown.xid).await? {
         Committed::Yes => {}
         Committed::No(error) => return Err(error),
     }
     publish(shared, &shown, &set, &emission, written);
-    drop(guard);
     shared.health.committed();
     Ok(Run::Committed)
 }
@@ -256,7 +254,7 @@ async fn numbers(transaction: &Transaction, count: usize) -> Result<Vec<i64>, Db
 /// Makes a commit known to this process, and its existence to others.
 fn publish(shared: &Shared, shown: &Shown, set: &WriteSet, emission: &Emission, written: Written) {
     shared.clock.advance(shown.wall);
-    written.counts.apply(shared);
+    written.counts.apply(shared, shown.xid);
     for (before, after) in &set.tally {
         shared.fleet.change_tally(before.as_deref(), after.as_deref());
     }

@@ -1,1 +1,0 @@
-//! Deliveries on a server.
