@@ -15,6 +15,9 @@ mod expiry;
 mod faults;
 mod notifications;
 pub(super) mod postgres;
+#[path = "../../../tests/it/support/postgres.rs"]
+#[allow(dead_code, reason = "shared with the integration tests")]
+pub(super) mod postgres_server;
 mod properties;
 mod query;
 mod tally;
