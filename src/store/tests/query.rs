@@ -85,6 +85,54 @@ async fn a_record_id_is_never_reused_also_when_all_before_it_are_past_their_rete
     }
 }
 
+/// The restored database is on a server that counts its transactions from the beginning.
+#[tokio::test]
+async fn record_ids_go_on_after_a_dump_was_restored() {
+    let mut harness = StoreHarness::postgres().await;
+    for body in ["1", "2"] {
+        record(&harness.store, "a", body).await;
+    }
+    harness.execute(
+        "UPDATE records SET id = id + (1::bigint << 50); UPDATE record_targets SET record = record + (1::bigint << 50)",
+    );
+    for restarts in 0..2 {
+        harness.restart().await;
+        record(&harness.store, "a", &(3 + restarts).to_string()).await;
+    }
+    for target in [None, Some(key("a"))] {
+        let found = harness.store.records(RecordQuery { target, ..RecordQuery::default() }).await.unwrap();
+        assert_eq!(numbers(&found), [4, 3, 2, 1]);
+    }
+}
+
+/// Readers that follow the records continue after the last one that they have seen.
+#[tokio::test]
+async fn a_reader_that_follows_skips_no_record_that_is_committed_late() {
+    let harness = StoreHarness::postgres().await;
+    let database = harness.postgres.as_ref().unwrap();
+    let (mut late, connection) = database.config().connect(tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let earlier = late.transaction().await.unwrap();
+    let insert = "INSERT INTO records (id, at, ahead, body) SELECT first_position() + 1, now_ns(), 0, '1'";
+    earlier.execute(insert, &[]).await.unwrap();
+    record(&harness.store, "a", "2").await;
+    let follow = async |above| {
+        let query = RecordQuery { above, is_final: true, newest_first: false, ..RecordQuery::default() };
+        harness.store.records(query).await.unwrap()
+    };
+    assert_eq!(numbers(&follow(Bound::Unbounded).await), [0; 0], "one before it is not committed");
+    assert_eq!(numbers(&harness.store.records(RecordQuery::default()).await.unwrap()), [2]);
+    earlier.commit().await.unwrap();
+    // Transactions of other tests on this server can delay it.
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        found = numbers(&follow(Bound::Unbounded).await);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(found, [1, 2]);
+    drop((late, connection));
+}
+
 /// The wall clock may have any value after a restart.
 #[tokio::test]
 async fn time_goes_on_where_it_was_also_when_all_is_past_its_retention() {

@@ -51,7 +51,7 @@ async fn read_event(shared: &Shared, id: &str) -> Result<Option<StoredEvent>, Db
     let reader = Reader::new(&shared.pool).await?;
     let found = reader.query(FIND, &[(&id, Type::TEXT)]).await?;
     let Some(row) = found.first() else { return Ok(None) };
-    let mut deliveries = Deliveries::read(&reader, std::slice::from_ref(row)).await?;
+    let mut deliveries = DeliveriesByEvent::read(&reader, std::slice::from_ref(row)).await?;
     Ok(Some(StoredEvent {
         emitted_at: Time::from_nanos(row.get(1)),
         body: row.get(2),
@@ -99,7 +99,7 @@ async fn read_page(shared: &Shared, query: &DeliveryQuery) -> Result<DeliveryPag
             )
             .await?;
         let (has_more, rows) = (rows.len() > room, &rows[..rows.len().min(room)]);
-        let mut deliveries = Deliveries::read(&reader, rows).await?;
+        let mut deliveries = DeliveriesByEvent::read(&reader, rows).await?;
         for row in rows {
             page.events.push(EventDeliveries {
                 cursor: EventCursor::new(row.get(0)),
@@ -120,9 +120,9 @@ async fn read_page(shared: &Shared, query: &DeliveryQuery) -> Result<DeliveryPag
 }
 
 /// The deliveries of some events, by the event's number and the destination's name.
-struct Deliveries(BTreeMap<(i64, String), Delivery>);
+struct DeliveriesByEvent(BTreeMap<(i64, String), Delivery>);
 
-impl Deliveries {
+impl DeliveriesByEvent {
     async fn read(reader: &Reader, events: &[Row]) -> Result<Self, DbError> {
         let numbers: Vec<i64> = events.iter().map(|row| row.get(0)).collect();
         let rows = reader.query(DELIVERIES, &[(&numbers, Type::INT8_ARRAY)]).await?;

@@ -3,6 +3,7 @@
 pub(super) mod audit;
 pub(super) mod events;
 pub(super) mod notifications;
+pub(super) mod positions;
 mod reader;
 pub(super) mod records;
 pub(super) mod states;

@@ -2,12 +2,12 @@
 
 mod deliveries;
 mod listed;
+mod retired;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, params};
-use serde::Deserialize;
 
 use super::codec::event_blocks::BodyReader;
 use super::codec::firing_events;
@@ -31,11 +31,12 @@ use crate::store::transfer::{
 };
 use deliveries::Destinations;
 use listed::Listed;
+use retired::Retired;
 
-/// The number of rows of a part.
-const PART: i64 = 500;
+/// The maximum number of rows that are read at once.
+const MAX_ROWS: i64 = 500;
 /// Notifications are larger.
-const NOTIFICATIONS_PART: i64 = 50;
+const MAX_NOTIFICATIONS: i64 = 50;
 
 /// A store that is read.
 pub(in crate::store) struct Export {
@@ -50,24 +51,6 @@ pub(in crate::store) struct Export {
     retired: BTreeMap<[u8; 16], Retired>,
 }
 
-/// What is read of a decision record.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RecordedTargets {
-    decisions: Vec<RecordedTarget>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RecordedTarget {
-    target: Option<String>,
-}
-
-struct Retired {
-    id: i64,
-    key: Option<TargetKey>,
-}
-
 impl Export {
     /// Opens the file, which no bridge may use.
     ///
@@ -80,7 +63,7 @@ impl Export {
         let broken = |error: rusqlite::Error| schema::unusable(path, &error);
         let database = schema::open(path, now)?;
         let destinations = Destinations::read(&database.writer).map_err(broken)?;
-        let (aliases, retired) = read_retired(&database.writer).map_err(broken)?;
+        let (aliases, retired) = retired::read(&database.writer).map_err(broken)?;
         let hashes = Fingerprints(database.hash_key);
         Ok(Self { database, hashes, destinations, listed: Listed::default(), aliases, retired })
     }
@@ -188,7 +171,7 @@ impl Export {
             let body = bodies.read(seq, row.get_ref(6)?)?.to_owned();
             let document = EventDocument::read(&body).unwrap_or_default();
             if let Some(key) = document.subject() {
-                note_key(retired, *hashes, &TargetKey::from_stored(key));
+                retired::note(retired, *hashes, &TargetKey::from_stored(key));
             }
             let compensates = row.get_ref(5)?.as_blob_or_null()?.map(firing_events::decode);
             for firing in compensates.iter().flatten() {
@@ -270,7 +253,7 @@ impl Export {
             let mut select = database.writer.prepare_cached(
                 "SELECT id, at, ahead, targets, body FROM records WHERE id > ?1 ORDER BY id LIMIT ?2",
             )?;
-            let mut rows = select.query([after, PART])?;
+            let mut rows = select.query([after, MAX_ROWS])?;
             let (mut records, mut last) = (Vec::new(), None);
             while let Some(row) = rows.next()? {
                 let id = row.get(0)?;
@@ -282,11 +265,7 @@ impl Export {
                 targets.sort_unstable();
                 targets.dedup();
                 if retired.values().any(|one| one.key.is_none() && targets.binary_search(&one.id).is_ok()) {
-                    let record: RecordedTargets = serde_json::from_str(&body).unwrap_or_default();
-                    let decisions = record.decisions.iter();
-                    for key in decisions.filter_map(|decision| decision.target.as_deref()) {
-                        note_key(retired, *hashes, &TargetKey::from_stored(key));
-                    }
+                    retired::note_record(retired, *hashes, &body);
                 }
                 records.push(TransferredRecord { id, at: row.get(1)?, ahead: row.get(2)?, targets, body });
             }
@@ -326,7 +305,7 @@ impl Export {
             let mut select = self.connection().prepare_cached(
                 "SELECT id, at, ahead, actor, act, body FROM audit WHERE id > ?1 ORDER BY id LIMIT ?2",
             )?;
-            let rows = select.query_map([after, PART], |row| {
+            let rows = select.query_map([after, MAX_ROWS], |row| {
                 let entry = AuditEntry { actor: row.get(3)?, act: row.get(4)?, body: row.get(5)? };
                 Ok(TransferredAuditEntry { id: row.get(0)?, at: row.get(1)?, ahead: row.get(2)?, entry })
             });
@@ -345,7 +324,7 @@ impl Export {
             let mut select = self.connection().prepare_cached(
                 "SELECT at, ahead, source, body FROM notifications WHERE at > ?1 ORDER BY at LIMIT ?2",
             )?;
-            let rows = select.query_map([after, NOTIFICATIONS_PART], |row| {
+            let rows = select.query_map([after, MAX_NOTIFICATIONS], |row| {
                 let (source, body) = (row.get(2)?, row.get(3)?);
                 Ok(TransferredNotification { at: row.get(0)?, ahead: row.get(1)?, source, body })
             });
@@ -358,7 +337,7 @@ impl Export {
     fn part(&self, select: &str, after: i64) -> Result<Vec<i64>, Error> {
         let read = || -> rusqlite::Result<Vec<i64>> {
             let mut ids = self.connection().prepare_cached(select)?;
-            ids.query_map(params![after, PART], |row| row.get(0))?.collect()
+            ids.query_map(params![after, MAX_ROWS], |row| row.get(0))?.collect()
         };
         read().map_err(|error| unreadable(&error))
     }
@@ -370,39 +349,4 @@ fn unreadable(error: &rusqlite::Error) -> Error {
 
 fn read_route(connection: &Connection, route: i64) -> rusqlite::Result<Vec<Name>> {
     Ok(routes::read(connection, route)?.map(|names| names.to_vec()).unwrap_or_default())
-}
-
-/// A key that may be that of a target without a state.
-fn note_key(retired: &mut BTreeMap<[u8; 16], Retired>, hashes: Fingerprints, key: &TargetKey) {
-    if !retired.is_empty()
-        && let Some(found) = retired.get_mut(&hashes.target(key).0)
-    {
-        found.key.get_or_insert_with(|| key.clone());
-    }
-}
-
-/// The ids of keys without a state: one for each key, and the others as aliases of it or of the target with a state.
-fn read_retired(connection: &Connection) -> rusqlite::Result<(Map<i64, i64>, BTreeMap<[u8; 16], Retired>)> {
-    let mut known: Map<[u8; 16], i64> = Map::default();
-    if connection.query_row("SELECT EXISTS (SELECT 1 FROM retired_targets)", [], |row| row.get(0))? {
-        let mut live = connection.prepare("SELECT hash, id FROM targets")?;
-        let mut rows = live.query([])?;
-        while let Some(row) = rows.next()? {
-            known.insert(row.get(0)?, row.get(1)?);
-        }
-    }
-    let (mut aliases, mut retired) = (Map::default(), BTreeMap::new());
-    let mut ids = connection.prepare("SELECT hash, id FROM retired_targets ORDER BY id DESC")?;
-    let mut rows = ids.query([])?;
-    while let Some(row) = rows.next()? {
-        let (hash, id): ([u8; 16], i64) = (row.get(0)?, row.get(1)?);
-        match known.get(&hash) {
-            Some(&other) => drop(aliases.insert(id, other)),
-            None => {
-                known.insert(hash, id);
-                retired.insert(hash, Retired { id, key: None });
-            }
-        }
-    }
-    Ok((aliases, retired))
 }

@@ -1,5 +1,7 @@
 //! Takes over everything that another store has, in one transaction, while no bridge uses the database.
 
+mod statements;
+
 use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
@@ -13,80 +15,20 @@ use super::transaction::{Param, Transaction};
 use super::{Pool, Settings, schema};
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
+use crate::domain::time::Time;
 use crate::store::tracking::Watch;
 use crate::store::transfer::{
     Overview, TransferredAuditEntry, TransferredDelivery, TransferredEvent, TransferredNotification,
     TransferredRecord, TransferredState, TransferredTarget,
 };
 use crate::store::{DeliveryState, Error};
+use statements::{
+    CHECK, FINISH, INSERT_ALERTS, INSERT_AUDIT, INSERT_CLOCK_STEPS, INSERT_DELIVERIES, INSERT_DESTINATIONS,
+    INSERT_EVENTS, INSERT_NOTIFICATIONS, INSERT_RECORDS, INSERT_REPLICA, INSERT_TARGETS, UPDATE_CONTROLS,
+};
 
 /// How long ago a replica was last heard that may still be running.
 const REPLICA_NANOS: i64 = 60_000_000_000;
-
-/// Nothing but the schema, and no replica that uses it.
-const CHECK: &str = "
-    SELECT EXISTS (SELECT FROM targets) OR EXISTS (SELECT FROM events) OR EXISTS (SELECT FROM records)
-           OR EXISTS (SELECT FROM audit) OR EXISTS (SELECT FROM notifications)
-           OR EXISTS (SELECT FROM controls WHERE version > 0),
-           EXISTS (SELECT FROM replicas WHERE seen > now_ns() - $1), now_ns()";
-const INSERT_DESTINATIONS: &str = "
-    INSERT INTO destinations (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO UPDATE SET name = excluded.name
-    RETURNING name, id";
-const INSERT_TARGETS: &str = "
-    INSERT INTO targets (id, hash, key, last_at, due, recheck, depends_on_controls, watch, waits, tally, state)
-    OVERRIDING SYSTEM VALUE
-    SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[],
-        $7::boolean[], $8::smallint[], $9::text[], $10::text[], $11::text[])";
-const INSERT_ALERTS: &str = "
-    INSERT INTO target_alerts (alert, target) SELECT * FROM unnest($1::bytea[], $2::bigint[]) ON CONFLICT DO NOTHING";
-/// Arrays cannot have lists of different lengths, so lists are texts.
-const INSERT_EVENTS: &str = "
-    INSERT INTO events (seq, id, target, at, destinations, acting, may_decrease, episode, phase, compensates, tracked,
-        body) OVERRIDING SYSTEM VALUE
-    SELECT seq, id, target, at, destinations::text[], acting::text[], may_decrease, episode, phase,
-        compensates::bigint[], tracked, body
-    FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[],
-        $8::text[], $9::smallint[], $10::text[], $11::boolean[], $12::text[])
-        AS new (seq, id, target, at, destinations, acting, may_decrease, episode, phase, compensates, tracked, body)";
-const INSERT_DELIVERIES: &str = "
-    INSERT INTO deliveries (destination, event, target, state, attempts, due, age_from, expiry, ended_at,
-        is_suspended, is_uncertain, is_expired, error, answer)
-    SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::smallint[], $5::integer[], $6::bigint[],
-        $7::bigint[], $8::bigint[], $9::bigint[], $10::boolean[], $11::boolean[], $12::boolean[], $13::text[],
-        $14::text[])";
-const INSERT_RECORDS: &str = "
-    WITH put AS (
-        INSERT INTO records (id, at, ahead, body)
-        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[])
-    )
-    INSERT INTO record_targets (target, record) SELECT * FROM unnest($5::bigint[], $6::bigint[])";
-const INSERT_CLOCK_STEPS: &str = "INSERT INTO clock_steps (record) SELECT unnest($1::bigint[])";
-const INSERT_AUDIT: &str = "
-    INSERT INTO audit (id, at, ahead, actor, act, body) OVERRIDING SYSTEM VALUE
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[])";
-const INSERT_NOTIFICATIONS: &str = "
-    INSERT INTO notifications (id, at, ahead, source, bytes, body)
-    SELECT id, at, ahead, source, octet_length(body), body
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[])
-        AS new (id, at, ahead, source, body)";
-/// A replica that was ready until the other store was written last: the first start is a gap of reception since then.
-const INSERT_REPLICA: &str = "
-    INSERT INTO replicas (id, name, started, seen, beat, is_ready, ready_until, schema_step)
-    VALUES ($1, 'copied', $2, $3, 1, false, $3, $4)";
-const UPDATE_CONTROLS: &str = "UPDATE controls SET version = $1, generation = $2, body = $3";
-/// New numbers and positions are larger than all that were used.
-const FINISH: &str = "
-    WITH last AS (
-        SELECT coalesce((SELECT max(id) FROM targets), 0) AS target, coalesce((SELECT max(id) FROM audit), 0) AS entry,
-            greatest((SELECT max(id) FROM records), (SELECT max(id) FROM notifications), 0) AS position
-    ), store AS (
-        UPDATE store SET created = $2,
-            xid_offset = greatest(xid_offset, (last.position >> 20) + 1 - pg_current_xact_id()::text::bigint) FROM last
-    )
-    SELECT setval(pg_get_serial_sequence('targets', 'id'), greatest(target, 1)),
-        setval(pg_get_serial_sequence('audit', 'id'), greatest(entry, 1), entry > 0),
-        setval(pg_get_serial_sequence('events', 'seq'), greatest($1, 1), $1 > 0)
-    FROM last";
 
 /// A transaction that fills an empty database. Without [`Import::finish`], nothing stays.
 pub(in crate::store) struct Import {
@@ -96,8 +38,8 @@ pub(in crate::store) struct Import {
     overview: Overview,
     /// The last position of a notification.
     notification: i64,
-    /// By how much the last time of the other store is ahead of the server's clock.
-    pub ahead_nanos: i64,
+    /// The server's clock.
+    now: i64,
 }
 
 impl Import {
@@ -127,8 +69,18 @@ impl Import {
         let params: [Param<'_>; 1] = [(&names, Type::TEXT_ARRAY)];
         let rows = transaction.query(INSERT_DESTINATIONS, &params).await.map_err(use_error)?;
         let ids = rows.iter().filter_map(|row| Some((Name::new(row.get(0)).ok()?, row.get(1))));
-        let ahead_nanos = overview.last_stored.as_nanos().saturating_sub(row.get(2));
-        Ok(Self { destinations: ids.collect(), transaction, overview, notification: 0, ahead_nanos })
+        let now = row.get(2);
+        Ok(Self { destinations: ids.collect(), transaction, overview, notification: 0, now })
+    }
+
+    /// By how many seconds the last time of the other store is ahead of the server's clock.
+    pub(in crate::store) fn seconds_ahead(&self) -> u64 {
+        self.overview.last_stored.since(Time::from_nanos(self.now)).as_secs()
+    }
+
+    /// When a delivery can be claimed. One that does not wait for a retry can be at once, whatever the clocks show.
+    fn due(&self, delivery: &TransferredDelivery) -> i64 {
+        if delivery.attempts == 0 { delivery.due.min(self.now) } else { delivery.due }
     }
 
     pub(in crate::store) async fn put_targets(&self, targets: &[TransferredTarget]) -> Result<(), Error> {
@@ -227,7 +179,7 @@ impl Import {
             (&column(&deliveries, |(_, event, _)| event.target), Type::INT8_ARRAY),
             (&column(&deliveries, |(.., delivery)| state_number(delivery.state)), Type::INT2_ARRAY),
             (&column(&deliveries, |(.., delivery)| delivery.attempts), Type::INT4_ARRAY),
-            (&column(&deliveries, |(.., delivery)| delivery.due), Type::INT8_ARRAY),
+            (&column(&deliveries, |(.., delivery)| self.due(delivery)), Type::INT8_ARRAY),
             (&column(&deliveries, |(.., delivery)| delivery.age_from), Type::INT8_ARRAY),
             (&column(&deliveries, |(.., delivery)| delivery.expiry), Type::INT8_ARRAY),
             (&column(&deliveries, |(.., delivery)| delivery.ended_at), Type::INT8_ARRAY),
