@@ -3,23 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::reload::Reloader;
-use super::{Origin, boot_clock, readiness, wall_clock, watch};
+use super::{Origin, boot_clock, readiness, store as open, wall_clock, watch};
 use crate::bridge::Bridge;
-use crate::config::{self, OwnFiles};
+use crate::config::OwnFiles;
 use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers};
 use crate::domain::name::Name;
 use crate::http::{Access, Services};
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
 use crate::ops::{ActiveCredentials, Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
-use crate::store::{self, ClockChange, ClockComparison, NotificationLimits, Sqlite, Store};
+use crate::store::{self, ClockChange, ClockComparison, NotificationLimits, Store};
 use crate::telemetry::Metrics;
 
 /// The interval of pruning.
@@ -58,11 +57,12 @@ impl RunningBridge {
         origin: Origin,
         metrics: Metrics,
         access: Arc<Access>,
+        lifecycle: &Lifecycle,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         let store = tokio::select! {
-            opened = open_store(&settings.store, names) => opened?,
+            opened = open::open(&settings.store, names, lifecycle) => opened?,
             // Nothing has been accepted yet.
             () = stop.cancelled() => return Ok(None),
         };
@@ -226,20 +226,6 @@ fn withholding(bridge: Bridge) -> Withholding {
         let bridge = rechecking.clone();
         async move { bridge.recheck_before_call(targets).await }
     })
-}
-
-async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {
-    let config::Store::Sqlite { path } = settings;
-    let path = path.clone();
-    let (done, opened) = tokio::sync::oneshot::channel();
-    // On a separate thread, so that the store's threads are not started from a thread of the runtime.
-    let open = move || {
-        let opened = Sqlite::open(&path, &destinations, Arc::new(wall_clock));
-        // The receiver is gone if the process is stopping.
-        drop(done.send(opened));
-    };
-    std::thread::Builder::new().name("store-open".to_owned()).spawn(open).context("cannot open the store")?;
-    Ok(Store::Sqlite(opened.await.context("cannot open the store")??))
 }
 
 async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {

@@ -1,6 +1,6 @@
 //! `scalebridge store copy`: moves a bridge from SQLite to PostgreSQL.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::output::{EXIT_FAILED, pluralize, print, print_note, usage_error};
 use crate::app::wall_clock;
-use crate::store::{self, Copied, PostgresSettings};
+use crate::store::{self, Connector, Copied, PostgresSettings};
 use crate::telemetry;
 
 /// The difference between the clocks from which on it is told.
@@ -33,6 +33,9 @@ pub(super) struct StoreCopy {
     /// The file with the database's URL, as `store.postgres.url_file` of the configuration
     #[arg(long, value_name = "postgres:URL_FILE", value_parser = |text: &str| location("postgres", text))]
     to: PathBuf,
+    /// Use a token of AWS IAM instead of a password, as `store.postgres.iam` of the configuration
+    #[arg(long)]
+    iam: bool,
 }
 
 fn location(kind: &str, text: &str) -> Result<PathBuf, String> {
@@ -48,10 +51,8 @@ impl StoreCopy {
             Ok(runtime) => runtime,
             Err(error) => return usage_error(format_args!("cannot start: {error}")),
         };
-        let settings = match settings(&self.to) {
-            Ok(settings) => settings,
-            Err(error) => return usage_error(error),
-        };
+        let connector = Connector::from_file(self.to.clone(), self.iam);
+        let settings = PostgresSettings { connector, max_connections: 1, notify: false };
         match runtime.block_on(store::copy(&self.from, settings, wall_clock())) {
             Ok(copied) => {
                 print(copied.to_string());
@@ -76,12 +77,4 @@ fn note_clocks(copied: &Copied) {
             pluralize(seconds, "second")
         ));
     }
-}
-
-fn settings(url_file: &Path) -> Result<PostgresSettings, String> {
-    let text = std::fs::read_to_string(url_file)
-        .map_err(|error| format!("cannot read the URL of the database in {}: {error}", url_file.display()))?;
-    let config =
-        text.trim().parse().map_err(|_| format!("{}: invalid URL of a database", url_file.display()))?;
-    Ok(PostgresSettings { config, max_connections: 1 })
 }

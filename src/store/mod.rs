@@ -72,7 +72,7 @@ use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
 pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
-pub use postgres::{Postgres, Settings as PostgresSettings};
+pub(crate) use postgres::{Connector, Postgres, Settings as PostgresSettings, rds_region};
 pub(crate) use query::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, RecordCursor,
     RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,

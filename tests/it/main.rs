@@ -32,6 +32,8 @@ mod missed_firing;
 mod mutations;
 mod outages;
 mod owed;
+mod postgres;
+mod postgres_start;
 mod questions;
 mod re2;
 mod readiness;

@@ -1,8 +1,11 @@
 //! Errors of PostgreSQL: what can be tried again, what passes, and what needs an operator.
 
+mod connect;
+
 use tokio_postgres::error::SqlState;
 
 use crate::store::Error;
+pub(super) use connect::{ConnectError, ServerError};
 
 /// An error of a statement or a connection.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +13,10 @@ pub(super) enum DbError {
     /// The server, or the connection to it.
     #[error("{}", describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
-    /// No connection could be had.
+    /// No new connection could be opened.
+    #[error("{0}")]
+    Connect(ConnectError),
+    /// No connection of the pool could be had.
     #[error("{0}")]
     Pool(String),
     /// What was read is not what this program writes.
@@ -34,7 +40,7 @@ impl DbError {
     fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres(error) => error.code(),
-            Self::Pool(_) | Self::Damaged(_) | Self::Contended => None,
+            Self::Connect(_) | Self::Pool(_) | Self::Damaged(_) | Self::Contended => None,
         }
     }
 
@@ -77,24 +83,51 @@ impl DbError {
 
     /// The error of the store's contract.
     pub(super) fn into_store(self, place: Place) -> Error {
-        match place {
-            Place::Use => Error::Unavailable(self.to_string()),
-            Place::Open => match self.code() {
-                Some(code) if needs_operator(code) => Error::Unusable(self.to_string()),
-                _ => Error::Unavailable(self.to_string()),
+        match (place, self.needs_operator()) {
+            (Place::Open, true) => match self.fix() {
+                Some(fix) => Error::Unusable(format!("store.postgres: {self}: {fix}")),
+                None => Error::Unusable(format!("store.postgres: {self}")),
             },
+            _ => Error::Unavailable(self.to_string()),
+        }
+    }
+
+    /// Whether it stays until somebody changes something.
+    fn needs_operator(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.needs_operator(),
+            // Errors of the program or its rights; what cannot be parsed was written by somebody else.
+            Self::Postgres(_) => {
+                let is_of =
+                    |code: &SqlState| ["42", "3F", "0A"].iter().any(|class| code.code().starts_with(class));
+                self.fix().is_some() || self.code().is_some_and(is_of)
+            }
+            Self::Damaged(_) => true,
+            Self::Pool(_) | Self::Contended => false,
+        }
+    }
+
+    /// The fix of an error of a statement. An error of a connection has its own.
+    fn fix(&self) -> Option<&'static str> {
+        let Self::Postgres(error) = self else { return None };
+        let db = error.as_db_error()?;
+        match *db.code() {
+            SqlState::INSUFFICIENT_PRIVILEGE => {
+                Some("`GRANT USAGE, CREATE ON SCHEMA …` to the role, see docs/postgres.md")
+            }
+            SqlState::INVALID_SCHEMA_NAME => {
+                Some("create the schema that `search_path` of the role names, and let the role use it")
+            }
+            SqlState::READ_ONLY_SQL_TRANSACTION => {
+                Some("connect to the primary, or add `target_session_attrs=read-write` to the URL")
+            }
+            _ => connect::fix_at_pooler(db.message()),
         }
     }
 }
 
-/// Whether a connection or migration fails until somebody changes something.
-fn needs_operator(code: &SqlState) -> bool {
-    // Invalid authorization, unknown database, missing rights.
-    ["28", "3D", "42", "0A"].iter().any(|class| code.code().starts_with(class))
-}
-
 /// The server's own message where there is one: the client's only says that there was an error.
-fn describe(error: &tokio_postgres::Error) -> String {
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         return format!("{} (SQLSTATE {})", db.message(), db.code().code());
     }

@@ -69,6 +69,10 @@ const INSERT_NOTIFICATIONS: &str = "
     SELECT id, at, ahead, source, octet_length(body), body
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[])
         AS new (id, at, ahead, source, body)";
+/// A replica that was ready until the other store was written last: the first start is a gap of reception since then.
+const INSERT_REPLICA: &str = "
+    INSERT INTO replicas (id, name, started, seen, beat, is_ready, ready_until, schema_step)
+    VALUES ($1, 'copied', $2, $3, 1, false, $3, $4)";
 const UPDATE_CONTROLS: &str = "UPDATE controls SET version = $1, generation = $2, body = $3";
 /// New numbers and positions are larger than all that were used.
 const FINISH: &str = "
@@ -102,7 +106,7 @@ impl Import {
     /// # Errors
     /// The database cannot be used, has data, or a bridge uses it.
     pub(in crate::store) async fn begin(settings: Settings, overview: Overview) -> Result<Self, Error> {
-        let pool = Pool::new(settings.config, 1, fastrand::i64(1..))?;
+        let pool = Pool::new(settings.connector, 1, fastrand::i64(1..))?;
         schema::migrate(&pool).await?;
         let transaction = Transaction::begin(&pool).await.map_err(|error| error.into_store(Place::Open))?;
         let params: [Param<'_>; 1] = [(&REPLICA_NANOS, Type::INT8)];
@@ -298,6 +302,13 @@ impl Import {
         if version > 0 {
             transaction.execute(UPDATE_CONTROLS, &params).await.map_err(use_error)?;
         }
+        let params: [Param<'_>; 4] = [
+            (&fastrand::i64(1..), Type::INT8),
+            (&overview.created.as_nanos(), Type::INT8),
+            (&overview.last_stored.as_nanos(), Type::INT8),
+            (&schema::STEP, Type::INT4),
+        ];
+        transaction.execute(INSERT_REPLICA, &params).await.map_err(use_error)?;
         let params: [Param<'_>; 2] =
             [(&overview.last_event, Type::INT8), (&overview.created.as_nanos(), Type::INT8)];
         transaction.query(FINISH, &params).await.map_err(use_error)?;

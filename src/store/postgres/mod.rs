@@ -54,6 +54,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use clock::ServerClock;
 use connect::Pool;
+pub(crate) use connect::{Connector, rds_region};
 use destinations::Destinations;
 use fleet::FleetView;
 
@@ -64,10 +65,12 @@ pub struct Postgres(Arc<Shared>);
 /// How to reach the database.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where it is, and as whom.
-    pub config: tokio_postgres::Config,
+    /// Opens connections.
+    pub connector: Connector,
     /// The maximum number of pooled connections.
     pub max_connections: usize,
+    /// Whether changes are announced to other replicas with `NOTIFY`.
+    pub notify: bool,
 }
 
 /// What all parts of the store use.
@@ -91,7 +94,7 @@ impl Postgres {
     /// # Errors
     /// `Error::Unusable` with the cause and the fix; `Error::Unavailable` if the server cannot be reached now.
     pub async fn open(settings: Settings, destinations: &[Name]) -> Result<Self, Error> {
-        let pool = Pool::new(settings.config, settings.max_connections, fastrand::i64(1..))?;
+        let pool = Pool::new(settings.connector, settings.max_connections, fastrand::i64(1..))?;
         schema::migrate(&pool).await?;
         let opened = fleet::open(&pool).await?;
         let shared = Arc::new(Shared {
@@ -110,14 +113,14 @@ impl Postgres {
         fleet::refresh(&shared).await?;
         transact::start(&shared, settings.max_connections);
         deliveries::start(&shared);
-        fleet::start(&shared);
+        fleet::start(&shared, settings.notify);
         Ok(Self(shared))
     }
 
     /// Brings the schema to this program's step, and nothing else.
     #[cfg(test)]
     pub(super) async fn create_schema(settings: Settings) -> Result<(), Error> {
-        schema::migrate(&Pool::new(settings.config, settings.max_connections, fastrand::i64(1..))?).await
+        schema::migrate(&Pool::new(settings.connector, settings.max_connections, 0)?).await
     }
 
     pub(super) fn outage(&self) -> Option<Outage> {

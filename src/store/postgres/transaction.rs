@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
-use deadpool_postgres::Object;
+use deadpool::managed::Object;
 use futures_util::future::try_join;
-use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 use super::commits::Commits;
-use super::connect::Pool;
+use super::connect::{Connection, Pool};
 use super::error::DbError;
 
 /// A statement's parameter with its type, since statements are unnamed.
@@ -22,7 +22,7 @@ const BEGIN_READING: &str = "BEGIN READ ONLY";
 
 /// An open transaction.
 pub(super) struct Transaction {
-    connection: Option<Object>,
+    connection: Option<Connection>,
     /// Of a transaction that writes.
     writer: Option<Writer>,
     /// How it is begun: with its first statement, in the same round trip.
@@ -55,7 +55,7 @@ impl Transaction {
         Ok(Self::new(pool.get().await?, BEGIN_READING, None))
     }
 
-    fn new(connection: Object, begin: &'static str, writer: Option<Writer>) -> Self {
+    fn new(connection: Connection, begin: &'static str, writer: Option<Writer>) -> Self {
         let (has_begun, round_trips) = Default::default();
         Self { connection: Some(connection), writer, begin, has_begun, round_trips }
     }
@@ -132,9 +132,9 @@ impl Transaction {
         Ok(result)
     }
 
-    fn client(&self) -> Result<&Object, DbError> {
+    fn client(&self) -> Result<&Client, DbError> {
         // It is there until the transaction is finished, which consumes it.
-        self.connection.as_ref().ok_or_else(|| DbError::Pool("the transaction is over".to_owned()))
+        self.connection.as_deref().ok_or_else(|| DbError::Pool("the transaction is over".to_owned()))
     }
 }
 

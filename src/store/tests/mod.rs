@@ -15,6 +15,9 @@ mod expiry;
 mod faults;
 mod notifications;
 pub(super) mod postgres;
+#[path = "../../../tests/it/support/postgres.rs"]
+#[allow(dead_code, reason = "shared with the integration tests")]
+pub(super) mod postgres_server;
 mod properties;
 mod query;
 mod tally;
@@ -409,7 +412,7 @@ fn withdrawn() -> Settlement {
 }
 
 /// A state with nothing but an open episode.
-fn open_episode(id: &str) -> TargetState {
+pub(super) fn open_episode(id: &str) -> TargetState {
     let mut state = deferred_state("nodes", Verdict::Paused, false);
     for rule in state.rules.values_mut() {
         if let Some(episode) = &mut rule.episode {
@@ -445,7 +448,7 @@ fn state_with_last_resolve(text: &str) -> TargetState {
 }
 
 /// A state with a deferred action. It depends on controls if it is paused or, with `closing`, a decrease.
-fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
+pub(super) fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     let trigger = Trigger {
         source: name("prod"),
         receiver: String::new(),

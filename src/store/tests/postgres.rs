@@ -5,19 +5,18 @@ use std::time::SystemTime;
 
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
+use super::postgres_server::PostgresServer;
 use super::{Postgres, Store, clock};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::postgres::Settings;
+use crate::store::postgres::{Connector, Settings};
 
 /// Names of databases of tests begin with it and the id of their process.
 const PREFIX: &str = "scalebridge_test_";
 
 /// The server of the tests.
 fn server() -> Config {
-    let url = std::env::var("SCALEBRIDGE_TEST_POSTGRES")
-        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:55432/postgres".to_owned());
-    url.parse().unwrap()
+    with_database("postgres")
 }
 
 /// A database that is dropped with this value.
@@ -58,6 +57,10 @@ impl Database {
         Store::Postgres(Postgres::open(self.settings(), destinations).await.unwrap())
     }
 
+    pub(in crate::store) fn url(&self) -> String {
+        PostgresServer::shared().url(self.0.get_dbname().unwrap())
+    }
+
     pub(in crate::store) fn settings(&self) -> Settings {
         settings(&self.0)
     }
@@ -77,13 +80,12 @@ impl Drop for Database {
 }
 
 fn settings(config: &Config) -> Settings {
-    Settings { config: config.clone(), max_connections: 4 }
+    let url = PostgresServer::shared().url(config.get_dbname().unwrap());
+    Settings { connector: Connector::from_url(&url).unwrap(), max_connections: 4, notify: true }
 }
 
 fn with_database(name: &str) -> Config {
-    let mut config = server();
-    config.dbname(name);
-    config
+    PostgresServer::shared().url(name).parse().unwrap()
 }
 
 /// A database with the schema and nothing else, for the tests of this process.

@@ -9,6 +9,8 @@ pub(crate) mod https;
 pub(crate) mod https_stub;
 pub(crate) mod ledger;
 pub(crate) mod load;
+#[allow(dead_code, reason = "shared with the unit tests of `store`")]
+pub(crate) mod postgres;
 pub(crate) mod prometheus;
 pub(crate) mod queue;
 pub(crate) mod raw;

@@ -27,11 +27,15 @@ pub(super) async fn refresh(shared: &Shared) -> Result<(), Error> {
     refresh::all(shared).await
 }
 
-/// Starts the tasks. They end when the store is dropped or closed.
-pub(super) fn start(shared: &Arc<Shared>) {
+/// Starts the tasks; with `notify`, replicas announce changes to each other. They end when the store is dropped or
+/// closed.
+pub(super) fn start(shared: &Arc<Shared>, notify: bool) {
     tokio::spawn(replicas::run(Arc::downgrade(shared)));
     tokio::spawn(refresh::run(Arc::downgrade(shared)));
-    tokio::spawn(notify::run(Arc::downgrade(shared)));
+    if notify {
+        tokio::spawn(notify::run(Arc::downgrade(shared)));
+        tokio::spawn(notify::listen(Arc::downgrade(shared)));
+    }
 }
 
 /// This process accepts notifications, or does not any more.

@@ -8,10 +8,10 @@ use tokio_postgres::types::Type;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
+use crate::store::postgres::Shared;
 use crate::store::postgres::error::{DbError, Place};
 use crate::store::postgres::schedule;
 use crate::store::postgres::transaction::Transaction;
-use crate::store::postgres::Shared;
 use crate::store::{Error, Tally};
 
 /// The interval of what is cheap.
@@ -25,8 +25,9 @@ const SELECT_TALLY: &str = "SELECT tally, count(*) FROM targets WHERE tally IS N
 /// Refreshes until the store is gone.
 pub(super) async fn run(shared: Weak<Shared>) {
     let mut next_count = Instant::now();
+    let Some(refresh_now) = shared.upgrade().map(|shared| shared.fleet.refresh_now.clone()) else { return };
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        drop(tokio::time::timeout(INTERVAL, refresh_now.notified()).await);
         let Some(shared) = shared.upgrade().filter(|shared| !shared.pool.is_closed()) else { return };
         let refreshed = async {
             cheap(&shared).await?;

@@ -1,6 +1,5 @@
 //! Replicas on one database.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::NoTls;
@@ -10,26 +9,20 @@ use super::*;
 use crate::domain::control::{Controls, GapCause};
 use crate::domain::name::Name;
 use crate::domain::verdict::Verdict;
-use crate::store::postgres::{Postgres, Settings};
+use crate::store::postgres::{Connector, Postgres, Settings};
+use crate::store::tests::postgres_server::PostgresServer;
 
 /// A database of its own.
-struct Database(tokio_postgres::Config);
+struct Database(String);
 
 impl Database {
     async fn create() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("fleet_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let url = std::env::var("SCALEBRIDGE_TEST_POSTGRES")
-            .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:55432/postgres".to_owned());
-        let mut config: tokio_postgres::Config = url.parse().unwrap();
-        let database = Self(config.clone());
-        database.execute(&format!("CREATE DATABASE {name}")).await;
-        config.dbname(&name);
-        Self(config)
+        let server = PostgresServer::shared();
+        Self(server.url(&server.create_database(None)))
     }
 
     async fn execute(&self, sql: &str) {
-        let (client, connection) = self.0.connect(NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&self.0, NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
         client.batch_execute(sql).await.unwrap();
         drop(client);
@@ -37,7 +30,8 @@ impl Database {
     }
 
     async fn open(&self) -> Postgres {
-        let settings = Settings { config: self.0.clone(), max_connections: 4 };
+        let connector = Connector::from_url(&self.0).unwrap();
+        let settings = Settings { connector, max_connections: 4, notify: true };
         Postgres::open(settings, &[]).await.unwrap()
     }
 }

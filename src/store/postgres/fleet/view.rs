@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::tally;
 use crate::domain::control::Controls;
@@ -42,6 +42,8 @@ pub(in crate::store::postgres) struct FleetView {
     pub is_ready: AtomicBool,
     /// Whether another replica does.
     pub others_are_ready: AtomicBool,
+    /// Another replica has changed what a refresh reads.
+    pub refresh_now: Arc<Notify>,
     /// How often the database came back behind what this process has seen.
     pub rewinds: AtomicU64,
 }
@@ -66,6 +68,7 @@ impl FleetView {
             unreadable: Mutex::default(),
             next_due: watch::Sender::new(None),
             due_changes: AtomicU64::new(0),
+            refresh_now: Arc::default(),
             is_ready: AtomicBool::new(false),
             others_are_ready: AtomicBool::new(false),
             rewinds: AtomicU64::new(0),

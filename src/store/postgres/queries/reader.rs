@@ -1,14 +1,13 @@
 //! Statements outside of a transaction.
 
-use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
-use crate::store::postgres::connect::Pool;
+use crate::store::postgres::connect::{Connection, Pool};
 use crate::store::postgres::error::DbError;
 use crate::store::postgres::transaction::Param;
 
 /// A connection for statements that change nothing. Each sees what is committed when it starts.
-pub(super) struct Reader(Object);
+pub(super) struct Reader(Connection);
 
 impl Reader {
     pub(super) async fn new(pool: &Pool) -> Result<Self, DbError> {

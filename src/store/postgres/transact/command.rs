@@ -10,7 +10,7 @@ use crate::store::postgres::queries::target_hash;
 use crate::store::{DecideFn, Error, Keys};
 
 /// What a target or an alert is found by.
-pub(super) type Hash = [u8; 16];
+pub(in crate::store::postgres) type Hash = [u8; 16];
 
 /// What an alert is found by.
 pub(in crate::store::postgres) fn alert_hash(key: &AlertKey) -> Hash {

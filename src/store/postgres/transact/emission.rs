@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::types::Type;
 
-use super::write_set::{Compensated, EventWrite};
+use super::tracked::Compensated;
+use super::write_set::EventWrite;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::time::ClockReading;
@@ -236,4 +237,76 @@ pub(super) async fn insert_deliveries(
         (&errors, Type::TEXT_ARRAY),
     ];
     transaction.execute(INSERT_DELIVERIES, &params).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::target::TargetKey;
+    use crate::domain::time::Time;
+    use crate::store::NewEvent;
+
+    fn write(target: i64, to: &[&str], compensates: Option<Vec<Compensated>>) -> EventWrite {
+        let destinations: Arc<[Name]> = to.iter().map(|name| Name::new(name).unwrap()).collect();
+        let event = NewEvent {
+            target: TargetKey::from_stored("a"),
+            acting: destinations.clone(),
+            destinations,
+            may_decrease_capacity: false,
+            reverts: Arc::default(),
+            episode_phase: None,
+            body: "{}".into(),
+        };
+        let clock = ClockReading { now: Time::from_nanos(7), wall: Time::from_nanos(5) };
+        EventWrite { target, clock, id: "id".into(), event, is_tracked: false, compensates }
+    }
+
+    fn planned(emission: &Emission) -> Vec<(&str, usize, NewState)> {
+        let deliveries = emission.deliveries.iter();
+        deliveries.map(|delivery| (delivery.destination.as_str(), delivery.event, delivery.state)).collect()
+    }
+
+    #[test]
+    fn a_destination_that_was_never_sent_what_is_taken_back_gets_nothing() {
+        let queue = vec![Name::new("queue").unwrap()];
+        let events = [
+            write(1, &["journal"], None),
+            write(
+                2,
+                &["queue", "journal", "file"],
+                Some(vec![Compensated::Stored(9, queue), Compensated::New(0)]),
+            ),
+            write(3, &["queue"], Some(Vec::new())),
+        ];
+        let emission = Emission::new(&events, |_, _| false);
+        let expected = [
+            ("journal", 0, NewState::Open),
+            ("queue", 1, NewState::Open),
+            ("journal", 1, NewState::Open),
+            ("file", 1, NewState::Withdrawn),
+            ("queue", 2, NewState::Withdrawn),
+        ];
+        assert_eq!(planned(&emission), expected);
+        assert_eq!(emission.ended, [2, 3], "their decisions do not know it");
+        let records: Vec<_> =
+            emission.records.iter().map(|record| (record.targets.clone(), record.at)).collect();
+        assert_eq!(records, [(vec![2], 5), (vec![3], 5)]);
+        assert_eq!(events[1].compensates_text(&[40, 41, 42]).as_deref(), Some("{9,40}"));
+        assert_eq!(
+            (events[0].compensates_text(&[]), events[2].compensates_text(&[]).as_deref()),
+            (None, Some("{}"))
+        );
+    }
+
+    #[test]
+    fn a_destination_takes_as_many_events_of_a_batch_as_it_has_room_for() {
+        let events =
+            [write(1, &["queue"], None), write(2, &["queue", "file"], None), write(3, &["queue"], None)];
+        let emission = Emission::new(&events, |name, added| name.as_str() == "queue" && added >= 2);
+        let states: Vec<NewState> = emission.deliveries.iter().map(|delivery| delivery.state).collect();
+        assert_eq!(states, [NewState::Open, NewState::Open, NewState::Open, NewState::Dead]);
+        assert_eq!((emission.ended, emission.records.len()), (vec![3], 0));
+    }
 }

@@ -5,7 +5,7 @@
 //!
 //! 1. `command`, `queue`: what waits, and which of it is run together.
 //! 2. `rows`: targets are inserted, locked and read. `caches`, `view`: what decisions read besides.
-//! 3. `decide`, `write_set`, `emission`: decisions, and what they write, as data.
+//! 3. `decide`, `tracked`, `write_set`, `emission`: decisions, and what they write, as data.
 //! 4. `write`, `commit`: how it is written.
 //! 5. `run`: all of this, and what becomes of batches that fail.
 //! 6. `due`, `unreadable`: due work, and states that cannot be read.
@@ -21,6 +21,7 @@ mod rows;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tracked;
 mod unreadable;
 mod view;
 mod write;

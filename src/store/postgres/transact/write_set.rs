@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::command::{Hash, alert_hash};
 use super::decide::Outcome;
 use super::rows::{LockedRows, LockedTarget};
+use super::tracked::{Compensated, References, compensated, event_id};
 use super::view::Slot;
 use crate::domain::control::Controls;
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::direction::Direction;
-use crate::domain::event::EventDocument;
-use crate::domain::phase::Phase;
 use crate::domain::rate::Rate;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
@@ -90,15 +89,6 @@ pub(super) struct EventWrite {
     pub is_tracked: bool,
     /// `None` if it takes nothing back, or if nothing is known about what it takes back.
     pub compensates: Option<Vec<Compensated>>,
-}
-
-/// An event that an event takes back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Compensated {
-    /// An earlier one, with its number and destinations.
-    Stored(i64, Vec<crate::domain::name::Name>),
-    /// One of the same batch: its index among the events.
-    New(usize),
 }
 
 /// What a write set is made from.
@@ -307,45 +297,10 @@ impl WriteSet {
             let is_tracked = references.is_some_and(|references| {
                 references.has(phase.map(|phase| (&*phase.episode, phase.phase)), &event_id)
             });
-            let compensates = self.compensated(&event, target, first, source);
+            let stored = source.tracked.get(&target);
+            let compensates = compensated(&event, target, stored, (&self.events, first));
             self.events.push(EventWrite { target, clock, id: event_id, event, is_tracked, compensates });
         }
-    }
-
-    /// The events that an `on_resolved` event takes back.
-    fn compensated(
-        &self,
-        event: &NewEvent,
-        target: i64,
-        first: usize,
-        source: &Source<'_>,
-    ) -> Option<Vec<Compensated>> {
-        let phase = event.episode_phase.as_ref().filter(|phase| phase.phase == Phase::Resolved)?;
-        let stored = source.tracked.get(&target).into_iter().flatten();
-        let reference = |event: &TrackedEvent| Compensated::Stored(event.seq.0, event.destinations.clone());
-        if !event.reverts.is_empty() {
-            let reverted = stored.filter(|stored| event.reverts.contains(&stored.id));
-            return Some(reverted.map(reference).collect()).filter(|found: &Vec<_>| !found.is_empty());
-        }
-        let is_firing = |stored: &&TrackedEvent| {
-            stored
-                .episode
-                .as_ref()
-                .is_some_and(|(episode, end)| *end == Phase::Firing && **episode == *phase.episode)
-        };
-        let is_new = |(_, new): &(usize, &EventWrite)| {
-            let other = new.event.episode_phase.as_ref();
-            new.target == target
-                && other.is_some_and(|other| other.phase == Phase::Firing && other.episode == phase.episode)
-        };
-        let new = self.events.iter().enumerate().skip(first).filter(is_new);
-        Some(
-            stored
-                .filter(is_firing)
-                .map(reference)
-                .chain(new.map(|(index, _)| Compensated::New(index)))
-                .collect(),
-        )
     }
 }
 
@@ -356,17 +311,6 @@ impl LockedTarget {
     }
 }
 
-/// The id of an event, also if others of its fields cannot be read.
-fn event_id(event: &NewEvent) -> Arc<str> {
-    if let Ok(header) = event.body.header() {
-        return header.id.clone();
-    }
-    EventDocument::read(&event.body)
-        .ok()
-        .and_then(|document| document.id().map(Into::into))
-        .unwrap_or_default()
-}
-
 /// The alerts of a state, sorted and without duplicates.
 fn alerts(state: Option<&TargetState>) -> Vec<Hash> {
     let mut alerts: Vec<Hash> = state.into_iter().flat_map(|state| state.alerts().map(alert_hash)).collect();
@@ -375,27 +319,6 @@ fn alerts(state: Option<&TargetState>) -> Vec<Hash> {
     alerts
 }
 
-/// The events to which a state refers: those that it knows, and the `on_firing` events of its open episodes, and of those
-/// that are being closed.
-struct References<'a> {
-    open: Vec<&'a str>,
-    known: Set<&'a str>,
-}
-
-impl<'a> References<'a> {
-    fn new(state: &'a TargetState) -> Self {
-        let rules = state.rules.values();
-        let open = rules.flat_map(|rule| {
-            rule.episode
-                .iter()
-                .chain(rule.closed.iter().map(|closed| &closed.episode))
-                .map(|episode| &*episode.id)
-        });
-        Self { open: open.collect(), known: state.emissions.iter().map(|emission| &*emission.id).collect() }
-    }
-
-    fn has(&self, episode: Option<(&str, Phase)>, id: &str) -> bool {
-        let is_open = |(episode, phase)| phase == Phase::Firing && self.open.contains(&episode);
-        episode.is_some_and(is_open) || self.known.contains(id)
-    }
-}
+#[cfg(test)]
+#[path = "write_set_tests.rs"]
+mod tests;

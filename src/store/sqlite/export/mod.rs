@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, params};
+use serde::Deserialize;
 
 use super::codec::event_blocks::BodyReader;
 use super::codec::firing_events;
@@ -17,7 +18,6 @@ use super::reader::query::record_text;
 use super::restore;
 use super::tables::routes;
 use super::tables::states::{is_damage, read_state};
-use crate::domain::decision_record::DecisionRecord;
 use crate::domain::event::EventDocument;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
@@ -48,6 +48,19 @@ pub(in crate::store) struct Export {
     aliases: Map<i64, i64>,
     /// Ids of keys without a state, by fingerprint; the keys are in records and events.
     retired: BTreeMap<[u8; 16], Retired>,
+}
+
+/// What is read of a decision record.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RecordedTargets {
+    decisions: Vec<RecordedTarget>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RecordedTarget {
+    target: Option<String>,
 }
 
 struct Retired {
@@ -269,8 +282,8 @@ impl Export {
                 targets.sort_unstable();
                 targets.dedup();
                 if retired.values().any(|one| one.key.is_none() && targets.binary_search(&one.id).is_ok()) {
-                    let record: Option<DecisionRecord<'_>> = serde_json::from_str(&body).ok();
-                    let decisions = record.iter().flat_map(|record| &record.decisions);
+                    let record: RecordedTargets = serde_json::from_str(&body).unwrap_or_default();
+                    let decisions = record.decisions.iter();
                     for key in decisions.filter_map(|decision| decision.target.as_deref()) {
                         note_key(retired, *hashes, &TargetKey::from_stored(key));
                     }
