@@ -273,5 +273,4 @@ impl DeliveryRow {
 }
 
 #[cfg(test)]
-#[path = "row_tests.rs"]
 mod tests;

@@ -30,7 +30,7 @@ const PAGE: &str = "
     WHERE seq BETWEEN $1 AND $2 AND at BETWEEN $3 AND $4 ORDER BY seq DESC LIMIT $5";
 /// A delivery that was never called waits for the first one of its target, if that is another one.
 const DELIVERIES: &str = "
-    SELECT d.event, n.name, d.state, d.attempts, CASE WHEN d.token IS NULL THEN d.due END, d.ended_at, d.is_suspended,
+    SELECT d.event, n.name, d.state, d.attempts, CASE WHEN d.token IS NULL AND NOT d.is_parked THEN d.due END, d.ended_at, d.is_suspended,
            d.is_uncertain, d.error, d.answer,
            CASE WHEN d.state = 0 AND d.attempts = 0 AND d.error IS NULL AND NOT d.is_aside THEN (
                SELECT e.id FROM deliveries b JOIN events e ON e.seq = b.event
