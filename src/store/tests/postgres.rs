@@ -57,6 +57,10 @@ impl Database {
         Store::Postgres(Postgres::open(self.settings(), destinations).await.unwrap())
     }
 
+    pub(in crate::store) fn url(&self) -> String {
+        PostgresServer::shared().url(self.0.get_dbname().unwrap())
+    }
+
     pub(in crate::store) fn settings(&self) -> Settings {
         settings(&self.0)
     }

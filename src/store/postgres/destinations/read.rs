@@ -43,7 +43,8 @@ pub(in crate::store::postgres) async fn count(
     let rows = pool.get().await?.query_typed(COUNT, &params).await?;
     let mut counted: BTreeMap<i32, Counted> = ids.iter().map(|id| (*id, Counted::default())).collect();
     for row in &rows {
-        let (kind, destination, a, b): (i32, i32, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        let (kind, destination, a, b): (i32, i32, i64, i64) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
         if kind == 0 {
             let snapshot: &str = row.get(4);
             let unreadable = |_| DbError::Damaged(format!("the snapshot `{snapshot}` cannot be read"));

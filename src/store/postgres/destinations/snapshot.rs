@@ -16,7 +16,8 @@ pub(in crate::store::postgres) struct Snapshot {
 impl Snapshot {
     /// Whether it has seen what a transaction has committed.
     pub(in crate::store::postgres) fn has_seen(&self, transaction: i64) -> bool {
-        transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
+        transaction < self.xmin
+            || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
     }
 }
 

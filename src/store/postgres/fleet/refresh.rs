@@ -8,10 +8,10 @@ use tokio_postgres::types::Type;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
+use crate::store::postgres::Shared;
 use crate::store::postgres::error::{DbError, Place};
 use crate::store::postgres::schedule;
 use crate::store::postgres::transaction::Transaction;
-use crate::store::postgres::Shared;
 use crate::store::{Error, Tally};
 
 /// The interval of what is cheap.

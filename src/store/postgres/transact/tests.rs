@@ -14,7 +14,7 @@ use crate::domain::rate::{PerMinute, StepRates};
 use crate::domain::rule::{Amount, Change};
 use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::time::Time;
-use crate::store::postgres::{Postgres, Settings};
+use crate::store::postgres::{Connector, Postgres, Settings};
 use crate::store::tests::postgres::Database;
 use crate::store::{Changes, NewEvent, Record, Store, View};
 
@@ -311,19 +311,19 @@ const LOSE_COMMIT: u8 = 2;
 
 /// A way to the server that can be cut during a commit.
 async fn proxy(database: &Database, cut: Arc<AtomicU8>) -> Settings {
-    let Settings { config, max_connections } = database.settings();
+    let config: tokio_postgres::Config = database.url().parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut proxied = tokio_postgres::Config::new();
-    proxied.user(config.get_user().unwrap()).dbname(config.get_dbname().unwrap());
-    proxied.host("127.0.0.1").port(listener.local_addr().unwrap().port());
     let [tokio_postgres::config::Host::Tcp(host)] = config.get_hosts() else { panic!("not a TCP address") };
     let server = (host.clone(), config.get_ports()[0]);
+    let direct = format!("{}:{}", server.0, server.1);
+    let url = database.url().replace(&direct, &listener.local_addr().unwrap().to_string());
+    assert_ne!(url, database.url());
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             tokio::spawn(forward(client, TcpStream::connect(server.clone()).await.unwrap(), cut.clone()));
         }
     });
-    Settings { config: proxied, max_connections }
+    Settings { connector: Connector::from_url(&url).unwrap(), ..database.settings() }
 }
 
 async fn forward(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {

@@ -68,7 +68,7 @@ impl Before {
             wall: at(990),
             created: at(0),
             states: States::default(),
-            controls: Arc::new(Controls { generation: GENERATION, ..Controls::default() }),
+            controls: controls(GENERATION),
             deliveries: DeliveryFeedback::default(),
             rates: None,
             incarnation: 0,
@@ -125,8 +125,14 @@ fn event(id: &str, episode: Option<(&str, Phase)>, to: &[&str], reverts: &[&str]
     }
 }
 
+fn controls(generation: u64) -> Arc<Controls> {
+    let mut controls = Controls::default();
+    (0..generation).for_each(|_| controls.bump_generation());
+    controls.into()
+}
+
 fn bumped() -> Option<Arc<Controls>> {
-    Some(Arc::new(Controls { generation: GENERATION + 1, ..Controls::default() }))
+    Some(controls(GENERATION + 1))
 }
 
 #[test]

@@ -131,7 +131,9 @@ async fn a_claim_finds_the_deliveries_behind_thousands_that_wait_for_others() {
     assert_eq!(claim(world.store(), 1).await[0].0, last);
     let parked = world.number("SELECT count(*) FROM deliveries WHERE is_parked").await;
     assert_eq!(parked, 3000, "they are not examined again");
-    world.execute("UPDATE deliveries SET due = now_ns() WHERE state = 0 AND NOT is_parked AND token IS NULL").await;
+    world
+        .execute("UPDATE deliveries SET due = now_ns() WHERE state = 0 AND NOT is_parked AND token IS NULL")
+        .await;
     world.claim_and_settle(first, DELIVERED).await;
     world.claim_expecting(&[first + 1]).await;
 }

@@ -54,7 +54,10 @@ impl Hands {
 fn outcome(random: &mut fastrand::Rng) -> Settlement {
     match random.u8(0..10) {
         0 => retry_after(0),
-        1 => Settlement::NotCalled { delay: std::time::Duration::from_millis(random.u64(0..5)), stands_aside: true },
+        1 => Settlement::NotCalled {
+            delay: std::time::Duration::from_millis(random.u64(0..5)),
+            stands_aside: true,
+        },
         2 => dead(GiveUp::Rejected),
         _ => DELIVERED,
     }

@@ -14,7 +14,10 @@ async fn a_replica_that_has_lost_its_lease_changes_nothing() {
     let other = &world.replicas[1];
     let held = claim(other, 10).await[0].1;
     world.settle(lost, DELIVERED).await;
-    assert_eq!(world.number("SELECT count(*) FROM deliveries WHERE state = 0 AND token IS NOT NULL").await, 1);
+    assert_eq!(
+        world.number("SELECT count(*) FROM deliveries WHERE state = 0 AND token IS NOT NULL").await,
+        1
+    );
     let refused = world.store().begin_calls(&name("queue"), vec![lost]).await.unwrap();
     assert_eq!(refused[0].reason, RefusalReason::LeaseEnded);
     assert_eq!(other.begin_calls(&name("queue"), vec![held]).await.unwrap(), []);

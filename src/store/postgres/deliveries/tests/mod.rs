@@ -5,8 +5,6 @@ mod concurrent;
 mod leases;
 mod outcomes;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -15,7 +13,8 @@ use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::outbox::{DeliveryQueue as _, Outbox as _};
 use crate::store::postgres::transaction::Transaction;
-use crate::store::postgres::{Postgres, Settings, Shared};
+use crate::store::postgres::{Connector, Postgres, Settings, Shared};
+use crate::store::tests::postgres_server::PostgresServer;
 use crate::store::{AuditEntry, AuditWrite, Claimed, DeliveryId, EventSeq, Lease, Redrive, Settlement};
 
 /// A database with handles of replicas on it.
@@ -52,16 +51,13 @@ fn not_called(stands_aside: bool) -> Settlement {
 
 impl World {
     async fn new(replicas: usize) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let database = format!("deliveries_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let url = std::env::var("SCALEBRIDGE_TEST_POSTGRES")
-            .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:55432/postgres".to_owned());
-        let mut config: Config = url.parse().unwrap();
-        connect(&config).await.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
-        config.dbname(&database);
+        let server = PostgresServer::shared();
+        let url = server.url(&server.create_database(None));
+        let config: Config = url.parse().unwrap();
         let mut opened = Vec::new();
         for _ in 0..replicas {
-            let settings = Settings { config: config.clone(), max_connections: 8 };
+            let connector = Connector::from_url(&url).unwrap();
+            let settings = Settings { connector, max_connections: 8, notify: true };
             opened.push(Postgres::open(settings, &[name("queue"), name("journal")]).await.unwrap());
         }
         Self { client: connect(&config).await, config, replicas: opened }
@@ -149,7 +145,8 @@ impl World {
     async fn change(&self, event: i64, kind: DeliveryChangeKind) {
         let shared = self.shared();
         let transaction = Transaction::begin(&shared.pool).await.unwrap();
-        let lock = "SELECT id FROM targets WHERE id = (SELECT target FROM events WHERE seq = $1) FOR NO KEY UPDATE";
+        let lock =
+            "SELECT id FROM targets WHERE id = (SELECT target FROM events WHERE seq = $1) FOR NO KEY UPDATE";
         transaction.query(lock, &[(&event, Type::INT8)]).await.unwrap();
         let now = "SELECT now_ns(), pg_current_xact_id()::text::bigint";
         let now = transaction.query_one(now, &[]).await.unwrap();

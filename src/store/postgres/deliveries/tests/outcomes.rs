@@ -37,7 +37,8 @@ async fn a_decision_sees_the_delivery_of_the_events_that_its_state_tracks() {
     let read = world.feedback("a", &tracking(&["1"])).await;
     let key = TargetKey::from_stored("a");
     assert_eq!(read.deliveries.events[&key].len(), 1, "the other one is not tracked by the state");
-    let tracked: Vec<_> = read.tracked.values().flatten().map(|one| (&*one.id, one.destinations.len())).collect();
+    let tracked: Vec<_> =
+        read.tracked.values().flatten().map(|one| (&*one.id, one.destinations.len())).collect();
     assert_eq!(tracked, [("1", 2), ("2", 1)]);
     let lease = world.claim_expecting(&[event]).await[0];
     world.store().begin_calls(&name("queue"), vec![lease]).await.unwrap();
@@ -65,7 +66,9 @@ async fn a_target_is_processed_if_it_waits_for_what_has_happened() {
         }
         let keys = "SELECT coalesce(sum(ascii(key) - 96), 0) FROM targets WHERE recheck";
         let sum = world.number(&format!("SELECT ({keys})::bigint")).await;
-        world.execute("UPDATE targets SET recheck = false; UPDATE deliveries SET state = 0, due = now_ns()").await;
+        world
+            .execute("UPDATE targets SET recheck = false; UPDATE deliveries SET state = 0, due = now_ns()")
+            .await;
         sum
     };
     assert_eq!(rechecked(retry_after(0)).await, 0);
@@ -104,7 +107,12 @@ async fn a_withdrawn_delivery_has_a_record_and_a_second_settlement_changes_nothi
     world.store().settle(&name("queue"), both).await.unwrap();
     world.settle(lease, dead(GiveUp::Rejected)).await;
     assert_eq!(world.backlog().await, (0, 0, 0));
-    assert_eq!(world.number("SELECT count(*) FROM deliveries WHERE state = 4 AND error = 'nothing to compensate'").await, 1);
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM deliveries WHERE state = 4 AND error = 'nothing to compensate'")
+            .await,
+        1
+    );
     let records = "SELECT count(*) FROM records r JOIN record_targets t ON t.record = r.id
                    WHERE r.body LIKE '%\"withdrawn\"%' AND r.body LIKE '%nothing to compensate%'";
     assert_eq!(world.number(records).await, 1);
