@@ -20,6 +20,7 @@ pub(super) mod postgres;
 pub(super) mod postgres_server;
 mod properties;
 mod query;
+mod retention;
 mod tally;
 pub(super) mod tracking;
 mod unreadable;
