@@ -120,7 +120,7 @@ impl<'a> Settlements<'a> {
             let target = locked.target(before.target);
             let needs_recheck = match settled {
                 Settled::Arrived => target.is_some_and(LockedTarget::awaits_arrival),
-                Settled::Ended => target.is_some_and(LockedTarget::awaits_end),
+                Settled::NotDelivered => target.is_some_and(LockedTarget::awaits_end),
                 Settled::Postponed => false,
             };
             batch.rechecked.extend(target.filter(|_| needs_recheck).map(|target| target.id));

@@ -59,7 +59,7 @@ fn outcome(random: &mut fastrand::Rng) -> Settlement {
             stands_aside: true,
         },
         3 => dead(GiveUp::Rejected),
-        _ => DELIVERED,
+        _ => SUCCESS,
     }
 }
 
