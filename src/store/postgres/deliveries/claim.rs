@@ -88,7 +88,7 @@ fn judge() -> String {
 const ERROR: usize = COLUMN_COUNT;
 const IS_BEHIND: usize = COLUMN_COUNT + 1;
 const IS_TAKEN: usize = COLUMN_COUNT + 2;
-const BODY: usize = COLUMN_COUNT + 3;
+const EVENT_BODY: usize = COLUMN_COUNT + 3;
 const COMPENSATION: usize = COLUMN_COUNT + 4;
 
 /// Claims up to `max` deliveries.
@@ -239,14 +239,14 @@ impl ClaimStep<'_> {
         Ok((step, Some((examined.now, examined.rest))))
     }
 
-    fn judge(&self, rows: &[Row], examined: &mut Examined) -> Result<Judged, DbError> {
+    fn judge(&self, rows: &[Row], examined: &mut Examined) -> Result<JudgedDeliveries, DbError> {
         let now = Time::from_nanos(examined.now);
-        let mut judged = Judged::default();
+        let mut judged = JudgedDeliveries::default();
         for row in rows {
             let before = DeliveryRow::read(row)?;
             let mut after = before.clone();
             let (is_behind, is_taken): (bool, bool) = (row.get(IS_BEHIND), row.get(IS_TAKEN));
-            let body: Option<&str> = row.get(BODY);
+            let body: Option<&str> = row.get(EVENT_BODY);
             match (is_behind, is_taken, body) {
                 (false, true, Some(body)) => match compensation::read(row, COMPENSATION) {
                     Compensation::Undecided => after.stand_aside(now.after(COMPENSATION_DELAY)),
@@ -302,7 +302,7 @@ impl ClaimStep<'_> {
 }
 
 #[derive(Default)]
-struct Judged {
+struct JudgedDeliveries {
     changed: Changed,
     claimed: Vec<Claimed>,
     /// The queues of what was parked.

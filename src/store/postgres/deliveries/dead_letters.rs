@@ -28,7 +28,7 @@ const LOCK_TARGET: &str = "
         WHERE d.event = $1 AND n.name = $2)
     FOR NO KEY UPDATE";
 /// The columns after those of the delivery.
-const BODY: usize = COLUMN_COUNT;
+const EVENT_BODY: usize = COLUMN_COUNT;
 const MAY_DECREASE: usize = COLUMN_COUNT + 1;
 const EMITTED_AT: usize = COLUMN_COUNT + 2;
 
@@ -70,7 +70,7 @@ pub(super) async fn list(
 
 /// What an operator does with a dead letter.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Act {
+pub(super) enum OperatorAct {
     Redrive(Redrive),
     Discard,
 }
@@ -79,11 +79,11 @@ pub(super) enum Act {
 pub(super) async fn act(
     shared: &Shared,
     delivery_id: &DeliveryId,
-    act: Act,
+    act: OperatorAct,
     audit: AuditWrite,
 ) -> Result<(), DeadLetterError> {
     let known = shared.destinations.get(&delivery_id.destination);
-    if known.is_none() && matches!(act, Act::Redrive(_)) {
+    if known.is_none() && matches!(act, OperatorAct::Redrive(_)) {
         return Err(DeadLetterError::NotConfigured(delivery_id.destination.clone()));
     }
     let mut runs = Runs::default();
@@ -99,7 +99,7 @@ pub(super) async fn act(
 async fn try_act(
     shared: &Shared,
     delivery_id: &DeliveryId,
-    act: Act,
+    act: OperatorAct,
     audit: &AuditWrite,
 ) -> Result<Result<(), DeadLetterError>, DbError> {
     let select = format!(
@@ -125,10 +125,10 @@ async fn try_act(
     let before = DeliveryRow::read(row)?;
     let mut after = before.clone();
     match act {
-        Act::Discard => after.state = State::Discarded,
-        Act::Redrive(redrive) => {
+        OperatorAct::Discard => after.state = State::Discarded,
+        OperatorAct::Redrive(redrive) => {
             let state = targets.first().map(|target| target.get(3));
-            let event = as_sent(row.get(BODY), before.expiry.map(Time::from_nanos));
+            let event = as_sent(row.get(EVENT_BODY), before.expiry.map(Time::from_nanos));
             match check(redrive, &event, row.get(MAY_DECREASE), state.flatten(), clock.wall) {
                 Ok(expirytime) => after.deliver_again(clock, expirytime),
                 Err(error) => {

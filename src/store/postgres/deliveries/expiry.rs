@@ -47,7 +47,7 @@ const PUT_LIMITS: &str = "
 
 const ERROR: usize = COLUMN_COUNT;
 const IS_UNEXAMINED: usize = COLUMN_COUNT + 1;
-const BODY: usize = COLUMN_COUNT + 2;
+const EVENT_BODY: usize = COLUMN_COUNT + 2;
 const COMPENSATION: usize = COLUMN_COUNT + 3;
 
 /// What decides about the age of an event: its `expirytime`, and whether the age limit of decreases applies. One that
@@ -129,7 +129,7 @@ impl Check<'_> {
         let (mut changed, mut examined) = (Changed::default(), Examined::default());
         for row in &rows {
             let before = DeliveryRow::read(row)?;
-            let body: EncodedEvent = row.get::<_, Option<&str>>(BODY).unwrap_or_default().into();
+            let body: EncodedEvent = row.get::<_, Option<&str>>(EVENT_BODY).unwrap_or_default().into();
             let (expirytime, decreases) = limits_of(&body);
             if row.get(IS_UNEXAMINED) {
                 examined.add(before.event, expirytime, decreases);

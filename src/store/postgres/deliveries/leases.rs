@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::locks::{Locked, Runs, holds, recheck, store_error};
+use super::locks::{Locked, LockedTarget, Runs, holds, recheck, store_error};
 use super::row::{DeliveryRow, LEASE, State};
 use super::write::Changed;
 use crate::domain::time::Time;
@@ -122,7 +122,7 @@ async fn try_end(shared: &Shared, destination: i32, leases: &[Lease]) -> Result<
         let mut after = before.clone();
         after.release(locked.clock.wall);
         if after.state == State::Superseded
-            && locked.target(after.target).is_some_and(|target| target.awaits_end())
+            && locked.target(after.target).is_some_and(LockedTarget::awaits_end)
         {
             ended.push(after.target);
         }

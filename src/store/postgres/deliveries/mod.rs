@@ -33,7 +33,7 @@ use crate::store::{
     AuditWrite, Claimed, DeadLetter, DeadLetterError, DeliveryId, Error, Lease, Redrive, Refused, Retries,
     Settlement,
 };
-use dead_letters::Act;
+use dead_letters::OperatorAct;
 pub(super) use expiry::limits_of;
 pub(super) use write::CountChanges;
 
@@ -126,7 +126,7 @@ pub(super) async fn redrive(
     redrive: Redrive,
     audit: AuditWrite,
 ) -> Result<(), DeadLetterError> {
-    dead_letters::act(shared, delivery_id, Act::Redrive(redrive), audit).await
+    dead_letters::act(shared, delivery_id, OperatorAct::Redrive(redrive), audit).await
 }
 
 pub(super) async fn discard(
@@ -134,5 +134,5 @@ pub(super) async fn discard(
     delivery_id: &DeliveryId,
     audit: AuditWrite,
 ) -> Result<(), DeadLetterError> {
-    dead_letters::act(shared, delivery_id, Act::Discard, audit).await
+    dead_letters::act(shared, delivery_id, OperatorAct::Discard, audit).await
 }

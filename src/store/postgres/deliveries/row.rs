@@ -75,7 +75,7 @@ pub(super) enum Settled {
     /// It has arrived.
     Arrived,
     /// It has ended without arriving.
-    Ended,
+    NotDelivered,
     /// It is tried again, or it is still to be called.
     Postponed,
 }
@@ -211,7 +211,7 @@ impl DeliveryRow {
                 self.is_uncertain |= uncertain;
             }
         }
-        Settled::Ended
+        Settled::NotDelivered
     }
 
     /// A suspended delivery waits until it is resumed instead.

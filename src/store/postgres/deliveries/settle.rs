@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 
 use super::leases;
-use super::locks::{Locked, Runs, holds, recheck, store_error};
+use super::locks::{Locked, LockedTarget, Runs, holds, recheck, store_error};
 use super::row::{COLUMN_COUNT, DeliveryRow, Settled, State};
 use super::write::{Changed, CountChanges};
 use crate::domain::name::Name;
@@ -119,8 +119,8 @@ impl<'a> Settlements<'a> {
             let settled = after.settle(locked.clock, settlement.clone());
             let target = locked.target(before.target);
             let needs_recheck = match settled {
-                Settled::Arrived => target.is_some_and(|target| target.awaits_arrival()),
-                Settled::Ended => target.is_some_and(|target| target.awaits_end()),
+                Settled::Arrived => target.is_some_and(LockedTarget::awaits_arrival),
+                Settled::NotDelivered => target.is_some_and(LockedTarget::awaits_end),
                 Settled::Postponed => false,
             };
             batch.rechecked.extend(target.filter(|_| needs_recheck).map(|target| target.id));

@@ -106,7 +106,10 @@ fn a_delivery_that_has_arrived_has_its_answer_and_no_error() {
 #[test]
 fn a_dead_letter_has_its_cause_and_only_calls_are_attempts() {
     let (row, outcome) = settled(claimed(), dead(GiveUp::Expired, false));
-    assert_eq!((outcome, row.state, row.attempts, row.is_expired), (Settled::Ended, State::Dead, 0, true));
+    assert_eq!(
+        (outcome, row.state, row.attempts, row.is_expired),
+        (Settled::NotDelivered, State::Dead, 0, true)
+    );
     assert_eq!(row.ended_at, Some(at(20).as_nanos()), "by the wall clock");
     assert_eq!(row.class(), Class::Dead);
     let (row, _) = settled(claimed(), dead(GiveUp::Rejected, true));
@@ -123,7 +126,7 @@ fn what_was_cancelled_while_it_was_claimed_ends_with_its_claim_or_arrives() {
         [(retry(true), true), (retry(false), false), (dead(GiveUp::Rejected, true), false)]
     {
         let (row, outcome) = settled(cancelled.clone(), settlement);
-        assert_eq!((outcome, row.state, row.token), (Settled::Ended, State::Superseded, None));
+        assert_eq!((outcome, row.state, row.token), (Settled::NotDelivered, State::Superseded, None));
         assert_eq!((row.attempts, row.is_uncertain, row.class()), (0, is_uncertain, Class::Other));
     }
     let (row, outcome) = settled(cancelled.clone(), Settlement::Delivered { answer: None });

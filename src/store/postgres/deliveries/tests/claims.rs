@@ -14,7 +14,7 @@ async fn the_first_delivery_of_each_target_is_claimed_and_the_next_one_when_it_e
     world.claim_expecting(&[]).await;
     assert_eq!(world.store().claim(&name("journal"), 10).await.unwrap().len(), 1, "destinations do not wait");
     world.settle(leases[0], retry_after(0)).await;
-    world.claim_and_settle(first, DELIVERED).await;
+    world.claim_and_settle(first, SUCCESS).await;
     world.claim_and_settle(second, dead(GiveUp::Rejected)).await;
     world.claim_and_settle(third, retry_after(3600)).await;
     world.claim_expecting(&[]).await;
@@ -31,11 +31,11 @@ async fn a_backoff_holds_its_target_back_and_what_stands_aside_does_not() {
     world.claim_and_settle(second, not_called(false)).await;
     world.claim_expecting(&[]).await;
     world.execute("UPDATE deliveries SET due = now_ns() WHERE is_aside").await;
-    world.claim_and_settle(first, DELIVERED).await;
+    world.claim_and_settle(first, SUCCESS).await;
     world.claim_expecting(&[]).await;
     world.execute("UPDATE deliveries SET due = now_ns() WHERE NOT is_parked AND state = 0").await;
-    world.claim_and_settle(second, DELIVERED).await;
-    world.claim_and_settle(third, DELIVERED).await;
+    world.claim_and_settle(second, SUCCESS).await;
+    world.claim_and_settle(third, SUCCESS).await;
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn what_is_redriven_comes_first_but_after_one_that_is_claimed() {
         events.push(world.emit("a", id, &["queue"]).await);
     }
     world.count().await;
-    for (event, settlement) in [(0, dead(GiveUp::Rejected)), (1, DELIVERED), (2, dead(GiveUp::Rejected))] {
+    for (event, settlement) in [(0, dead(GiveUp::Rejected)), (1, SUCCESS), (2, dead(GiveUp::Rejected))] {
         world.claim_and_settle(events[event], settlement).await;
     }
     let fourth = world.claim_expecting(&[events[3]]).await[0];
@@ -54,9 +54,9 @@ async fn what_is_redriven_comes_first_but_after_one_that_is_claimed() {
     world.redrive(events[0]).await;
     world.claim_expecting(&[]).await;
     assert_eq!(world.backlog().await, (2, 2, 0));
-    world.settle(fourth, DELIVERED).await;
+    world.settle(fourth, SUCCESS).await;
     for event in [0, 2, 4] {
-        world.claim_and_settle(events[event], DELIVERED).await;
+        world.claim_and_settle(events[event], SUCCESS).await;
     }
     assert_eq!(world.backlog().await, (0, 0, 0));
 }
@@ -72,8 +72,8 @@ async fn what_waits_behind_a_claim_of_a_replica_that_has_died_is_claimed_when_it
     world.redrive(first).await;
     world.claim_expecting(&[]).await;
     world.execute("UPDATE deliveries SET due = now_ns() WHERE token IS NOT NULL").await;
-    world.claim_and_settle(first, DELIVERED).await;
-    world.claim_and_settle(second, DELIVERED).await;
+    world.claim_and_settle(first, SUCCESS).await;
+    world.claim_and_settle(second, SUCCESS).await;
 }
 
 #[tokio::test]
@@ -90,9 +90,9 @@ async fn a_suspended_delivery_lets_others_pass_until_it_is_resumed() {
     let lease = world.claim_expecting(&[second]).await[0];
     world.change(first, DeliveryChangeKind::Resume).await;
     world.claim_expecting(&[]).await;
-    world.settle(lease, DELIVERED).await;
-    world.claim_and_settle(first, DELIVERED).await;
-    world.claim_and_settle(third, DELIVERED).await;
+    world.settle(lease, SUCCESS).await;
+    world.claim_and_settle(first, SUCCESS).await;
+    world.claim_and_settle(third, SUCCESS).await;
     assert_eq!(world.backlog().await, (0, 0, 0));
 }
 
@@ -110,7 +110,7 @@ async fn what_is_cancelled_is_not_claimed_and_its_target_goes_on() {
     assert_eq!(world.backlog().await, (2, 0, 0), "the call can go on");
     world.settle(lease, retry_after(0)).await;
     assert_eq!(world.backlog().await, (1, 0, 0));
-    world.claim_and_settle(third, DELIVERED).await;
+    world.claim_and_settle(third, SUCCESS).await;
     assert_eq!(world.number("SELECT count(*) FROM deliveries WHERE state = 3").await, 2);
 }
 
@@ -134,7 +134,7 @@ async fn a_claim_finds_the_deliveries_behind_thousands_that_wait_for_others() {
     world
         .execute("UPDATE deliveries SET due = now_ns() WHERE state = 0 AND NOT is_parked AND token IS NULL")
         .await;
-    world.claim_and_settle(first, DELIVERED).await;
+    world.claim_and_settle(first, SUCCESS).await;
     world.claim_expecting(&[first + 1]).await;
 }
 
@@ -153,9 +153,9 @@ async fn a_compensation_waits_for_what_stands_aside_and_is_withdrawn_if_nothing_
     let claimed = world.store().claim(&name("queue"), 10).await.unwrap();
     let found: Vec<_> = claimed.iter().map(|one| (one.lease.seq().0, one.nothing_to_compensate)).collect();
     assert_eq!(found, [(nothing, false)], "an event that was pruned has arrived; the other one stands aside");
-    world.claim_and_settle(later, DELIVERED).await;
+    world.claim_and_settle(later, SUCCESS).await;
     world.execute("UPDATE deliveries SET due = now_ns() WHERE is_aside").await;
-    world.claim_and_settle(firing, DELIVERED).await;
+    world.claim_and_settle(firing, SUCCESS).await;
     let claimed = world.store().claim(&name("queue"), 10).await.unwrap();
     assert_eq!((claimed[0].lease.seq().0, claimed[0].nothing_to_compensate), (back, false));
     let nothing = world.emit_compensating("c", "6", &["queue"], Some(vec![lost])).await;

@@ -13,7 +13,7 @@ async fn a_replica_that_has_lost_its_lease_changes_nothing() {
     world.execute("UPDATE deliveries SET due = now_ns() WHERE token IS NOT NULL").await;
     let other = &world.replicas[1];
     let held = claim(other, 10).await[0].1;
-    world.settle(lost, DELIVERED).await;
+    world.settle(lost, SUCCESS).await;
     assert_eq!(
         world.number("SELECT count(*) FROM deliveries WHERE state = 0 AND token IS NOT NULL").await,
         1
@@ -21,7 +21,7 @@ async fn a_replica_that_has_lost_its_lease_changes_nothing() {
     let refused = world.store().begin_calls(&name("queue"), vec![lost]).await.unwrap();
     assert_eq!(refused[0].reason, RefusalReason::LeaseEnded);
     assert_eq!(other.begin_calls(&name("queue"), vec![held]).await.unwrap(), []);
-    other.settle(&name("queue"), vec![(held, DELIVERED)]).await.unwrap();
+    other.settle(&name("queue"), vec![(held, SUCCESS)]).await.unwrap();
     assert_eq!(world.number("SELECT count(*) FROM deliveries WHERE state = 1").await, 1);
 }
 
@@ -86,7 +86,7 @@ async fn a_cancelled_delivery_whose_replica_has_died_ends_and_its_target_is_proc
     assert_eq!(world.backlog().await, (1, 0, 0));
     assert_eq!(world.number("SELECT count(*) FROM targets WHERE recheck").await, 1);
     assert_eq!(world.number("SELECT count(*) FROM deliveries WHERE is_uncertain AND state = 3").await, 1);
-    world.claim_and_settle(second, DELIVERED).await;
+    world.claim_and_settle(second, SUCCESS).await;
 }
 
 /// A destination that is removed from the configuration of all replicas, one after the other.

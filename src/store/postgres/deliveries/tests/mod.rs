@@ -34,7 +34,7 @@ async fn connect(config: &Config) -> Client {
     client
 }
 
-const DELIVERED: Settlement = Settlement::Delivered { answer: None };
+const SUCCESS: Settlement = Settlement::Delivered { answer: None };
 
 fn retry_after(seconds: u64) -> Settlement {
     let delay = std::time::Duration::from_secs(seconds);

@@ -44,7 +44,7 @@ async fn a_decision_sees_the_delivery_of_the_events_that_its_state_tracks() {
     world.store().begin_calls(&name("queue"), vec![lease]).await.unwrap();
     assert!(world.tracked("a", "1").await.is_uncertain, "the call goes on");
     assert!(world.feedback("a", &tracking(&["1"])).await.deliveries.last_success.is_empty());
-    world.settle(lease, DELIVERED).await;
+    world.settle(lease, SUCCESS).await;
     let delivered = world.tracked("a", "1").await;
     assert!(delivered.is_pending && !delivered.is_uncertain, "at the other destination");
     let successes = world.feedback("a", &tracking(&["1"])).await.deliveries.last_success;
@@ -72,7 +72,7 @@ async fn a_target_is_processed_if_it_waits_for_what_has_happened() {
         sum
     };
     assert_eq!(rechecked(retry_after(0)).await, 0);
-    assert_eq!(rechecked(DELIVERED).await, 3 + 4, "those that await a delivery");
+    assert_eq!(rechecked(SUCCESS).await, 3 + 4, "those that await a delivery");
     assert_eq!(rechecked(dead(GiveUp::Expired)).await, 2 + 3 + 4, "and those that track events");
     let due = *world.shared().fleet.next_due().borrow();
     assert!(due.is_some_and(|due| due <= world.store().clock().now), "{due:?}");
@@ -84,7 +84,7 @@ async fn a_success_is_written_once_a_second_and_at_once_while_a_target_waits() {
     let last = "SELECT last_success FROM destinations WHERE name = 'queue'";
     let succeed = async |id: &str| {
         let event = world.emit("a", id, &["queue"]).await;
-        world.claim_and_settle(event, DELIVERED).await;
+        world.claim_and_settle(event, SUCCESS).await;
         world.number(last).await
     };
     let first = succeed("1").await;
@@ -103,7 +103,7 @@ async fn a_withdrawn_delivery_has_a_record_and_a_second_settlement_changes_nothi
     world.count().await;
     let lease = world.claim_expecting(&[event]).await[0];
     let withdrawn = Settlement::Withdrawn { reason: "nothing to compensate".to_owned() };
-    let both = vec![(lease, withdrawn), (lease, DELIVERED)];
+    let both = vec![(lease, withdrawn), (lease, SUCCESS)];
     world.store().settle(&name("queue"), both).await.unwrap();
     world.settle(lease, dead(GiveUp::Rejected)).await;
     assert_eq!(world.backlog().await, (0, 0, 0));
@@ -151,7 +151,7 @@ async fn dead_letters_are_listed_redriven_and_discarded_once() {
     assert_eq!(world.number("SELECT count(*) FROM audit").await, 2);
     let gone = world.store().redrive(&id(event, "gone"), Redrive::default(), audit()).await;
     assert!(matches!(gone, Err(DeadLetterError::NotConfigured(_))), "{gone:?}");
-    world.claim_and_settle(event, DELIVERED).await;
+    world.claim_and_settle(event, SUCCESS).await;
 }
 
 #[tokio::test]
