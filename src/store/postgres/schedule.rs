@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::connect::Pool;
 use super::error::DbError;
 use super::transaction::{Param, Transaction};
 use crate::domain::name::Name;
@@ -134,6 +135,32 @@ pub(super) async fn next_in(
 ) -> Result<Option<Time>, DbError> {
     let params: [Param<'_>; 2] = [(&replica, Type::INT8), (&unreadable, Type::INT8_ARRAY)];
     Ok(read_next(&transaction.query(&next_statement(), &params).await?))
+}
+
+/// Targets that depend on the controls are locked in the order of all transactions.
+const RECHECK: &str = "
+    UPDATE targets SET recheck = true WHERE id = ANY (ARRAY (
+        SELECT t.id FROM targets t WHERE t.id > $1 AND t.depends_on_controls AND NOT t.recheck
+        ORDER BY t.id LIMIT $2 FOR NO KEY UPDATE
+    ))
+    RETURNING id";
+/// The number of targets that one transaction changes.
+const RECHECK_CHUNK: i64 = 1000;
+
+/// All targets that depend on the controls have to be processed: a process that starts can have other rules than those by
+/// which they were decided.
+pub(super) async fn recheck_dependents(pool: &Pool) -> Result<(), DbError> {
+    let mut after = i64::MIN;
+    loop {
+        let transaction = Transaction::begin(pool).await?;
+        let params: [Param<'_>; 2] = [(&after, Type::INT8), (&RECHECK_CHUNK, Type::INT8)];
+        let rows = transaction.query(RECHECK, &params).await?;
+        transaction.commit().await?;
+        match rows.iter().map(|row| row.get(0)).max() {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+    }
 }
 
 fn read_next(rows: &[Row]) -> Option<Time> {
