@@ -20,14 +20,14 @@ const CLAIM_NANOS: i64 = 10_000_000_000;
 
 /// The column `targets.waits`: waits for a call to a destination that succeeds.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Waits {
+pub(super) struct DestinationWaits {
     /// When they have begun: only a success then or later counts.
     since: Vec<Time>,
     /// The last successes that the last decision has known.
     before: BTreeMap<Name, Time>,
 }
 
-impl Waits {
+impl DestinationWaits {
     /// What a state waits for after a decision that has known these successes; `None` if it waits for nothing.
     pub(super) fn of(state: &TargetState, known: &BTreeMap<Name, Time>) -> Option<String> {
         let mut since: Vec<Time> = state.destination_waits().collect();
@@ -173,6 +173,6 @@ mod tests {
 
     #[test]
     fn a_state_without_waits_has_none_stored() {
-        assert_eq!(Waits::of(&TargetState::default(), &BTreeMap::new()), None);
+        assert_eq!(DestinationWaits::of(&TargetState::default(), &BTreeMap::new()), None);
     }
 }
