@@ -111,6 +111,9 @@ impl Postgres {
             notifier: fleet::Notifier::default(),
         });
         deliveries::add_destinations(&shared, destinations.to_vec()).await?;
+        schedule::recheck_dependents(&shared.pool)
+            .await
+            .map_err(|error| error.into_store(error::Place::Open))?;
         fleet::refresh(&shared).await?;
         transact::start(&shared, settings.max_connections);
         deliveries::start(&shared);

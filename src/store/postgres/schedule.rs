@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::connect::Pool;
 use super::error::DbError;
 use super::transaction::{Param, Transaction};
 use crate::domain::name::Name;
@@ -19,14 +20,14 @@ const CLAIM_NANOS: i64 = 10_000_000_000;
 
 /// The column `targets.waits`: waits for a call to a destination that succeeds.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Waits {
+pub(super) struct DestinationWaits {
     /// When they have begun: only a success then or later counts.
     since: Vec<Time>,
     /// The last successes that the last decision has known.
     before: BTreeMap<Name, Time>,
 }
 
-impl Waits {
+impl DestinationWaits {
     /// What a state waits for after a decision that has known these successes; `None` if it waits for nothing.
     pub(super) fn of(state: &TargetState, known: &BTreeMap<Name, Time>) -> Option<String> {
         let mut since: Vec<Time> = state.destination_waits().collect();
@@ -136,6 +137,32 @@ pub(super) async fn next_in(
     Ok(read_next(&transaction.query(&next_statement(), &params).await?))
 }
 
+/// Targets that depend on the controls are locked in the order of all transactions.
+const RECHECK: &str = "
+    UPDATE targets SET recheck = true WHERE id = ANY (ARRAY (
+        SELECT t.id FROM targets t WHERE t.id > $1 AND t.depends_on_controls AND NOT t.recheck
+        ORDER BY t.id LIMIT $2 FOR NO KEY UPDATE
+    ))
+    RETURNING id";
+/// The number of targets that one transaction changes.
+const RECHECK_CHUNK: i64 = 1000;
+
+/// All targets that depend on the controls have to be processed: a process that starts can have other rules than those by
+/// which they were decided.
+pub(super) async fn recheck_dependents(pool: &Pool) -> Result<(), DbError> {
+    let mut after = i64::MIN;
+    loop {
+        let transaction = Transaction::begin(pool).await?;
+        let params: [Param<'_>; 2] = [(&after, Type::INT8), (&RECHECK_CHUNK, Type::INT8)];
+        let rows = transaction.query(RECHECK, &params).await?;
+        transaction.commit().await?;
+        match rows.iter().map(|row| row.get(0)).max() {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+    }
+}
+
 fn read_next(rows: &[Row]) -> Option<Time> {
     rows.first()?.get::<_, Option<i64>>(0).map(Time::from_nanos)
 }
@@ -146,6 +173,6 @@ mod tests {
 
     #[test]
     fn a_state_without_waits_has_none_stored() {
-        assert_eq!(Waits::of(&TargetState::default(), &BTreeMap::new()), None);
+        assert_eq!(DestinationWaits::of(&TargetState::default(), &BTreeMap::new()), None);
     }
 }

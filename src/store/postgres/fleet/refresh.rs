@@ -62,20 +62,23 @@ async fn cheap(shared: &Shared) -> Result<(), DbError> {
     let transaction = Transaction::begin_reading(&shared.pool).await?;
     let params = [(&known as _, Type::INT8)];
     let controls = transaction.query_one(SELECT_CONTROLS, &params).await?;
+    let mark = shared.fleet.due_mark();
+    let next = schedule::next_in(&transaction, shared.replica, &unreadable).await?;
     shared.clock.set(Time::from_nanos(controls.get(0)));
+    shared.fleet.set_next_due(mark, next);
     if let Some(body) = controls.get::<_, Option<&str>>(2).filter(|body| !body.is_empty()) {
         let read: Result<Controls, _> = serde_json::from_str(body);
         match read {
-            Ok(controls) if shared.fleet.controls().version > controls.version => {
-                shared.fleet.replace_controls(controls);
+            // Not if this process has committed newer ones meanwhile.
+            Ok(controls) if known > controls.version as i64 => {
+                if shared.fleet.controls().version as i64 == known {
+                    shared.fleet.replace_controls(controls);
+                }
             }
             Ok(controls) => shared.fleet.set_controls(controls.into()),
             Err(error) => return Err(DbError::Damaged(format!("the controls cannot be read: {error}"))),
         }
     }
-    let mark = shared.fleet.due_mark();
-    let next = schedule::next_in(&transaction, shared.replica, &unreadable).await?;
-    shared.fleet.set_next_due(mark, next);
     transaction.commit().await
 }
 

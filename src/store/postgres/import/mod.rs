@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::error::{DbError, Place};
 use super::fleet::tally;
 use super::queries::target_hash;
-use super::schedule::Waits;
+use super::schedule::DestinationWaits;
 use super::transact::alert_hash;
 use super::transaction::{Param, Transaction};
 use super::{Pool, Settings, schema};
@@ -136,7 +136,7 @@ impl Import {
             due: state.due().map(|due| due.as_nanos()),
             depends_on_controls: state.depends_on_controls(),
             watch: i16::from(watch.tracks_events) | i16::from(watch.awaits_delivery) << 1,
-            waits: Waits::of(state, &BTreeMap::new()),
+            waits: DestinationWaits::of(state, &BTreeMap::new()),
             tally: tally::encode(state),
             state: Some(text),
         })

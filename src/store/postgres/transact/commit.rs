@@ -23,7 +23,7 @@ const IS_COMMITTED: &str = "SELECT EXISTS (SELECT 1 FROM commits WHERE replica =
 const BARRIER: &str = "SELECT pg_logical_emit_message(true, 'scalebridge', '')";
 
 /// What has become of a transaction.
-pub(super) enum Committed {
+pub(super) enum CommitOutcome {
     Yes,
     /// Nothing of it was written.
     No(DbError),
@@ -37,12 +37,12 @@ pub(super) async fn commit(
     shared: &Shared,
     transaction: Transaction,
     xid: i64,
-) -> Result<Committed, DbError> {
+) -> Result<CommitOutcome, DbError> {
     let Err(FailedCommit { number, error }) = transaction.commit_numbered().await else {
-        return Ok(Committed::Yes);
+        return Ok(CommitOutcome::Yes);
     };
     if !error.is_disconnect() {
-        return Ok(Committed::No(error));
+        return Ok(CommitOutcome::No(error));
     }
     tracing::warn!(%error, "connection lost during a commit, asking the database whether it was committed");
     for question in 0..MAX_QUESTIONS {
@@ -50,8 +50,8 @@ pub(super) async fn commit(
             tokio::time::sleep(QUESTION_INTERVAL).await;
         }
         match ask(shared, xid, number).await {
-            Ok(Some(true)) => return Ok(Committed::Yes),
-            Ok(Some(false)) => return Ok(Committed::No(error)),
+            Ok(Some(true)) => return Ok(CommitOutcome::Yes),
+            Ok(Some(false)) => return Ok(CommitOutcome::No(error)),
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "whether a transaction was committed is not known yet"),
         }

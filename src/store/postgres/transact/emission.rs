@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::types::Type;
 
-use super::tracked::Compensated;
-use super::write_set::EventWrite;
+use super::tracked::{Compensated, EventWrite};
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::time::ClockReading;

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use super::command::Command;
-use super::commit::{self, Committed};
+use super::commit::{self, CommitOutcome};
 use super::decide::{self, Decision, Outcome};
 use super::emission::{self, Emission};
 use super::queue::Batch;
 use super::rows::{self, LockedRows};
 use super::unreadable;
 use super::view::{self, Locks, Obstacle, Read, Shown, Slot};
-use super::write::{self, Written};
+use super::write::{self, WriteResult};
 use super::write_set::{Source, WriteSet, missing_targets};
 use crate::store::Error;
 use crate::store::fast_map::Set;
@@ -32,7 +32,7 @@ const MAX_INLINE_WEIGHT: usize = 20;
 
 /// How a run has ended.
 enum Run {
-    Committed,
+    Done,
     /// Another run can succeed: more targets are needed, or another transaction was faster.
     Again,
 }
@@ -77,7 +77,7 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
         runs += 1;
         let locks = if runs >= LOCKING_RUN { Locks::ALL } else { Locks::default() };
         let error = match run_once(shared, batch, locks).await {
-            Ok(Run::Committed) => return Ok(()),
+            Ok(Run::Done) => return Ok(()),
             Ok(Run::Again) => DbError::Contended,
             Err(error) => error,
         };
@@ -97,7 +97,7 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
 /// postponed.
 async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Result<Run, DbError> {
     if batch.commands.is_empty() {
-        return Ok(Run::Committed);
+        return Ok(Run::Done);
     }
     let transaction = Transaction::begin(&shared.pool).await?;
     let locked = rows::lock(&transaction, &batch.commands).await?;
@@ -148,7 +148,7 @@ fn assign(batch: &mut Batch<'_>, read: &mut Read, rows: &LockedRows, shared: &Sh
     slots
 }
 
-struct Decided {
+struct BatchDecisions {
     decisions: Vec<Decision>,
     outcome: Outcome,
 }
@@ -158,13 +158,13 @@ async fn decide(
     slots: &mut Vec<Slot>,
     shown: &Shown,
     is_large: bool,
-) -> Result<Decided, DbError> {
+) -> Result<BatchDecisions, DbError> {
     let (mut commands, mut own) = (std::mem::take(&mut batch.commands), std::mem::take(slots));
     let shown = shown.clone();
     let decided;
     (commands, own, decided) = compute(is_large, move || {
         let (decisions, outcome) = decide::decide(&mut commands, &mut own, &shown);
-        (commands, own, Decided { decisions, outcome })
+        (commands, own, BatchDecisions { decisions, outcome })
     })
     .await?;
     (batch.commands, *slots) = (commands, own);
@@ -193,7 +193,7 @@ async fn commit_decisions(
     shared: &Shared,
     transaction: Transaction,
     batch: &mut Batch<'_>,
-    (Decided { decisions, outcome }, slots): (Decided, Vec<Slot>),
+    (BatchDecisions { decisions, outcome }, slots): (BatchDecisions, Vec<Slot>),
     (rows, read): (LockedRows, Read),
 ) -> Result<Run, DbError> {
     let mut decided = Vec::with_capacity(slots.len());
@@ -218,7 +218,7 @@ async fn commit_decisions(
     .await??;
     if set.is_empty() {
         transaction.rollback().await?;
-        return Ok(Run::Committed);
+        return Ok(Run::Done);
     }
     let numbers = numbers(&transaction, set.events.len()).await?;
     let emission = Emission::new(&set.events, Emission::is_full(&shared.destinations));
@@ -230,12 +230,12 @@ async fn commit_decisions(
     );
     shared.transactions.record_round_trips(transaction.round_trips());
     match commit::commit(shared, transaction, shown.xid).await? {
-        Committed::Yes => {}
-        Committed::No(error) => return Err(error),
+        CommitOutcome::Yes => {}
+        CommitOutcome::No(error) => return Err(error),
     }
     publish(shared, &shown, &set, &emission, written);
     shared.health.committed();
-    Ok(Run::Committed)
+    Ok(Run::Done)
 }
 
 /// The numbers of new events. One round trip, or none.
@@ -252,7 +252,7 @@ async fn numbers(transaction: &Transaction, count: usize) -> Result<Vec<i64>, Db
 }
 
 /// Makes a commit known to this process, and its existence to others.
-fn publish(shared: &Shared, shown: &Shown, set: &WriteSet, emission: &Emission, written: Written) {
+fn publish(shared: &Shared, shown: &Shown, set: &WriteSet, emission: &Emission, written: WriteResult) {
     shared.clock.advance(shown.wall);
     written.counts.apply(shared, shown.xid);
     for (before, after) in &set.tally {

@@ -1,15 +1,28 @@
-//! The events to which states refer, and those that an `on_resolved` event takes back.
+//! The new events of a batch, the events to which states refer, and those that an `on_resolved` event takes back.
 
 use std::sync::Arc;
 
-use super::write_set::EventWrite;
 use crate::domain::event::EventDocument;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::state::TargetState;
+use crate::domain::time::ClockReading;
 use crate::store::NewEvent;
 use crate::store::fast_map::Set;
 use crate::store::postgres::deliveries::feedback::TrackedEvent;
+
+/// An event without its number.
+pub(super) struct EventWrite {
+    pub target: i64,
+    pub clock: ClockReading,
+    /// Empty if it cannot be read.
+    pub id: Arc<str>,
+    pub event: NewEvent,
+    /// Whether the state of its target refers to it.
+    pub is_tracked: bool,
+    /// `None` if it takes nothing back, or if nothing is known about what it takes back.
+    pub compensates: Option<Vec<Compensated>>,
+}
 
 /// An event that an event takes back.
 #[derive(Debug, Clone, PartialEq, Eq)]

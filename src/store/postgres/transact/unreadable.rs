@@ -64,7 +64,6 @@ pub(super) async fn drop(shared: &Shared, id: i64, audit: AuditWrite) -> Result<
 }
 
 /// Returns what the target has added to the counts and what it adds now; `None` if it can be read, or does not exist.
-#[expect(clippy::type_complexity, reason = "both are texts of the same column")]
 async fn drop_row(
     shared: &Shared,
     id: i64,

@@ -46,7 +46,7 @@ const UPDATE_RATE: &str = "UPDATE rates SET version = version + 1, body = $2 WHE
 
 /// What a commit makes known to this process.
 #[derive(Default)]
-pub(super) struct Written {
+pub(super) struct WriteResult {
     pub counts: CountChanges,
     /// When the next target is due, if it was read.
     pub next_due: Option<(u64, Option<Time>)>,
@@ -60,7 +60,7 @@ pub(super) async fn write(
     transaction: &Transaction,
     set: &WriteSet,
     (emission, numbers): (&Emission, &[i64]),
-) -> Result<Written, DbError> {
+) -> Result<WriteResult, DbError> {
     let mut statements: Vec<Statement<'_>> = Vec::new();
     if !set.targets.is_empty() {
         statements.push(Box::pin(update_targets(transaction, &set.targets)));
@@ -105,7 +105,7 @@ pub(super) async fn write(
     let changed = change_deliveries(shared, transaction, &set.delivery_changes);
     let (mut counts, (_, next_due)) = try_join(changed, try_join(try_join_all(statements), next_due)).await?;
     counts.extend(emission.counts(&shared.destinations, &set.events, numbers));
-    Ok(Written { counts, next_due })
+    Ok(WriteResult { counts, next_due })
 }
 
 /// Records, kept notifications and audit entries.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::command::{Hash, alert_hash};
 use super::decide::Outcome;
 use super::rows::{LockedRows, LockedTarget};
-use super::tracked::{Compensated, References, compensated, event_id};
+use super::tracked::{EventWrite, References, compensated, event_id};
 use super::view::Slot;
 use crate::domain::control::Controls;
 use crate::domain::delivery::DeliveryChangeKind;
@@ -22,7 +22,7 @@ use crate::store::postgres::error::DbError;
 use crate::store::postgres::fleet::tally;
 use crate::store::postgres::queries::records::NewRecord;
 use crate::store::postgres::queries::target_hash;
-use crate::store::postgres::schedule::Waits;
+use crate::store::postgres::schedule::DestinationWaits;
 use crate::store::tracking::Watch;
 use crate::store::{AuditEntry, Changes, KeptNotification, NewEvent, Record};
 
@@ -76,19 +76,6 @@ pub(super) struct RecheckedTarget {
     pub id: i64,
     pub generation: u64,
     pub waits: Option<String>,
-}
-
-/// An event without its number.
-pub(super) struct EventWrite {
-    pub target: i64,
-    pub clock: ClockReading,
-    /// Empty if it cannot be read.
-    pub id: Arc<str>,
-    pub event: NewEvent,
-    /// Whether the state of its target refers to it.
-    pub is_tracked: bool,
-    /// `None` if it takes nothing back, or if nothing is known about what it takes back.
-    pub compensates: Option<Vec<Compensated>>,
 }
 
 /// What a write set is made from.
@@ -199,7 +186,8 @@ impl WriteSet {
             self.may_postpone |=
                 before.is_pending(slot.view.controls.generation) || before.due <= source.next_due;
             let waits = before.state.as_ref().filter(|_| before.has_waits);
-            let waits = waits.and_then(|state| Waits::of(state, &slot.view.deliveries.last_success));
+            let waits =
+                waits.and_then(|state| DestinationWaits::of(state, &slot.view.deliveries.last_success));
             self.rechecked.push(RecheckedTarget { id: before.id, generation, waits });
         }
         if let Some(Record { targets, body }) = record {
@@ -244,7 +232,7 @@ impl WriteSet {
             depends_on_controls,
             generation,
             watch: i16::from(watch.tracks_events) | i16::from(watch.awaits_delivery) << 1,
-            waits: Waits::of(state, &slot.view.deliveries.last_success),
+            waits: DestinationWaits::of(state, &slot.view.deliveries.last_success),
             tally: tally::encode(state),
             state: (!state.is_empty()).then(|| json::to_string(state, STATE_CAPACITY)).transpose().map_err(
                 |error| DbError::Damaged(format!("the state of {} cannot be written: {error}", before.key)),

@@ -9,12 +9,13 @@ use crate::domain::phase::Phase;
 use crate::domain::rate::Rates;
 use crate::domain::state::LastResolve;
 use crate::domain::verdict::Verdict;
+use crate::store::postgres::transact::tracked::Compensated;
 use crate::store::postgres::transact::view::Locks;
 use crate::store::tests::tracking::tracking;
 use crate::store::tests::{deferred_state, open_episode};
 use crate::store::{EpisodePhase, EventSeq, View};
 
-const GENERATION: u64 = 5;
+const CONTROLS_GENERATION: u64 = 5;
 
 fn key(text: &str) -> TargetKey {
     TargetKey::from_stored(text)
@@ -68,7 +69,7 @@ impl Before {
             wall: at(990),
             created: at(0),
             states: States::default(),
-            controls: controls(GENERATION),
+            controls: controls(CONTROLS_GENERATION),
             deliveries: DeliveryFeedback::default(),
             rates: None,
             incarnation: 0,
@@ -132,7 +133,7 @@ fn controls(generation: u64) -> Arc<Controls> {
 }
 
 fn bumped() -> Option<Arc<Controls>> {
-    Some(controls(GENERATION + 1))
+    Some(controls(CONTROLS_GENERATION + 1))
 }
 
 #[test]
@@ -143,14 +144,22 @@ fn a_target_that_depends_on_the_controls_stays_pending_until_it_is_processed() {
         (set.targets[0].depends_on_controls, set.targets[0].generation)
     };
     let put = |state| Changes { states: vec![(key("a"), state)], ..Changes::default() };
-    assert_eq!(generation(None, put(paused())), (true, GENERATION), "it was decided under these controls");
+    assert_eq!(
+        generation(None, put(paused())),
+        (true, CONTROLS_GENERATION),
+        "it was decided under these controls"
+    );
     let raised = Changes { controls: bumped(), ..put(paused()) };
-    assert_eq!(generation(None, raised), (true, GENERATION), "but not under those that it has changed");
+    assert_eq!(
+        generation(None, raised),
+        (true, CONTROLS_GENERATION),
+        "but not under those that it has changed"
+    );
     assert_eq!(generation(Some(paused()), put(paused())), (true, 3), "a notification does not process it");
     let rechecked = || Changes { rechecked: vec![key("a")], ..put(paused()) };
-    assert_eq!(generation(Some(paused()), rechecked()), (true, GENERATION));
+    assert_eq!(generation(Some(paused()), rechecked()), (true, CONTROLS_GENERATION));
     let both = Changes { controls: bumped(), ..rechecked() };
-    assert_eq!(generation(Some(paused()), both), (true, GENERATION + 1));
+    assert_eq!(generation(Some(paused()), both), (true, CONTROLS_GENERATION + 1));
     assert!(!generation(Some(paused()), put(with_alerts(&["1"]))).0);
 }
 
