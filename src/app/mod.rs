@@ -22,6 +22,7 @@ use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Server;
 use crate::domain::time::Time;
 use crate::http::transport::Options;
 use crate::http::{self, Access, AdminLimits, HttpState, Limits, MAX_STREAMS};
@@ -90,7 +91,10 @@ impl App {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { loaded, origin, metrics, reloads: (reloads, mut reload_requests) } = self;
         let settings = Arc::new(loaded.settings);
-        let (server, admin) = (settings.server.clone(), settings.admin.clone());
+        file_limit::raise();
+        let max_connections = file_limit::max_connections(&settings);
+        let server = Server { max_connections, ..settings.server.clone() };
+        let admin = settings.admin.clone();
         let lifecycle = Arc::new(Lifecycle::default());
         let services = Arc::new(OnceLock::new());
         let credentials = Arc::new(ActiveCredentials::new(&settings));
@@ -104,7 +108,6 @@ impl App {
             admin_limits: AdminLimits::new(&server),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
-        file_limit::raise();
         let options =
             Options::new("server", &server, http::refuse_on_server(metrics.clone()), metrics.clone());
         let routes = http::server_routes(state.clone());

@@ -106,7 +106,14 @@ impl Reloader {
         let loading = tokio::task::spawn_blocking(move || kinds::load(&origin.path, origin.environment));
         let loaded = stop.run_until_cancelled(loading).await.ok_or(ReloadError::Unavailable)?;
         let loaded = loaded.map_err(|error| failed(error.to_string()))?;
-        let loaded = loaded.map_err(|faults| ReloadError::Invalid(errors_first(&faults)))?;
+        let loaded = loaded.map_err(|faults| {
+            let lines = errors_first(&faults);
+            if faults.are_incomplete() { failed(lines.join("\n")) } else { ReloadError::Invalid(lines) }
+        })?;
+        // Secrets and certificates that the running configuration has, and the new one would not have.
+        if loaded.warnings.are_incomplete() {
+            return Err(failed(errors_first(&loaded.warnings).join("\n")));
+        }
         let before = self.settings.load_full();
         let (settings, needs_restart) = merge_settings(&before, loaded.settings);
         let faults = access_in_force::faults(&settings);

@@ -154,7 +154,8 @@ impl RunningBridge {
         let (files, stop) = (self.reloader.origin.files.clone(), self.background.clone());
         tokio::spawn(watch::watch(files, stop, async move || {
             let reloaded = reloads.reload(Actor::file_watcher().into()).await;
-            // An invalid configuration stays invalid until the files change; other failures are retried.
+            // An invalid configuration stays invalid until the files change; other failures are retried, also if the files
+            // could not be read for lack of resources.
             !matches!(reloaded, Err(ReloadError::Failed(_)))
         }));
     }

@@ -273,7 +273,8 @@ mod tests {
                 let mut times: Vec<Time> =
                     emissions.filter(|(other, _)| *other == direction).map(|(_, at)| *at).collect();
                 times.sort_unstable();
-                assert!(times.len() > 20, "{direction}: {}", times.len());
+                // How many there are depends on how the threads take turns; more than one window is needed.
+                assert!(times.len() > 2 * limit, "{direction}: {}", times.len());
                 for window in times.windows(limit + 1) {
                     assert!(window[0].after(MINUTE) <= window[limit], "{direction}: {window:?}");
                 }

@@ -264,7 +264,15 @@ impl ListenerAccess {
 impl ClientAuth {
     /// Whether a certificate that a client presents is verified.
     pub const fn verifies(&self) -> bool {
-        matches!(self, Self::VerifyClientCertIfGiven(_) | Self::RequireAndVerifyClientCert(_))
+        self.ca_file().is_some()
+    }
+
+    /// The file of the CAs that verify it.
+    pub const fn ca_file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::NoClientCert | Self::RequestClientCert | Self::RequireAnyClientCert => None,
+            Self::VerifyClientCertIfGiven(file) | Self::RequireAndVerifyClientCert(file) => Some(file),
+        }
     }
 }
 

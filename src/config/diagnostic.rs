@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -197,10 +198,20 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The diagnostics of a configuration, sorted by location and without duplicates. Also the texts of files with
-/// secrets, without them, to be shown instead of what is in the file.
+/// The errors of the system that say nothing about a file: no memory, too many open files in the process or on the
+/// machine, and a device that does not answer.
+const PASSING_ERRORS: [i32; 4] =
+    [5 /* EIO */, 12 /* ENOMEM */, 23 /* ENFILE */, 24 /* EMFILE */];
+
+/// The diagnostics of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Diagnostics(Vec<Diagnostic>, BTreeMap<Arc<Path>, String>);
+pub struct Diagnostics {
+    /// Sorted by location and without duplicates.
+    list: Vec<Diagnostic>,
+    /// The texts of files that contain secrets, without these, to be shown instead of what is in the file.
+    redacted: BTreeMap<Arc<Path>, String>,
+    is_incomplete: bool,
+}
 
 impl Diagnostics {
     /// Adds a diagnostic whose message implies the fix.
@@ -220,14 +231,25 @@ impl Diagnostics {
         self.push(Diagnostic { code, location: location.clone(), message: message.into(), help });
     }
 
+    /// Records why a file cannot be read, beside the diagnostic about it.
+    pub(super) fn record_read_error(&mut self, error: &io::Error) {
+        self.is_incomplete |= may_pass(error);
+    }
+
+    /// Whether a file could not be read for a reason that may pass without a change of the file. Then these are not
+    /// the diagnostics of the configuration, and reading it again can give others.
+    pub const fn are_incomplete(&self) -> bool {
+        self.is_incomplete
+    }
+
     /// Sets what is shown of a file that contains secrets.
     pub(super) fn show_redacted(&mut self, file: &Path, text: String) {
-        self.1.insert(file.into(), text);
+        self.redacted.insert(file.into(), text);
     }
 
     /// The text of a file without its secrets, if it is known to contain any.
     pub fn redacted(&self, file: &Path) -> Option<&str> {
-        self.1.get(file).map(String::as_str)
+        self.redacted.get(file).map(String::as_str)
     }
 
     /// Adds `diagnostic` after those of the same location. An identical one is dropped: a value that several
@@ -241,32 +263,33 @@ impl Diagnostics {
             diagnostic.message = diagnostic.message.chars().map(shown).collect();
         }
         let at =
-            self.0.partition_point(|known| known.location.cmp(&diagnostic.location) != Ordering::Greater);
-        let same = self.0[..at].iter().rev().take_while(|known| known.location == diagnostic.location);
+            self.list.partition_point(|known| known.location.cmp(&diagnostic.location) != Ordering::Greater);
+        let same = self.list[..at].iter().rev().take_while(|known| known.location == diagnostic.location);
         if !same.into_iter().any(|known| *known == diagnostic) {
-            self.0.insert(at, diagnostic);
+            self.list.insert(at, diagnostic);
         }
     }
 
     /// Adds all diagnostics of `others`.
     pub fn append(&mut self, others: Self) {
-        others.0.into_iter().for_each(|one| self.push(one));
-        self.1.extend(others.1);
+        others.list.into_iter().for_each(|one| self.push(one));
+        self.redacted.extend(others.redacted);
+        self.is_incomplete |= others.is_incomplete;
     }
 
     /// The diagnostics in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// The number of diagnostics.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
     /// Whether there are no diagnostics.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     /// Whether a diagnostic is an error.
@@ -276,8 +299,8 @@ impl Diagnostics {
 
     /// Whether there is an error at this location.
     pub(super) fn has_error_at(&self, location: &Location) -> bool {
-        let from = self.0.partition_point(|known| known.location < *location);
-        let here = self.0[from..].iter().take_while(|known| known.location == *location);
+        let from = self.list.partition_point(|known| known.location < *location);
+        let here = self.list[from..].iter().take_while(|known| known.location == *location);
         here.into_iter().any(|known| known.code.severity() == Severity::Error)
     }
 
@@ -285,6 +308,11 @@ impl Diagnostics {
     pub fn errors(&self) -> usize {
         self.iter().filter(|diagnostic| diagnostic.code.severity() == Severity::Error).count()
     }
+}
+
+/// Whether an attempt to read the same file may succeed later.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| PASSING_ERRORS.contains(&code))
 }
 
 impl<'a> IntoIterator for &'a Diagnostics {

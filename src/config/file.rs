@@ -20,6 +20,7 @@ pub(super) fn read(
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
+            diagnostics.record_read_error(&error);
             let location = named_at.cloned().unwrap_or(Location::WholeFile(file));
             diagnostics.add(Code::Unreadable, &location, format!("cannot read {}: {error}", path.display()));
             return None;

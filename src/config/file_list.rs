@@ -86,8 +86,9 @@ impl FileList {
         };
         let (paths, unreadable) = pattern.find();
         for (path, error) in &unreadable {
-            let message = format!("cannot read directory {}: {error}", path.display());
+            let message = format!("cannot read {}: {error}", path.display());
             diagnostics.add(Code::Unreadable, location, message);
+            diagnostics.record_read_error(error);
         }
         if paths.is_empty() && unreadable.is_empty() {
             let message = format!("no file matches `{text}`");

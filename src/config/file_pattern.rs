@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern, PatternError};
 
+use super::diagnostic::may_pass;
+
 /// The characters that make a name a pattern.
 const WILDCARDS: [char; 3] = ['*', '?', '['];
 
@@ -54,7 +56,7 @@ impl FilePattern {
     }
 
     /// The files that match, each segment of the path in the order of its bytes. Links are followed, except by `**`. Second,
-    /// the directories that cannot be read; one that does not exist has no files.
+    /// the directories and files that cannot be read; a directory that does not exist has no files.
     pub(super) fn find(&self) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {
         let mut found = Found { files: Vec::new(), unreadable: Vec::new() };
         found.descend(&self.base, &self.segments);
@@ -73,8 +75,11 @@ struct Found {
 impl Found {
     fn descend(&mut self, path: &Path, segments: &[Segment]) {
         let Some((segment, rest)) = segments.split_first() else {
-            if path.is_file() {
-                self.files.push(path.to_owned());
+            match std::fs::metadata(path) {
+                Ok(found) if found.is_file() => self.files.push(path.to_owned()),
+                // A file must not disappear from the configuration for lack of memory.
+                Err(error) if may_pass(&error) => self.unreadable.push((path.to_owned(), error)),
+                Ok(_) | Err(_) => {}
             }
             return;
         };

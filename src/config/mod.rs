@@ -12,6 +12,7 @@
 pub mod access;
 mod alertmanager;
 mod assemble;
+pub(crate) mod byte_order_mark;
 mod check;
 mod database_url;
 mod decode;

@@ -3,7 +3,11 @@
 //! Every removed character becomes an asterisk, so that columns remain valid. Our own files should not contain secrets,
 //! but the line that is shown may be the one in which somebody has written one.
 
+mod blocks;
+
 use std::collections::BTreeSet;
+
+use blocks::{Blocks, Kind};
 
 /// Parts of the names of keys with secrets.
 const SECRET_KEYS: [&str; 11] = [
@@ -20,22 +24,19 @@ const SECRET_KEYS: [&str; 11] = [
     "basic_auth_users",
 ];
 /// Keys of our own files below which a secret may be written by mistake, with any key of its own.
-const CREDENTIAL_KEYS: [&str; 3] = ["auth", "tokens", "users"];
+const CREDENTIAL_KEYS: [&str; 8] =
+    ["auth", "authorization", "basic_auth", "client_cert", "client_certs", "jwt", "tokens", "users"];
+/// Keys below them whose values are maps without secrets.
+const KNOWN_MAPS: [&str; 2] = ["http", "tls_config"];
 /// Keys below them whose values are no secrets, in addition to names of files.
-const KNOWN_KEYS: [&str; 22] = [
+const KNOWN_KEYS: [&str; 17] = [
     "audience",
-    "auth",
-    "authorization",
-    "basic_auth",
-    "client_cert",
     "follow_redirects",
     "groups",
     "header",
-    "http",
     "insecure_skip_verify",
     "issuer",
     "jwks_url",
-    "jwt",
     "name",
     "name_claim",
     "no_proxy",
@@ -44,7 +45,8 @@ const KNOWN_KEYS: [&str; 22] = [
     "scope",
     "server_name",
     "subjects",
-    "tls_config",
+    "type",
+    "username",
 ];
 /// Words before a secret in the value of a header.
 const SCHEMES: [&str; 2] = ["bearer ", "basic "];
@@ -54,24 +56,22 @@ const HASHES: [&str; 4] = ["$2a$", "$2b$", "$2x$", "$2y$"];
 /// Of a configuration of Alertmanager: hides the values of secret keys, and in URLs user info, query, and the last
 /// segment of the path unless it is one of `sources` after `/webhook/`.
 pub(super) fn foreign(text: &str, sources: &BTreeSet<&str>) -> String {
-    text.split_inclusive('\n').map(|line| redact_line(line, Some(sources)).0).collect()
+    text.split_inclusive('\n').map(|line| redact_line(line, &Context::Foreign { sources }).0).collect()
 }
 
 /// Of a file of our own: hides the values of secret keys, also those on the lines below the key, hashes of passwords,
 /// private keys, and user info in URLs. `None` if there is nothing to hide.
 pub(super) fn own(text: &str) -> Option<String> {
     let mut redacted = String::with_capacity(text.len());
-    // The indentation of a secret key whose value is below it.
-    let mut secret_block: Option<usize> = None;
+    let mut blocks = Blocks::default();
     for line in text.split_inclusive('\n') {
-        let content = line.trim_start();
-        let indent = line.len() - content.len();
-        if content.is_empty() || secret_block.is_some_and(|key| indent > key) {
+        let within = blocks.enter(line);
+        if within == Some(Kind::Secret) {
             redacted.extend(line.chars().map(|c| if c.is_whitespace() { c } else { '*' }));
             continue;
         }
-        let (shown, opens_block) = redact_line(line, None);
-        secret_block = opens_block.then_some(indent);
+        let (shown, opens) = redact_line(line, &Context::Own { within });
+        blocks.open(line, opens);
         redacted.push_str(&shown);
     }
     (redacted != text).then_some(redacted)
@@ -107,13 +107,32 @@ pub(super) fn users(text: &str) -> String {
     text.split_inclusive('\n').map(line).collect()
 }
 
-/// The line without secrets, and whether the value of a secret key is on the next lines. `sources` is `None` for a file
-/// of our own.
-fn redact_line(line: &str, sources: Option<&BTreeSet<&str>>) -> (String, bool) {
+/// Where a line is.
+enum Context<'a> {
+    /// In a configuration of Alertmanager; `sources` are ours.
+    Foreign { sources: &'a BTreeSet<&'a str> },
+    /// In a file of our own, in this block.
+    Own { within: Option<Kind> },
+}
+
+/// The line without secrets, and the block that it opens.
+fn redact_line(line: &str, context: &Context<'_>) -> (String, Option<Kind>) {
     // Bytes that are hidden.
     let mut hidden = vec![false; line.len()];
-    hide_urls(line, sources, &mut hidden);
-    let opens_block = hide_values(line, sources.is_none(), &mut hidden);
+    let opens = match context {
+        Context::Foreign { sources } => {
+            hide_urls(line, Some(*sources), &mut hidden);
+            hide_values(line, None, &mut hidden);
+            None
+        }
+        Context::Own { within } => {
+            hide_urls(line, None, &mut hidden);
+            if let Some(within) = within {
+                hidden[blocks::misplaced(line, *within)].fill(true);
+            }
+            hide_values(line, Some(*within), &mut hidden)
+        }
+    };
     let lower = line.to_ascii_lowercase();
     for scheme in SCHEMES {
         for (at, _) in lower.match_indices(scheme) {
@@ -132,7 +151,7 @@ fn redact_line(line: &str, sources: Option<&BTreeSet<&str>>) -> (String, bool) {
         hidden[at..].fill(true);
     }
     let shown = |(at, c): (usize, char)| if hidden[at] && !matches!(c, '\n' | '\r') { '*' } else { c };
-    (line.char_indices().map(shown).collect(), opens_block)
+    (line.char_indices().map(shown).collect(), opens)
 }
 
 fn is_end(c: char) -> bool {
@@ -164,46 +183,105 @@ fn hide_urls(line: &str, sources: Option<&BTreeSet<&str>>, hidden: &mut [bool]) 
     }
 }
 
-/// Hides what comes after `key:`: in a flow map or list up to its end, else the rest of the line. Returns whether the
-/// value is on the next lines.
-fn hide_values(line: &str, is_own: bool, hidden: &mut [bool]) -> bool {
-    let mut opens_block = false;
+/// Hides what comes after `key:`: in a flow map or list up to its end, else the rest of the line. `own` is the block
+/// around the line in a file of our own. Returns the block that the line opens in such a file.
+fn hide_values(line: &str, own: Option<Option<Kind>>, hidden: &mut [bool]) -> Option<Kind> {
+    let mut opens = None;
     // The end of the flow map or list of a key of `CREDENTIAL_KEYS`.
-    let mut credentials_end = 0;
+    let mut credentials_end = if own.flatten().is_some() { line.len() } else { 0 };
     for (colon, _) in line.match_indices(':') {
         let before = line[..colon].trim_end_matches(['"', '\'', ' ']);
-        let start = before
-            .rfind(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-'))
-            .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+        let start = key_start(before);
         let key = before[start..].to_ascii_lowercase();
-        let names_files = key.ends_with("_file") || key.ends_with("_files");
         let value = line[colon + 1..].trim_start();
         let from = line.len() - value.len();
-        let is_unknown = colon < credentials_end && from > colon + 1 && !KNOWN_KEYS.contains(&key.as_str());
-        let mut is_scalar = false;
-        if is_own && CREDENTIAL_KEYS.contains(&key.as_str()) && from > colon + 1 {
-            if value.starts_with(['{', '[']) {
-                credentials_end = credentials_end.max(from + flow_len(value));
-            } else {
-                is_scalar = !value.is_empty() && !value.starts_with('#');
-            }
+        let is_key = from > colon + 1 || value.is_empty();
+        let key = Key::new(&key, is_key && colon < credentials_end);
+        let mut is_secret = key.is_secret();
+        if own.is_some() && is_key && !value.is_empty() && key.has_credentials() {
+            let flow = value.starts_with(['{', '[']).then(|| flow_len(value));
+            credentials_end = credentials_end.max(from + flow.unwrap_or_default());
+            // Without keys, it is a list of secrets.
+            is_secret |= flow.map_or(!value.starts_with('#'), |len| blocks::is_bare(&value[..len]));
         }
-        let is_secret = is_scalar
-            || (is_unknown && !CREDENTIAL_KEYS.contains(&key.as_str()))
-            || key == "key"
-            || SECRET_KEYS.iter().any(|part| key.contains(part));
-        if is_secret && !names_files {
-            opens_block = key != "tokens" && (value.is_empty() || value.starts_with(['|', '>']));
-            // A list of maps, whose keys are looked at by themselves.
-            if key == "tokens" && value.trim_start_matches(['[', ' ']).starts_with('{') {
-                continue;
-            }
-            let is_in_flow = before[..start].contains(['{', '[']);
+        is_secret |= key.names_token_files() && is_key && blocks::is_secret_instead_of_files(value);
+        let is_in_flow = before[..start].contains(['{', '[']);
+        if is_key {
+            opens = key.opens(value, is_secret, is_in_flow).or(opens.filter(|_| is_in_flow));
+        }
+        // The keys in a list of maps are looked at by themselves.
+        let has_maps = key.name == "tokens" && value.trim_start_matches(['[', ' ']).starts_with('{');
+        if is_secret && !has_maps {
             let len = if is_in_flow { flow_value_len(value) } else { value.trim_end().len() };
             hidden[from..from + len].fill(true);
         }
     }
-    opens_block
+    opens
+}
+
+/// Where the key at the end of `before` starts.
+fn key_start(before: &str) -> usize {
+    before
+        .rfind(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-'))
+        .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8))
+}
+
+/// A key in lower case, and what is known of its value.
+struct Key<'k> {
+    name: &'k str,
+    /// Whether it is below a key of `CREDENTIAL_KEYS`.
+    is_below_credentials: bool,
+}
+
+impl<'k> Key<'k> {
+    fn new(name: &'k str, is_below_credentials: bool) -> Self {
+        Self { name, is_below_credentials }
+    }
+
+    fn names_files(&self) -> bool {
+        self.name.ends_with("_file") || self.name.ends_with("_files")
+    }
+
+    fn names_token_files(&self) -> bool {
+        self.name.ends_with("token_files")
+    }
+
+    fn has_credentials(&self) -> bool {
+        CREDENTIAL_KEYS.contains(&self.name)
+    }
+
+    fn is_known(&self) -> bool {
+        self.names_files() || KNOWN_KEYS.contains(&self.name)
+    }
+
+    fn is_secret(&self) -> bool {
+        let is_unknown = self.is_below_credentials
+            && !self.is_known()
+            && !self.has_credentials()
+            && !KNOWN_MAPS.contains(&self.name);
+        let has_secret_name = self.name == "key" || SECRET_KEYS.iter().any(|part| self.name.contains(part));
+        is_unknown || (has_secret_name && !self.names_files())
+    }
+
+    /// The block below it, if its value may be there, or go on there.
+    fn opens(&self, value: &str, is_secret: bool, is_in_flow: bool) -> Option<Kind> {
+        let is_flow = value.starts_with(['{', '[']);
+        let is_below =
+            value.is_empty() || value.starts_with('#') || (is_flow && flow_len(value) == value.len());
+        if self.has_credentials() && is_below {
+            Some(Kind::Credentials)
+        } else if is_secret {
+            (is_below || !(is_in_flow || is_flow)).then_some(Kind::Secret)
+        } else if !is_below {
+            None
+        } else if self.names_token_files() {
+            Some(Kind::TokenFiles)
+        } else if self.is_below_credentials {
+            Some(if KNOWN_MAPS.contains(&self.name) { Kind::Credentials } else { Kind::Shown })
+        } else {
+            None
+        }
+    }
 }
 
 /// The length of the flow map or list at the start of `text`, with all that is in it.
@@ -244,106 +322,4 @@ fn flow_value_len(value: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_do_not_show_user_info() {
-        for (text, expected) in [
-            ("`https://u:p@host/a@b` is not a URL", "`https://…@host/a@b` is not a URL"),
-            ("http://u:p@a, http://b and http://c@d", "http://…@a, http://b and http://…@d"),
-            ("http://u:p/x@host", "http://u:p/x@host"),
-            ("a@b://", "a@b://"),
-            ("://@`@", "://…@`@"),
-        ] {
-            assert_eq!(message(text.to_owned()), expected);
-        }
-    }
-
-    #[test]
-    fn secrets_are_not_shown_and_columns_remain() {
-        let cases = [
-            ("url: http://u:p@bridge/webhook/prod-eu", "url: http://***@bridge/webhook/prod-eu"),
-            ("url: http://bridge/webhook/prod-eu/?t=x", "url: http://bridge/webhook/prod-eu/****"),
-            (
-                "- {url: 'http://n8n/webhook/0815', max_alerts: 1}",
-                "- {url: 'http://n8n/webhook/****', max_alerts: 1}",
-            ),
-            (
-                "[{url: https://hooks.slack.com/services/T/B/XY}]",
-                "[{url: https://hooks.slack.com/services/T/B/**}]",
-            ),
-            ("url: http://x/", "url: http://x/"),
-            ("password: a, b} # c", "password: *********"),
-            ("- { x: y, password: \"a\\\"b, \" , c: d }", "- { x: y, password: ******** , c: d }"),
-            ("[{ secret: 'a''b' }, { secret: c }]", "[{ secret: ****** }, { secret: * }]"),
-            ("b: {password: ab , x: y}", "b: {password: ** , x: y}"),
-            ("bearer_token: äöü", "bearer_token: ***"),
-            ("\"password\": x", "\"password\": *"),
-            ("password_file: /run/x", "password_file: /run/x"),
-            ("values: [\"Bearer abc\"]", "values: [\"Bearer ***\"]"),
-            ("secrets: [a, b]", "secrets: ******"),
-            ("passwrd: hunter2", "passwrd: *******"),
-            ("receiver: x # a: b", "receiver: x # a: b"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(foreign(text, &BTreeSet::from(["prod-eu"])), expected);
-            assert_eq!(text.chars().count(), expected.chars().count());
-        }
-        assert_eq!(foreign("a: b\r\n\npassword: x\n", &BTreeSet::new()), "a: b\r\n\npassword: *\n");
-    }
-
-    #[test]
-    fn secrets_in_files_of_our_own_are_not_shown() {
-        let hash = "$2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze";
-        let stars = "*".repeat(hash.len());
-        let cases = [
-            ("auth: { bearer_token: sesame }".to_owned(), "auth: { bearer_token: ****** }".to_owned()),
-            (
-                "tokens: [{ name: a, token: sesame }, { token_file: b }]".to_owned(),
-                "tokens: [{ name: a, token: ****** }, { token_file: b }]".to_owned(),
-            ),
-            ("tokens: { a: sesame, name: b }".to_owned(), "tokens: { a: ******, name: b }".to_owned()),
-            ("users: { alice: sesame } # x: y".to_owned(), "users: { alice: ****** } # x: y".to_owned()),
-            ("a: { auth: sesame, b: c }".to_owned(), "a: { auth: ******, b: c }".to_owned()),
-            ("auth: open sesame".to_owned(), "auth: ***********".to_owned()),
-            (
-                "a: { auth: { toekn: sesame, jwt: { issuer: i } }, b: c }".to_owned(),
-                "a: { auth: { toekn: ******, jwt: { issuer: i } }, b: c }".to_owned(),
-            ),
-            (
-                "jwks_url: \"https://idp/keys?t=sesame\"".to_owned(),
-                "jwks_url: \"https://idp/keys*********\"".to_owned(),
-            ),
-            ("tls: { key: sesame }".to_owned(), "tls: { key: ****** }".to_owned()),
-            ("basic_auth_users: { a: sesame }".to_owned(), "basic_auth_users: *************".to_owned()),
-            ("tokens: [sesame, b]".to_owned(), "tokens: ***********".to_owned()),
-            (
-                "  password: |\n    open\n    sesame\n  b: c".to_owned(),
-                "  password: *\n    ****\n    ******\n  b: c".to_owned(),
-            ),
-            ("password:\n  sesame".to_owned(), "password:\n  ******".to_owned()),
-            (format!("  alice: {hash}"), format!("  alice: {stars}")),
-            (format!("{{ alice: '{hash}' }}"), format!("{{ alice: '{stars}' }}")),
-            ("proxy_url: http://u:p@proxy/a".to_owned(), "proxy_url: http://***@proxy/a".to_owned()),
-            (
-                "- \"-----BEGIN PRIVATE KEY-----abc\"".to_owned(),
-                "- \"-----BEGIN ********************".to_owned(),
-            ),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(own(&text), Some(expected));
-        }
-        for text in [
-            "queue_url: https://sqs/1/scaling",
-            "auth: { bearer_token_files: [/run/x] }",
-            "bearer_token_files:\n  - /run/x",
-            "a: b\n\n  c: d",
-        ] {
-            assert_eq!(own(text), None);
-        }
-        let text = format!("alice:{hash}\n\n  bob: {hash}\n{hash}\n");
-        assert_eq!(users(&text), format!("alice:{stars}\n\n  bob: {stars}\n{stars}\n"));
-        assert_eq!(users(&format!("{hash}:alice")), format!("{stars}******"));
-    }
-}
+mod tests;

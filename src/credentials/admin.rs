@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use subtle::{Choice, ConditionallySelectable as _};
 
 use super::file::{FileError, MAX_AGE};
 use super::header::{Authorization, MAX_TOKEN_BYTES, authorization, single};
 use super::jwt::{Rejection, Token, Verifier};
-use super::password::{Outcome, UserTable};
+use super::password::{Attempt, Outcome, UserTable};
 use super::registry::{Registry, TokenFile, Users};
 use super::token::TokenDigest;
 use super::{AuthFailure, Denied, Presented, Principal, challenge, unix_now};
@@ -28,8 +29,10 @@ pub(crate) struct AdminCredentials {
     scopes: BTreeMap<String, Scope>,
     certificates: Vec<AdminClientCert>,
     jwt: Vec<(AdminJwt, Verifier)>,
-    /// The names of tokens, users and certificates, which no JWT may have.
+    /// The names of tokens, users and certificates, which no JWT may have, nor that of a user of `users`.
     own_names: BTreeSet<String>,
+    /// The users of `users` when the file could be read last.
+    last_users: Mutex<Option<Arc<UserTable>>>,
     registry: Registry,
 }
 
@@ -42,7 +45,11 @@ impl AdminCredentials {
 
     /// The credentials of reloaded settings, with the caches of what did not change.
     pub(crate) fn reloaded(&self, auth: &AdminAuth, web_config: Option<&WebConfig>) -> Self {
-        Self::build(self.registry.successor(), &self.registry, auth, web_config)
+        let new = Self::build(self.registry.successor(), &self.registry, auth, web_config);
+        if new.users.is_some() {
+            new.last_users.lock().clone_from(&self.last_users.lock());
+        }
+        new
     }
 
     fn build(
@@ -66,6 +73,7 @@ impl AdminCredentials {
             certificates: auth.client_certs.clone(),
             jwt,
             own_names: own_names(auth, web_config),
+            last_users: Mutex::default(),
             registry,
         }
     }
@@ -102,7 +110,8 @@ impl AdminCredentials {
                 return self.check_bearer(token).await;
             }
             Authorization::Basic { user, password } if self.has_users() => {
-                return self.check_password(user, password).await;
+                let attempt = Attempt { peer: presented.peer, user, password };
+                return self.check_password(attempt).await;
             }
             _ => by_header?,
         };
@@ -176,12 +185,13 @@ impl AdminCredentials {
         self.tokens.get(index).map(|(principal, _)| principal.clone())
     }
 
-    async fn check_password(&self, user: &str, password: &[u8]) -> Result<Principal, Denied> {
-        let (outcome, tables) = self.compare(user, password, MAX_AGE, None).await?;
+    async fn check_password(&self, attempt: Attempt<'_>) -> Result<Principal, Denied> {
+        let (outcome, tables) = self.compare(attempt, MAX_AGE, None).await?;
         let outcome = match outcome {
-            (Outcome::Wrong, _) => self.compare(user, password, Duration::ZERO, Some(&tables)).await?.0,
+            (Outcome::Wrong, _) => self.compare(attempt, Duration::ZERO, Some(&tables)).await?.0,
             outcome => outcome,
         };
+        let user = attempt.user;
         let scope = self.scopes.get(user).copied();
         match outcome {
             (Outcome::Matches, is_web) => {
@@ -199,8 +209,7 @@ impl AdminCredentials {
     /// the `web_config_file`.
     async fn compare(
         &self,
-        user: &str,
-        password: &[u8],
+        attempt: Attempt<'_>,
         max_age: Duration,
         known: Option<&Arc<UserTable>>,
     ) -> Result<((Outcome, bool), Arc<UserTable>), Denied> {
@@ -209,8 +218,8 @@ impl AdminCredentials {
         for (users, is_web) in [(&self.users, false), (&self.web_users, true)] {
             let Some(users) = users else { continue };
             match users.table(max_age).await {
-                Ok(table) if chosen.is_none() || table.contains(user) => {
-                    if chosen.as_ref().is_none_or(|(first, _)| !first.contains(user)) {
+                Ok(table) if chosen.is_none() || table.contains(attempt.user) => {
+                    if chosen.as_ref().is_none_or(|(first, _)| !first.contains(attempt.user)) {
                         chosen = Some((table, is_web));
                     }
                 }
@@ -223,7 +232,7 @@ impl AdminCredentials {
         };
         let outcome = match known {
             Some(known) if Arc::ptr_eq(known, &table) => Outcome::Wrong,
-            _ => self.registry.comparisons.compare(&table, user, password).await,
+            _ => self.registry.comparisons.compare(&table, attempt).await,
         };
         match (outcome, error) {
             (Outcome::Wrong, Some(error)) => Err(error),
@@ -260,11 +269,15 @@ impl AdminCredentials {
         let Some(token) = Token::read(token) else {
             return Err(self.unauthenticated(AuthFailure::InvalidToken));
         };
+        let users = self.users_of_file().await;
+        let is_own = |name: &str| {
+            self.own_names.contains(name) || users.as_ref().is_some_and(|users| users.has_actor(name))
+        };
         let (mut failure, mut other) = (AuthFailure::InvalidToken, None);
         for (settings, verifier) in self.jwt.iter().filter(|(settings, _)| settings.header == header) {
             match verifier.verify(&token, unix_now()).await {
                 Ok(claims) if claims.has_group(&settings.groups) => match claims.name(&settings.name_claim) {
-                    Some(name) if self.own_names.contains(name.trim()) => {
+                    Some(name) if is_own(name.trim()) => {
                         other = Some(Denied::Forbidden(AuthFailure::Scope));
                     }
                     Some(name) => return Ok(Principal { name: name.to_owned(), scope: settings.scope }),
@@ -282,6 +295,16 @@ impl AdminCredentials {
             }
         }
         Err(other.unwrap_or_else(|| self.unauthenticated(failure)))
+    }
+
+    /// The users of `users_file`. While it cannot be read, those that it had: single sign-on does not depend on the file.
+    async fn users_of_file(&self) -> Option<Arc<UserTable>> {
+        let current = self.users.as_ref()?.current().await;
+        let mut last = self.last_users.lock();
+        if let Ok(table) = current {
+            *last = Some(table);
+        }
+        last.clone()
     }
 }
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::config::FileStamp;
+use crate::config::{FileStamp, byte_order_mark};
 
 /// The maximum size of a file with a secret.
 pub(super) const MAX_SECRET_BYTES: usize = 64 * 1024;
@@ -220,10 +220,8 @@ pub(super) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String>
     if bytes.len() > max_bytes {
         return Err(format!("the file is larger than {} KiB", max_bytes / 1024));
     }
-    let mut text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
-    if text.starts_with('\u{feff}') {
-        text.remove(0);
-    }
+    byte_order_mark::strip(&mut bytes);
+    let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?;
     if text.trim().is_empty() {
         return Err("the file is empty; write the secret into it".to_owned());
     }

@@ -23,6 +23,7 @@ mod tests;
 pub(crate) mod tls;
 mod token;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,11 +36,14 @@ pub(crate) use certificate::San;
 pub(crate) use source::SourceCredentials;
 
 /// What a request presents.
+#[derive(Clone, Copy)]
 pub(crate) struct Presented<'r> {
     /// The headers of the request.
     pub headers: &'r HeaderMap,
     /// The client certificate of its connection, if it was verified.
     pub client_certificate: Option<&'r ClientCertificate>,
+    /// The address of the other end of its connection: that of a proxy, if there is one.
+    pub peer: IpAddr,
 }
 
 /// A verified client certificate.
@@ -77,8 +81,8 @@ pub(crate) enum Denied {
     /// 503: a secret or key set of the bridge itself cannot be read. The text names the file or URL and the cause, for
     /// the log; it is not for the sender.
     Unavailable(String),
-    /// 503: too many comparisons of passwords wait, or the key of a token is unknown and new keys cannot be fetched now.
-    /// Counted as [`AuthFailure::Busy`].
+    /// 503: too many comparisons of passwords wait, in all or for the address of the peer, or the key of a token is unknown
+    /// and new keys cannot be fetched now. Counted as [`AuthFailure::Busy`].
     Busy,
 }
 

@@ -9,7 +9,7 @@ use subtle::Choice;
 use super::file::{FileError, MAX_AGE};
 use super::header::{Authorization, authorization};
 use super::jwt::{Rejection, Token, Verifier};
-use super::password::Outcome;
+use super::password::{Attempt, Outcome};
 use super::registry::{Registry, TokenFile, Users};
 use super::token::TokenDigest;
 use super::{AuthFailure, Denied, Presented, challenge, unix_now};
@@ -83,7 +83,8 @@ impl SourceCredentials {
             let credentials = authorization(presented.headers);
             let denied = match credentials {
                 Ok(Authorization::Basic { user, password }) => {
-                    return self.check_password(source, users, &user, &password).await;
+                    let attempt = Attempt { peer: presented.peer, user: &user, password: &password };
+                    return self.check_password(source, users, attempt).await;
                 }
                 Ok(Authorization::Missing) => AuthFailure::Missing,
                 Ok(Authorization::Bearer(_)) => AuthFailure::Wrong,
@@ -111,29 +112,26 @@ impl SourceCredentials {
             Authorization::Missing => Err(unauthenticated(AuthFailure::UnknownCertificate)),
             Authorization::Unknown => Err(unauthenticated(AuthFailure::Malformed)),
             Authorization::Basic { user, password } => match &own.users {
-                Some(users) => self.check_password(source, users, &user, &password).await,
+                Some(users) => {
+                    let attempt = Attempt { peer: presented.peer, user: &user, password: &password };
+                    self.check_password(source, users, attempt).await
+                }
                 None => Err(unauthenticated(AuthFailure::Wrong)),
             },
             Authorization::Bearer(token) => self.check_bearer(source, own, token).await,
         }
     }
 
-    async fn check_password(
-        &self,
-        source: &Name,
-        users: &Users,
-        user: &str,
-        password: &[u8],
-    ) -> Result<(), Denied> {
+    async fn check_password(&self, source: &Name, users: &Users, attempt: Attempt<'_>) -> Result<(), Denied> {
         let unavailable = |error: FileError| Denied::Unavailable(format!("source {source}: {error}"));
         let challenge = self.sources.get(source).map_or(challenge(false, true), Source::challenge);
         let comparisons = &self.registry.comparisons;
         let table = users.current().await.map_err(unavailable)?;
-        let mut outcome = comparisons.compare(&table, user, password).await;
+        let mut outcome = comparisons.compare(&table, attempt).await;
         if outcome == Outcome::Wrong {
             let newer = users.table(Duration::ZERO).await.map_err(unavailable)?;
             if !Arc::ptr_eq(&newer, &table) {
-                outcome = comparisons.compare(&newer, user, password).await;
+                outcome = comparisons.compare(&newer, attempt).await;
             }
         }
         match outcome {

@@ -57,6 +57,15 @@ impl<T> AlertMap<T> {
         };
         few.iter().chain(many.into_iter().flatten().map(|item| &**item))
     }
+
+    /// The same, mutable. The alert of a value must not change.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let (few, many) = match &mut self.0 {
+            Repr::List(list) => (list.as_mut_slice(), None),
+            Repr::Tree(tree) => (&mut [][..], Some(tree.values_mut())),
+        };
+        few.iter_mut().chain(many.into_iter().flatten().map(|item| &mut **item))
+    }
 }
 
 /// The index of an alert in a sorted list, or the index at which it would be inserted.

@@ -1,13 +1,12 @@
 //! The webhook: `POST /webhook/{source}`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,9 +14,9 @@ use serde::Serialize;
 
 use super::auth::RefusedSender;
 use super::error::Rejection;
-use super::{HttpState, Services, body};
+use super::{HttpState, Services, body, transport};
 use crate::bridge::SourceHandle;
-use crate::credentials::ClientCertificate;
+use crate::credentials::Presented;
 use crate::domain::control::GapCause;
 use crate::domain::name::Name;
 use crate::domain::summary::Summary;
@@ -47,15 +46,13 @@ impl From<Summary> for WebhookResponse {
 pub(super) async fn webhook(
     State(shared): State<HttpState>,
     source: Result<Path<String>, PathRejection>,
-    certificate: Option<Extension<Arc<ClientCertificate>>>,
-    headers: HeaderMap,
-    mut body: Body,
+    request: Request,
 ) -> Response {
     // A path segment that is not valid UTF-8 is an unknown source.
     let source = source.map_or_else(|_| String::new(), |Path(source)| source);
     let known = shared.services.get().is_some_and(|services| services.bridge.source(&source).is_some());
-    let certificate = certificate.map(|Extension(certificate)| certificate);
-    let result = accept(&shared, &source, &headers, certificate.as_ref(), &mut body).await;
+    let (parts, mut body) = request.into_parts();
+    let result = accept(&shared, &source, transport::presented(&parts), &mut body).await;
     let code = result.as_ref().map_or_else(Rejection::status, |_| StatusCode::OK);
     // Only configured names become label values, which bounds the cardinality.
     shared.metrics.record_notification(if known { &source } else { "" }, 1, code.as_u16());
@@ -95,8 +92,7 @@ fn is_logged_by_change(shared: &HttpState, cause: GapCause) -> bool {
 async fn accept(
     shared: &HttpState,
     source: &str,
-    headers: &HeaderMap,
-    certificate: Option<&Arc<ClientCertificate>>,
+    presented: Presented<'_>,
     body: &mut Body,
 ) -> Result<WebhookResponse, Rejection> {
     let services = match (shared.lifecycle.phase(), shared.services.get()) {
@@ -104,12 +100,13 @@ async fn accept(
         (LifecyclePhase::Stopping, _) => return Err(Rejection::unavailable("scalebridge is stopping")),
         _ => return Err(Rejection::unavailable("scalebridge is starting")),
     };
+    let headers = presented.headers;
     shared.access.check_sender(headers)?;
     let Some(handle) = services.bridge.source(source) else {
         let text = "unknown source; the last part of the path must be the name of a configured source";
         return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
-    let checked = shared.access.check_source(&handle.source().name, headers, certificate).await;
+    let checked = shared.access.check_source(&handle.source().name, presented).await;
     if let Err(RefusedSender { rejection, leaves_gap }) = checked {
         if leaves_gap {
             services.bridge.receive(&handle.source().name).refuse(rejection.cause());

@@ -16,7 +16,7 @@ use crate::store::{AuditWrite, Store};
 pub(crate) enum ReloadError {
     /// The configuration has errors, one diagnostic each.
     Invalid(Vec<String>),
-    /// The configuration is valid but could not be applied.
+    /// The configuration is valid but could not be applied, or its files cannot be read for a reason that may pass.
     Failed(String),
     /// The bridge is starting or stopping; nothing was read.
     Unavailable,

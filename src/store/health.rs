@@ -12,6 +12,9 @@ pub(crate) enum Outage {
     Failing(String),
     /// This file of the store is no longer the one that is open: what is committed now is lost when the process ends.
     Detached(PathBuf),
+    /// This file of the store was truncated while it was open: what it had is lost. That does not end before a restart,
+    /// since the pages that SQLite writes from then on do not make it complete.
+    Truncated(PathBuf),
 }
 
 impl fmt::Display for Outage {
@@ -19,6 +22,7 @@ impl fmt::Display for Outage {
         match self {
             Self::Failing(error) => write!(f, "the store cannot commit: {error}"),
             Self::Detached(_) => f.write_str("a file of the store was removed or replaced; see the log"),
+            Self::Truncated(_) => f.write_str("the file of the store was truncated; see the log"),
         }
     }
 }
@@ -31,14 +35,16 @@ pub(super) struct Health(Mutex<State>);
 struct State {
     failing: Option<String>,
     detached: Option<PathBuf>,
+    truncated: Option<PathBuf>,
 }
 
 impl Health {
-    /// Why changes are refused now. A detached file outlasts commits that succeed.
+    /// Why changes are refused now. A detached or truncated file outlasts commits that succeed.
     pub(super) fn outage(&self) -> Option<Outage> {
-        let State { failing, detached } = &*self.0.lock();
-        let detached = detached.clone().map(Outage::Detached);
-        detached.or_else(|| failing.clone().map(Outage::Failing))
+        let State { failing, detached, truncated } = &*self.0.lock();
+        let lost = truncated.clone().map(Outage::Truncated);
+        let lost = lost.or_else(|| detached.clone().map(Outage::Detached));
+        lost.or_else(|| failing.clone().map(Outage::Failing))
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -57,6 +63,17 @@ impl Health {
     pub(super) fn committed(&self) {
         if self.0.lock().failing.take().is_some() {
             tracing::info!("the store commits again");
+        }
+    }
+
+    /// The file was found truncated.
+    pub(super) fn truncated(&self, file: &Path) {
+        if self.0.lock().truncated.replace(file.to_owned()).is_none() {
+            tracing::error!(
+                file = %file.display(),
+                fix = "stop scalebridge, put a backup of the file in its place without `-wal` and `-shm`, and start it",
+                "the file of the store was truncated, refusing all changes"
+            );
         }
     }
 
@@ -92,5 +109,9 @@ mod tests {
         assert_eq!(health.outage(), Some(Outage::Detached(PathBuf::from("bridge.db"))));
         health.set_detached(None);
         assert_eq!(health.outage(), None);
+        health.truncated(Path::new("bridge.db"));
+        health.set_detached(None);
+        health.committed();
+        assert_eq!(health.outage(), Some(Outage::Truncated(PathBuf::from("bridge.db"))));
     }
 }

@@ -1,13 +1,14 @@
 //! No client keeps the others out: limits on connections, bytes, and the time of senders and readers.
 
 use std::io::Write;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::support::bridge::{Bridge, RULES, captured, notification, pending_pod};
-use crate::support::raw::{Raw, config_with_server, status, unfinished_post};
+use crate::support::raw::{Raw, config_with_server, post, status, unfinished_post};
 use crate::support::tools::{eventually, get};
 
 async fn bridge_with(settings: &str) -> Bridge {
@@ -185,12 +186,39 @@ async fn connections_over_the_limit_are_closed_and_reported_once() {
     assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
 }
 
+fn open_files(bridge: &Bridge) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).expect("its files").count()
+}
+
+/// Clients that hold connections leave files for the store, the destinations and the other listener.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_leave_room_below_the_limit_of_open_files() {
+    let mut bridge = Bridge::new(&config_with_server("header_timeout: 10m"), RULES);
+    bridge.wrap_with(&["sh", "-c", "ulimit -n 128; exec \"$0\" \"$@\""]);
+    bridge.run().await;
+    let limited = "server.max_connections is limited by the limit of open files";
+    assert_eq!(count_in_log(&bridge, limited), 1);
+    let mut sender = Raw::connect(bridge.address()).await;
+    let mut open = Vec::new();
+    for _ in 0..150 {
+        open.push(Raw::connect(bridge.address()).await);
+    }
+    sender.send(post(&notification(&[pending_pod("workers", "a")]))).await.expect("a notification");
+    assert_eq!(status(&sender.head().await), 200);
+    assert_eq!(bridge.events().await.len(), 1, "it is delivered, and the admin listener answers");
+    assert!(open_files(&bridge) < 128);
+    assert_eq!(count_in_log(&bridge, "connections cannot be accepted"), 0);
+    assert_eq!(count_in_log(&bridge, "too many connections"), 1);
+}
+
 /// The bridge has no file left for a connection: it says so once, and goes on when there is one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lack_of_files_is_reported_once_and_survived() {
-    let mut bridge = Bridge::new(&config_with_server("header_timeout: 10m"), RULES);
-    bridge.wrap_with(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
-    bridge.run().await;
+    let bridge = bridge_with("header_timeout: 10m").await;
+    // After the start, which would limit the connections too.
+    let limit = format!("--nofile={}:", open_files(&bridge) + 8);
+    let set = Command::new("prlimit").args(["--pid", &bridge.pid().to_string(), &limit]).status();
+    assert!(set.is_ok_and(|status| status.success()), "prlimit");
     let mut open = Vec::new();
     for _ in 0..100 {
         open.push(Raw::connect(bridge.address()).await);
@@ -213,8 +241,7 @@ async fn readers_that_never_read_do_not_keep_senders_out() {
     let mut bridge = Bridge::new(&config_with_server("write_timeout: 2s"), RULES);
     bridge.wrap_with(&["sh", "-c", "ulimit -Sn 48; exec \"$0\" \"$@\""]);
     bridge.run().await;
-    let files = || std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).expect("its files").count();
-    let before = files();
+    let before = open_files(&bridge);
     let request = "GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
     let mut readers = Vec::new();
     for _ in 0..40 {
@@ -224,7 +251,7 @@ async fn readers_that_never_read_do_not_keep_senders_out() {
         readers.push(reader);
     }
     assert_eq!(bridge.post(captured("three-firing")).await.status, 200);
-    eventually("the end of the responses", async || (files() <= before + 10).then_some(())).await;
+    eventually("the end of the responses", async || (open_files(&bridge) <= before + 10).then_some(())).await;
     assert_eq!(bridge.get_admin("/metrics").await.0, 200);
 }
 

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::support::bridge::{Answer, Bridge, CONFIG, RULES, notification, pending_pod};
 use crate::support::certificates::Authority;
@@ -63,6 +64,18 @@ fn basic_auth(user: &str, password: &str) -> (&'static str, String) {
 
 /// Sends a request with exactly these headers, beside `Host` if it is not among them.
 async fn send(address: &str, line: &str, headers: &[(&str, String)], body: &str) -> Answer {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    send_over(stream, address, line, headers, body).await
+}
+
+/// The same, over a connection to `address`.
+async fn send_over(
+    mut stream: TcpStream,
+    address: &str,
+    line: &str,
+    headers: &[(&str, String)],
+    body: &str,
+) -> Answer {
     let mut head = format!("{line} HTTP/1.1\r\nconnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "host") {
         head += &format!("host: {address}\r\n");
@@ -71,7 +84,6 @@ async fn send(address: &str, line: &str, headers: &[(&str, String)], body: &str)
         head += &format!("{name}: {value}\r\n");
     }
     head += &format!("content-length: {}\r\n\r\n", body.len());
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all((head + body).as_bytes()).await.expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).await.expect("an answer");
@@ -183,6 +195,47 @@ async fn a_notification_needs_the_credentials_of_its_source_and_a_refused_one_le
     let kinds: Vec<&Value> =
         sources.as_array().expect("a list").iter().map(|source| &source["auth"]).collect();
     assert_eq!(kinds, [&json!(["bearer", "basic"]), &json!([]), &json!(["bearer"])]);
+}
+
+/// Sends a request as a user, from another address of this machine.
+async fn send_from(from: &str, address: String, line: &str, user: (&str, &str)) -> Answer {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{from}:0").parse().expect("an address")).expect("a loopback address");
+    let stream = socket.connect(address.parse().expect("an address")).await.expect("a connection");
+    let headers = [basic_auth(user.0, user.1), ("content-type", "application/json".to_owned())];
+    let body =
+        if line.starts_with("POST") { notification(&[pending_pod("workers", "a")]) } else { String::new() };
+    send_over(stream, &address, line, &headers, &body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_of_one_address_do_not_hold_up_a_user_at_another_one() {
+    let admin = "admin: { users_file: lab.users, users: [{ name: alertmanager, scope: read }],";
+    let mut bridge = with_files(&guarded().replace("admin: {", admin));
+    // Comparisons take so long that the attempts below wait at the same time.
+    let hash = secret(bcrypt::hash(secret(PASSWORD), 11).expect("a hash"));
+    bridge.write("lab.users", &format!("alertmanager:{hash}\n"));
+    bridge.run().await;
+    for (address, line) in
+        [(bridge.address().to_owned(), "POST /webhook/lab"), (admin_address(&bridge), "GET /api/v1/status")]
+    {
+        // More attempts than a user has places; no password of this user was accepted yet.
+        let mut attempts = JoinSet::new();
+        for attempt in 0..40 {
+            let (address, password) = (address.clone(), format!("guess-{attempt}"));
+            attempts.spawn(async move {
+                send_from("127.0.0.2", address, line, ("alertmanager", &password)).await.status
+            });
+        }
+        for _ in 0..8 {
+            let first = attempts.join_next().await.expect("an attempt").expect("an answer");
+            assert_eq!(first, 503, "attempts beyond the places of an address are not kept waiting");
+        }
+        let answer = send_from("127.0.0.1", address, line, ("alertmanager", PASSWORD)).await;
+        assert_eq!(answer.status, 200, "{line}: {}", answer.body);
+        let rest = attempts.join_all().await;
+        assert!(rest.iter().all(|status| matches!(status, 401 | 503)), "{rest:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,6 +87,37 @@ async fn nothing_is_accepted_while_the_file_of_the_store_is_gone() {
     assert!(bridge.stop().await.success());
 }
 
+const TRUNCATED: &str = "the file of the store was truncated, refusing all changes";
+
+/// What was in the file is lost, and what is committed would be lost too: nothing makes the store ready again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_accepted_after_the_file_of_the_store_was_truncated_in_place() {
+    let mut bridge = Bridge::start().await;
+    assert_eq!(bridge.post(notification(&[pending_pod("group-1", "a")])).await.status, 200);
+    bridge.wait_delivered("journal").await;
+    let database = bridge.dir().join("bridge.db");
+    let before = fs::read(&database).expect("its content");
+    fs::OpenOptions::new().write(true).truncate(true).open(&database).expect("truncated");
+    eventually("a refusal", async || (ready(&bridge).await.0 == 503).then_some(())).await;
+    for number in 0..3 {
+        let answer = bridge.post(notification(&[pending_pod("group-2", &number.to_string())])).await;
+        assert_eq!((answer.status, &*answer.headers["retry-after"]), (503, "1"));
+    }
+    let (code, says) = ready(&bridge).await;
+    assert!(code == 503 && says.contains("the file of the store was truncated"), "{says}");
+    assert_eq!(bridge.metric("scalebridge_store_up").await, 0.0);
+    assert!(status(&bridge).contains("Notifications are REFUSED: "));
+    // A backup that is copied into the open file is not what SQLite has in its caches.
+    fs::write(&database, before).expect("written in place");
+    let answer = bridge.post(notification(&[pending_pod("group-3", "a")])).await;
+    assert_eq!(answer.status, 503);
+    let (code, says) = ready(&bridge).await;
+    assert!(code == 503 && says.contains("the file of the store was truncated"), "{says}");
+    assert_eq!(lines(&bridge, TRUNCATED).len(), 1);
+    assert!(lines(&bridge, TRUNCATED)[0]["fix"].as_str().is_some_and(|fix| fix.contains("backup")));
+    bridge.stop().await;
+}
+
 /// A store that cannot commit is not ready, and recovers by itself, also if no notification comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_another_program_has_locked_is_not_ready() {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending_pod, resolved};
+use crate::support::secrets::secret;
 use crate::support::tools::eventually;
 
 /// Rules with a version number as a parameter of their events.
@@ -429,4 +431,56 @@ async fn what_a_source_may_reach_can_be_narrowed_while_an_episode_is_open() {
     assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
     let events = bridge.events().await;
     assert_eq!(events.last().expect("an event")["data"]["rule"], "unschedulable-pods");
+}
+
+/// Sets how many files the bridge may have open.
+fn limit_files(bridge: &Bridge, files: u32) {
+    let arguments = ["--pid".to_owned(), bridge.pid().to_string(), format!("--nofile={files}:")];
+    let set = Command::new("prlimit").args(arguments).status();
+    assert!(set.is_ok_and(|status| status.success()), "prlimit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_cannot_be_read_for_lack_of_resources_are_read_later_without_a_change() {
+    let mut bridge = Bridge::new(CONFIG, &version(0));
+    bridge.run().await;
+    // Fewer than it has open: it can open none.
+    limit_files(&bridge, 3);
+    bridge.write("rules.yaml", &version(1));
+    let logged = |text: &str| bridge.log().lines().filter(|line| line.contains(text)).count();
+    eventually("a failed reload", async || (logged("Too many open files") > 0).then_some(())).await;
+    assert_eq!(logged("configuration reloaded"), 0);
+    limit_files(&bridge, 1024);
+    eventually("the reload", async || (logged("\"message\":\"configuration reloaded\"") == 1).then_some(()))
+        .await;
+    assert_eq!(bridge.post(notification(&[pending_pod("workers", "a")])).await.status, 200);
+    let events = bridge.events().await;
+    assert_eq!(events[0]["data"]["parameters"]["version"], "1");
+}
+
+/// A device that does not answer, here by a file whose reading fails with an input/output error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_cannot_read_a_file_or_a_secret_fails_and_is_not_invalid() {
+    let config = CONFIG.replace("prod-eu: {", "prod-eu: { auth: { bearer_token_files: [prod.token] },");
+    let mut bridge = Bridge::new(&config, &version(0));
+    bridge.write("prod.token", &format!("{}\n", secret("token-of-prod-4716")));
+    bridge.run().await;
+    for name in ["rules.yaml", "prod.token"] {
+        let path = bridge.dir().join(name);
+        let text = fs::read_to_string(&path).expect("a file");
+        fs::remove_file(&path).expect("removed");
+        symlink("/proc/self/mem", &path).expect("a link");
+        let (status, answer) = bridge.api("POST", "/-/reload", None).await;
+        assert_eq!(status, 503, "{answer}");
+        assert!(answer.to_string().contains("Input/output error"), "{answer}");
+        bridge.write(name, &text);
+        assert_eq!(bridge.api("POST", "/-/reload", None).await.0, 200);
+    }
+    let missing = bridge.dir().join("prod.token");
+    fs::remove_file(missing).expect("removed");
+    assert_eq!(
+        bridge.api("POST", "/-/reload", None).await.0,
+        200,
+        "a secret that does not exist is a warning"
+    );
 }

@@ -8,6 +8,7 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsPr
 
 use super::ClientError;
 use super::url::CheckedUrl;
+use crate::config::byte_order_mark;
 use crate::config::secret::Secret;
 use crate::credentials::tls::{PemFile, TlsError, authorities, certified_key, crypto_provider};
 
@@ -79,8 +80,10 @@ impl Credentials {
 
 /// Reads a token. An error does not contain it.
 fn read_token(path: &Path) -> Result<Secret, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read the token: {error}"))?;
-    let token = text.trim();
+    let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the token: {error}");
+    let mut text = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    byte_order_mark::strip(&mut text);
+    let token = std::str::from_utf8(&text).map_err(|_| unreadable(&"the file is not UTF-8 text"))?.trim();
     if token.is_empty() {
         return Err("the file is empty: expected one bearer token".to_owned());
     }
@@ -107,4 +110,24 @@ fn client_certificate(cert_file: &Path, key_option: &str, key_file: &Path) -> Re
     let chain: Vec<_> = chain.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
     let key = PrivateKey::from_pem(key_file.pem()).map_err(|_| key_file.damaged())?;
     Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_a_token_may_begin_with_a_byte_order_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (text, expected) in [("\u{feff}sesame\r\n", Ok("Bearer sesame")), ("\u{feff}\n", Err("is empty"))]
+        {
+            std::fs::write(&path, text).unwrap();
+            match (read_token(&path), expected) {
+                (Ok(secret), Ok(expected)) => assert_eq!(secret.expose(), expected),
+                (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
+                (read, _) => panic!("{read:?}"),
+            }
+        }
+    }
 }

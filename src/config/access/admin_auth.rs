@@ -132,23 +132,26 @@ fn name_and_scope(fields: &mut Fields<'_, '_>) -> (Option<Spanned<String>>, Opti
 /// Reads the name of an actor, which the audit trail shows.
 fn actor(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let text = text(node, diagnostics)?;
-    if text.contains(is_hidden) || text.trim() != text {
-        let message = "a name has no control or invisible characters, and no space at its ends";
-        diagnostics.add(Code::Value, &node.location, message);
-        return None;
-    }
-    if is_reserved(text) {
-        let message =
-            format!("`{text}` is what the bridge calls itself in the audit trail; use another name");
-        diagnostics.add(Code::Value, &node.location, message);
-        return None;
-    }
-    if text.chars().count() > MAX_NAME_CHARS {
-        let message = format!("a name has at most {MAX_NAME_CHARS} characters");
-        diagnostics.add(Code::Range, &node.location, message);
+    if let Some((code, message)) = actor_problem(text) {
+        diagnostics.add(code, &node.location, message);
         return None;
     }
     Some(text.to_owned())
+}
+
+/// Why the audit trail cannot show this name as that of an actor.
+pub(super) fn actor_problem(name: &str) -> Option<(Code, String)> {
+    if name.contains(is_hidden) || name.trim() != name {
+        let message = "a name has no control or invisible characters, and no space at its ends";
+        return Some((Code::Value, message.to_owned()));
+    }
+    if is_reserved(name) {
+        let message =
+            format!("`{name}` is what the bridge calls itself in the audit trail; use another name");
+        return Some((Code::Value, message));
+    }
+    let is_long = name.chars().count() > MAX_NAME_CHARS;
+    is_long.then(|| (Code::Range, format!("a name has at most {MAX_NAME_CHARS} characters")))
 }
 
 /// Reports names that are used twice: the audit trail could not tell who has acted.

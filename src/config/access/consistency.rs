@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::super::decode::Spanned;
 use super::super::diagnostic::{Code, Diagnostics, Location};
-use super::admin_auth::AdminAuthDraft;
+use super::admin_auth::{AdminAuthDraft, actor_problem};
 use super::listener::ListenerDraft;
 use super::shared::{self, names};
 use super::source_auth::SourceAuthDraft;
@@ -130,10 +130,16 @@ fn check_verifies(
     diagnostics.add_with_help(Code::Contradiction, location, message, help);
 }
 
-/// Reports tokens and certificates with the name of a user of the `web_config_file`: the audit trail could not tell who has
-/// acted.
+/// Reports users of the `web_config_file` whose names the audit trail cannot show, and tokens and certificates with the
+/// name of such a user: the audit trail could not distinguish them.
 fn check_names_of_web_users(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut Diagnostics) {
     let Some(config) = &admin.access.web_config else { return };
+    for user in &admin.web_users {
+        if let Some((code, message)) = actor_problem(&user.value) {
+            let help = "users of this file are actors on the admin listener: rename the user";
+            diagnostics.add_with_help(code, &user.location, message, help);
+        }
+    }
     let tokens = auth.auth.tokens.iter().zip(&auth.tokens).map(|(token, at)| (&token.name, at));
     let certificates = auth.auth.client_certs.iter().zip(auth.client_certs.iter().cycle());
     for (name, location) in tokens.chain(certificates.map(|(certificate, at)| (&certificate.name, at))) {

@@ -20,6 +20,8 @@ pub(in crate::config) struct ListenerDraft {
     pub is_faulty: bool,
     /// The location of `allow_unauthenticated`.
     pub allow_unauthenticated: Location,
+    /// The users of the `web_config_file`.
+    pub web_users: Vec<Spanned<String>>,
     /// The `web_config_file` when it was read.
     pub web_config_stamp: Option<FileStamp>,
 }
@@ -38,15 +40,16 @@ pub(in crate::config) fn listener(fields: &mut Fields<'_, '_>) -> ListenerDraft 
     }
     let is_faulty = fields.diagnostics.errors() > before;
     let address = fields.get("listen", spanned(address));
-    let (web_config, web_tls, stamp) = match web_config {
-        Some(file) => (Some(file.config), file.tls, Some(file.stamp)),
-        None => (None, None, None),
+    let (web_config, web_users, web_tls, stamp) = match web_config {
+        Some(file) => (Some(file.config), file.users, file.tls, Some(file.stamp)),
+        None => (None, Vec::new(), None, None),
     };
     ListenerDraft {
         address,
         access: ListenerAccess { tls: tls.or(web_tls), web_config, allow_unauthenticated },
         is_faulty,
         allow_unauthenticated: fields.location_of("allow_unauthenticated").clone(),
+        web_users,
         web_config_stamp: stamp,
     }
 }

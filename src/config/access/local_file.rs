@@ -3,11 +3,12 @@
 //! What is wrong with a file is a warning: the machine that checks a configuration may not have its secrets.
 //! `credentials` reads the files again when they are used.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::database_url::{Authorities, DatabaseUrl, UrlError};
+use super::super::byte_order_mark;
 use super::super::diagnostic::{Code, Diagnostics, Location};
 use super::super::redact;
 use super::super::scalar::text;
@@ -83,7 +84,10 @@ impl LocalFile {
         let (what, shown) = (self.what, path.display());
         let read = read(path);
         let found = match &read {
-            Err(error) => Some(format!("cannot read the {what} in {shown}: {error}")),
+            Err(error) => {
+                diagnostics.record_read_error(error);
+                Some(format!("cannot read the {what} in {shown}: {error}"))
+            }
             Ok(text) => (self.problem)(text).map(|problem| format!("the {what} in {shown} {problem}")),
         };
         if let Some(message) = found {
@@ -148,19 +152,19 @@ pub(super) fn path(node: &Node, diagnostics: &mut Diagnostics) -> Option<PathBuf
     Some(directory.unwrap_or(Path::new("")).join(path))
 }
 
-/// Reads a file that is a regular one and not too large: a pipe would block.
-pub(super) fn read(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+/// Reads a file that is a regular one and not too large, without a byte order mark: a pipe would block.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err("not a regular file".to_owned());
+        return Err(io::Error::other("not a regular file"));
     }
     if metadata.len() > MAX_BYTES {
-        return Err("larger than 1 MiB".to_owned());
+        return Err(io::Error::other("larger than 1 MiB"));
     }
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())
+    std::fs::File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    byte_order_mark::strip(&mut bytes);
+    String::from_utf8(bytes).map_err(|_| io::Error::other("not valid UTF-8"))
 }
 
 #[cfg(unix)]

@@ -60,6 +60,9 @@ impl Users {
     fn add(&mut self, line: u32, user: &str, hash: &str) {
         let problem = if user.is_empty() {
             Some("the name of the user is empty".to_owned())
+        } else if user.contains(':') {
+            // Basic authentication ends the name at the colon. The name is not shown: it may contain a hash.
+            Some("the name of a user contains a colon; expected `USER:HASH`".to_owned())
         } else if is_like_hash(user) {
             // The name is not shown: it is the hash.
             Some("the hash is in the place of the user; expected `USER:HASH`".to_owned())

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::decode::{Fields, entries};
+use super::super::decode::{Fields, Spanned, entries};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::file;
 use super::super::file_stamp::FileStamp;
@@ -22,6 +22,8 @@ use super::{Tls, WebConfig};
 #[derive(Debug)]
 pub(super) struct WebConfigFile {
     pub config: WebConfig,
+    /// The users, with the location of each.
+    pub users: Vec<Spanned<String>>,
     pub tls: Option<Tls>,
     pub stamp: FileStamp,
 }
@@ -51,19 +53,23 @@ pub(super) fn web_config_file(node: &Node, diagnostics: &mut Diagnostics) -> Opt
         }
         Some(_) => Some(fields.get("tls_server_config", tls(Format::WebConfig))),
     };
-    let basic_auth_users = fields.get("basic_auth_users", users).unwrap_or_default();
+    let (users, basic_auth_users) = fields.get("basic_auth_users", users).unwrap_or_default();
     let headers = fields.get("http_server_config", http).unwrap_or_default();
     fields.finish();
     let tls = match tls {
         Some(tls) => Some(tls?),
         None => None,
     };
-    Some(WebConfigFile { config: WebConfig { path, basic_auth_users, headers }, tls, stamp })
+    let config = WebConfig { path, basic_auth_users, headers };
+    Some(WebConfigFile { config, users, tls, stamp })
 }
 
-fn users(node: &Node, diagnostics: &mut Diagnostics) -> Option<BTreeMap<String, Secret>> {
+/// The names of users with their locations, and their hashes.
+type Users = (Vec<Spanned<String>>, BTreeMap<String, Secret>);
+
+fn users(node: &Node, diagnostics: &mut Diagnostics) -> Option<Users> {
     let fields = fields(node, "web_config.basic_auth_users", diagnostics)?;
-    let mut users = BTreeMap::new();
+    let (mut names, mut users) = (Vec::new(), BTreeMap::new());
     for (user, hash) in entries(node, fields.diagnostics)? {
         let text = match &hash.kind {
             Kind::Text(text) => text.as_str(),
@@ -79,11 +85,12 @@ fn users(node: &Node, diagnostics: &mut Diagnostics) -> Option<BTreeMap<String, 
         match problem {
             Some(problem) => fields.diagnostics.add(Code::Value, &user.location, problem),
             None => {
+                names.push(Spanned { value: user.name.clone(), location: user.location.clone() });
                 users.insert(user.name.clone(), Secret::new(text.to_owned()));
             }
         }
     }
-    Some(users)
+    Some((names, users))
 }
 
 fn http(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<(String, String)>> {

@@ -191,6 +191,20 @@ fn inline_secrets_are_never_shown() {
     let found = load_with(config, &[]);
     insta::assert_snapshot!(found);
     assert!(!found.contains("sesame"));
+    for misplaced in [
+        "sources:\n  a:\n    auth:\n      sesame",
+        "sources:\n  a:\n    auth:\n      - sesame",
+        "sources:\n  a:\n    auth:\n      bearer_token_files:\n        sesame",
+        "sources:\n  a:\n    auth:\n      jwt:\n        sesame",
+        "sources:\n  a:\n    auth:\n      toekn: sesame",
+        "admin:\n  tokens:\n    sesame",
+        "admin:\n  tokens:\n  - sesame",
+        "admin:\n  tokens: [\n    sesame\n  ]",
+        "admin:\n  users:\n    alice: sesame",
+    ] {
+        let found = load_with(misplaced, &[]);
+        assert!(found.contains("******") && !found.contains("sesame"), "{found}");
+    }
 }
 
 #[test]
@@ -201,4 +215,27 @@ fn a_users_file_that_is_a_pipe_is_not_opened() {
     let users = "users: [{ name: alice, scope: read }]";
     let config = format!("sources: {{ a: {{}} }}\nadmin: {{ users_file: {}, {users} }}", pipe.display());
     assert!(load_with(&config, &[]).contains("not a regular file"));
+}
+
+#[test]
+fn files_may_begin_with_a_byte_order_mark() {
+    let hash = "$2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze";
+    let line = format!("\u{feff}alice:{hash}\n");
+    let map = format!("\u{feff}basic_auth_users: {{ alice: '{hash}' }}\n");
+    let keys = "\u{feff}{ \"keys\": [{}] }";
+    let jwt = "jwt: [{ issuer: i, audience: a, name_claim: sub, scope: read, jwks_file: keys }]";
+    let users = "users: [{ name: alice, scope: read }]";
+    for file in [&line, &map] {
+        let config = format!(
+            "sources: {{ a: {{ auth: {{ basic_auth_users_file: users, bearer_token_files: [token] }} }} }}\n\
+             admin: {{ users_file: users, {users}, {jwt} }}"
+        );
+        let files = [("users", &**file, 0o600), ("keys", keys, 0o600), ("token", "\u{feff}t", 0o600)];
+        assert_eq!(load_with(&config, &files), "");
+    }
+    let empty = load_with(
+        "sources: { a: { auth: { bearer_token_files: [token] } } }",
+        &[("token", "\u{feff}\n", 0o600)],
+    );
+    assert!(empty.contains("is empty"), "{empty}");
 }

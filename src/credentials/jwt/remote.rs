@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Rejection;
 use super::keys::{Keys, MAX_KEY_SET_BYTES};
 use crate::config::access::HttpClient;
+use crate::config::byte_order_mark;
 use crate::credentials::outgoing::{OutgoingClient, shown_url};
 
 /// The interval of fetching in the background.
@@ -157,7 +158,8 @@ impl RemoteKeys {
         let fetch = tokio::spawn(async move {
             let _guard = guard;
             let body = remote.client.get(&remote.url, MAX_KEY_SET_BYTES, FETCH_TIMEOUT).await;
-            let text = body.map_err(|error| error.to_string()).and_then(|body| {
+            let text = body.map_err(|error| error.to_string()).and_then(|mut body| {
+                byte_order_mark::strip(&mut body);
                 String::from_utf8(body).map_err(|_| "the key set is not UTF-8 text".to_owned())
             });
             remote.store(text.and_then(|text| Keys::parse(&text)));

@@ -78,7 +78,7 @@ impl OutgoingClient {
     /// The body of a response to `GET url`, if its status is a success and it has at most `max_bytes`.
     ///
     /// # Errors
-    /// Why there is no such body.
+    /// The request has failed, was answered with another status, or the body is too long.
     pub(crate) async fn get(
         &self,
         url: &str,

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use bcrypt::HashParts;
 use parking_lot::Mutex;
@@ -35,10 +34,15 @@ pub(super) struct User {
     /// `None` for the one that takes the place of unknown users.
     pub name: Option<String>,
     pub hash: Secret,
-    /// Comparisons that wait for their turn.
-    pub waiting: AtomicUsize,
     /// The pair that matched. A user has one password, so this cache is bounded.
     proven: Mutex<Option<PairDigest>>,
+}
+
+impl User {
+    /// Whether it is a user, and not the one that takes the place of unknown users.
+    pub(super) fn is_known(&self) -> bool {
+        self.name.is_some()
+    }
 }
 
 impl UserTable {
@@ -68,12 +72,7 @@ impl UserTable {
             highest_cost = highest_cost.max(cost);
         }
         let user = |name: Option<&String>, hash: &Secret| {
-            Arc::new(User {
-                name: name.cloned(),
-                hash: hash.clone(),
-                waiting: AtomicUsize::new(0),
-                proven: Mutex::new(None),
-            })
+            Arc::new(User { name: name.cloned(), hash: hash.clone(), proven: Mutex::new(None) })
         };
         let unknown = Secret::new(format!("$2b${highest_cost:02}${}", ".".repeat(22 + 31)));
         Ok(Self {
@@ -92,6 +91,11 @@ impl UserTable {
 
     pub(in crate::credentials) fn contains(&self, user: &str) -> bool {
         self.users.contains_key(user)
+    }
+
+    /// Whether a user is the actor `name` in the audit trail, which shows names without space at their ends.
+    pub(in crate::credentials) fn has_actor(&self, name: &str) -> bool {
+        self.users.contains_key(name) || self.users.keys().any(|user| user.trim() == name)
     }
 
     /// The user of this name, or the one that takes the place of unknown users.

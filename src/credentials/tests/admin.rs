@@ -8,7 +8,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::json;
 
 use super::support::{
-    Folder, SigningKey, advance, basic, bearer, claims, claims_with, headers, jwt, key_set, outcome,
+    Folder, PEER, SigningKey, advance, basic, bearer, claims, claims_with, headers, jwt, key_set, outcome,
 };
 use crate::config::Secret;
 use crate::config::access::{
@@ -23,7 +23,7 @@ async fn check(credentials: &AdminCredentials, headers: &HeaderMap, san: Option<
         sans: vec![San::from_settings(san)],
         not_after: i64::MAX,
     });
-    let presented = Presented { headers, client_certificate: certificate.as_ref() };
+    let presented = Presented { headers, client_certificate: certificate.as_ref(), peer: PEER };
     match credentials.check(presented).await {
         Ok(principal) => format!("{} {:?}", principal.name, principal.scope),
         Err(denied) => outcome::<()>(Err(denied)),
@@ -186,5 +186,48 @@ async fn tokens_of_an_identity_provider_are_tried_in_order() {
         (headers([]), Some("other.internal"), "401 unknown_certificate"),
     ] {
         assert_eq!(check(&credentials, &headers, san).await, expected, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_an_identity_provider_is_never_a_user_of_the_file() {
+    let folder = Folder::new();
+    let key = SigningKey::new(Algorithm::ES256, Some("a"));
+    let line = |name: &str| format!("{name}:{}\n", hash(name).expose());
+    let auth = AdminAuth {
+        users_file: Some(folder.write("users", ["alice", "carol"].map(line).concat())),
+        users: vec![scope("alice", Scope::Operate)],
+        jwt: vec![AdminJwt {
+            token: JwtAuth {
+                subjects: Vec::new(),
+                ..jwt(JwksLocation::File(folder.write("keys", key_set(&[&key]))))
+            },
+            name_claim: "email".to_owned(),
+            scope: Scope::Operate,
+            groups: Vec::new(),
+            header: "authorization".to_owned(),
+        }],
+        ..AdminAuth::default()
+    };
+    let credentials = AdminCredentials::new(&auth, None);
+    let as_user = async |credentials: &AdminCredentials, name: &str| {
+        check(credentials, &bearer(&key.sign(&claims_with("email", json!(name)))), None).await
+    };
+    for name in ["alice", "carol", " carol "] {
+        assert_eq!(as_user(&credentials, name).await, "403 scope", "{name}");
+    }
+    assert_eq!(as_user(&credentials, "dave").await, "dave Operate");
+    // The file changes.
+    folder.write("users", ["alice", "dave"].map(line).concat());
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(as_user(&credentials, "dave").await, "403 scope");
+    assert_eq!(as_user(&credentials, "carol").await, "carol Operate");
+    // While it cannot be read, its users are still the known ones, also after a reload.
+    folder.write("users", "nothing");
+    advance(Duration::from_secs(1)).await;
+    let reloaded = credentials.reloaded(&auth, None);
+    for credentials in [&credentials, &reloaded] {
+        assert_eq!(as_user(credentials, "dave").await, "403 scope");
+        assert_eq!(as_user(credentials, "carol").await, "carol Operate");
     }
 }

@@ -156,3 +156,10 @@ async fn an_error_shows_the_url_without_its_secrets() {
     assert!(outcome.starts_with("503 source eu: http://127.0.0.1:1/keys: the request failed"), "{outcome}");
     assert!(!outcome.contains("secret") && !outcome.contains(&token), "{outcome}");
 }
+
+#[tokio::test]
+async fn a_fetched_key_set_may_begin_with_a_byte_order_mark() {
+    let key = SigningKey::new(Algorithm::ES256, Some("a"));
+    let server = Server::start(Reply::Ok(format!("\u{feff}{}", key_set(&[&key])))).await;
+    assert_eq!(with_server(&server).outcome("eu", &bearer(&key.sign(&claims()))).await, "ok");
+}

@@ -3,7 +3,7 @@
 use jsonwebtoken::Algorithm;
 use proptest::prelude::*;
 
-use super::support::{Folder, SigningKey, bearer_files, claims, jwt, key_set, name, outcome, sources};
+use super::support::{Folder, PEER, SigningKey, bearer_files, claims, jwt, key_set, name, outcome, sources};
 use crate::config::Secret;
 use crate::config::access::{JwksLocation, SourceAuth};
 use crate::credentials::password::UserTable;
@@ -50,7 +50,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let denied = runtime.block_on(async {
             let credentials = SourceCredentials::new(&sources([("eu", own)]), None);
-            credentials.check(&name("eu"), Presented { headers: &headers, client_certificate: None }).await
+            credentials.check(&name("eu"), Presented { headers: &headers, client_certificate: None, peer: PEER }).await
         });
         prop_assert!(matches!(denied, Err(Denied::Unauthenticated { .. })), "{}", outcome(denied));
     }

@@ -1,6 +1,7 @@
 //! Sources with credentials, requests that present some, and a tiny HTTP server.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,9 +84,12 @@ pub(super) fn outcome<T>(result: Result<T, Denied>) -> String {
     }
 }
 
+/// The address of the sender, where it does not matter.
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 impl SourceCredentials {
     pub(super) async fn outcome(&self, source: &str, headers: &HeaderMap) -> String {
-        outcome(self.check(&name(source), Presented { headers, client_certificate: None }).await)
+        outcome(self.check(&name(source), Presented { headers, client_certificate: None, peer: PEER }).await)
     }
 
     pub(super) async fn outcome_with_certificate(
@@ -94,7 +98,7 @@ impl SourceCredentials {
         headers: &HeaderMap,
         certificate: &ClientCertificate,
     ) -> String {
-        let presented = Presented { headers, client_certificate: Some(certificate) };
+        let presented = Presented { headers, client_certificate: Some(certificate), peer: PEER };
         outcome(self.check(&name(source), presented).await)
     }
 }

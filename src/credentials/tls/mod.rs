@@ -3,29 +3,31 @@
 mod client_auth;
 mod error;
 mod identity;
+mod peer;
 mod pem;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::ClientCertificate;
 use crate::config::FileStamp;
-use crate::config::access::{ClientAuth, Tls};
+use crate::config::access::Tls;
 pub(crate) use error::TlsError;
+pub(crate) use peer::{PeerCertificate, PeerStatus};
 pub(crate) use pem::PemFile;
 use settings::Loaded;
 pub(crate) use settings::{authorities, certified_key};
@@ -49,6 +51,8 @@ pub(crate) struct ServerTls {
     key: String,
     /// What new connections use.
     loaded: ArcSwap<Loaded>,
+    /// What verifies client certificates, for open connections. Sent when the authorities are exchanged, after `loaded`.
+    verifier: watch::Sender<Option<Arc<dyn ClientCertVerifier>>>,
     watched: Mutex<Watched>,
 }
 
@@ -70,13 +74,14 @@ impl ServerTls {
         Ok(Self {
             settings: settings.clone(),
             key: key.to_owned(),
+            verifier: watch::Sender::new(loaded.verifier.clone()),
             loaded: ArcSwap::from_pointee(loaded),
             watched: Mutex::new(Watched { stamps, error: None }),
         })
     }
 
-    /// Reads the files again if one has changed. New connections use the new certificates; established ones go on.
-    /// Returns whether there is something new. Files that cannot be used change nothing and are tried again at each
+    /// Reads the files again if one has changed. New connections use the new certificates; established ones go on,
+    /// unless their client certificate is of an authority that was removed. Returns whether there is something new. Files that cannot be used change nothing and are tried again at each
     /// call, since certificate and key are often written one after the other.
     ///
     /// # Errors
@@ -95,7 +100,12 @@ impl ServerTls {
         }
         match result {
             Ok(loaded) => {
+                let verifier = loaded.verifier.clone();
+                let has_other_authorities = loaded.authorities != self.loaded.load().authorities;
                 self.loaded.store(Arc::new(loaded));
+                if has_other_authorities {
+                    self.verifier.send_replace(verifier);
+                }
                 *watched = Watched { stamps: found, error: None };
                 Ok(true)
             }
@@ -120,7 +130,9 @@ impl ServerTls {
     pub(crate) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<ClientCertificate>)> {
+    ) -> io::Result<(TlsStream<TcpStream>, Option<PeerCertificate>)> {
+        // Before the settings are read: authorities that are exchanged meanwhile are noticed.
+        let verifier = self.verifier.subscribe();
         let config: Arc<ServerConfig> = self.loaded.load().config.clone();
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
@@ -133,33 +145,18 @@ impl ServerTls {
                 return Err(describe(error));
             }
         };
-        let certificate = if self.verifies_clients() {
+        let certificate = if self.settings.client_auth.verifies() {
             let chain = stream.get_ref().1.peer_certificates();
-            chain.and_then(<[_]>::first).and_then(|leaf| identity::client_certificate(leaf))
+            chain.and_then(|chain| PeerCertificate::new(chain, verifier))
         } else {
             None
         };
         Ok((stream, certificate))
     }
-
-    fn verifies_clients(&self) -> bool {
-        match self.settings.client_auth {
-            ClientAuth::NoClientCert | ClientAuth::RequestClientCert | ClientAuth::RequireAnyClientCert => {
-                false
-            }
-            ClientAuth::VerifyClientCertIfGiven(_) | ClientAuth::RequireAndVerifyClientCert(_) => true,
-        }
-    }
 }
 
 fn stamps(settings: &Tls) -> Vec<FileStamp> {
-    let ca_file: Option<&PathBuf> = match &settings.client_auth {
-        ClientAuth::NoClientCert | ClientAuth::RequestClientCert | ClientAuth::RequireAnyClientCert => None,
-        ClientAuth::VerifyClientCertIfGiven(file) | ClientAuth::RequireAndVerifyClientCert(file) => {
-            Some(file)
-        }
-    };
-    let files = [&settings.cert_file, &settings.key_file].into_iter().chain(ca_file);
+    let files = [&settings.cert_file, &settings.key_file].into_iter().chain(settings.client_auth.ca_file());
     files.cloned().map(FileStamp::read).collect()
 }
 

@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::{Found, Problem, TlsError};
+use crate::config::byte_order_mark;
 
 /// Maximum size of a file. The CAs of all public roots take 250 kB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -51,6 +52,7 @@ impl<'a> PemFile<'a> {
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(error(Problem::TooLarge));
         }
+        byte_order_mark::strip(&mut bytes);
         Ok(Self { setting, path, bytes })
     }
 

@@ -22,6 +22,10 @@ use crate::config::access::{ClientAuth, Tls, TlsVersion};
 /// What the files of a listener's TLS make.
 pub(super) struct Loaded {
     pub(super) config: Arc<ServerConfig>,
+    /// What verifies client certificates; `None` if none are requested.
+    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// The certificates of the file of client CAs.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
     validities: Vec<Validity>,
 }
 
@@ -39,11 +43,15 @@ impl Loaded {
         let provider = crypto_provider();
         let mut validities = Vec::new();
         let certified_key = server_certificate(settings, key, &provider, &mut validities)?;
-        let verifier = client_verifier(settings, key, &provider, &mut validities)?;
+        let mut authorities = Vec::new();
+        let verifier = client_verifier(settings, key, &provider, &mut authorities)?;
+        if let Some(ca_file) = settings.client_auth.ca_file() {
+            validities.extend(validity(&format!("{key}.client_ca_file"), ca_file, &authorities));
+        }
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions(settings))
             .map_err(|error| TlsError::new(key, &settings.cert_file, Problem::Other(error.to_string())))?;
-        let builder = match verifier {
+        let builder = match verifier.clone() {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
@@ -54,7 +62,7 @@ impl Loaded {
         // the certificate has expired. Go clients, such as Alertmanager, do not resume unless told to.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), validities })
+        Ok(Self { config: Arc::new(config), verifier, authorities, validities })
     }
 
     /// A warning for each certificate that is not valid at `now`.
@@ -127,7 +135,7 @@ fn client_verifier(
     settings: &Tls,
     key: &str,
     provider: &Arc<CryptoProvider>,
-    validities: &mut Vec<Validity>,
+    certificates: &mut Vec<CertificateDer<'static>>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let any = |is_mandatory| -> Arc<dyn ClientCertVerifier> {
         Arc::new(AnyCertificate { is_mandatory, provider: provider.clone() })
@@ -135,9 +143,8 @@ fn client_verifier(
     let mut verified = |ca_file: &Path, is_mandatory| {
         let setting = format!("{key}.client_ca_file");
         let file = PemFile::read(&setting, ca_file)?;
-        let certificates = file.certificates()?;
-        let authorities = authorities(&file, &certificates)?;
-        validities.extend(validity(&setting, ca_file, &certificates));
+        *certificates = file.certificates()?;
+        let authorities = authorities(&file, certificates)?;
         verify_against(authorities, is_mandatory, provider.clone())
             .map_err(|error| file.error(Problem::Other(error.to_string())))
     };

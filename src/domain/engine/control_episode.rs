@@ -56,7 +56,8 @@ fn apply_unreadable(step: &StepContext<'_>, state: &mut TargetState, input: Cont
     for UnreadableHold { alert, starts_at, rule } in unreadable {
         let rule_state = state.rules.get_or_default(&rule);
         rule_state.unreadable.remove(&alert);
-        rule_state.unreadable.insert(InvalidFiring { alert, starts_at, expires_at: now.after(ttl) });
+        let expires_at = now.after(ttl);
+        rule_state.unreadable.insert(InvalidFiring { alert, starts_at, expires_at, within: None });
     }
 }
 
@@ -163,13 +164,14 @@ fn update_hold(
     step: &mut StepContext<'_>,
     rule: &Name,
     key: &TargetKey,
-    rule_state: &RuleState,
+    rule_state: &mut RuleState,
     has_expired: bool,
 ) -> bool {
     if key.kind() != KeyKind::Hold {
         return false;
     }
     let now = step.context.now;
+    remember_allowed(step, rule_state);
     let is_open = rule_state.episode.as_ref().is_some_and(|episode| !episode.hold_over);
     let is_readable = is_open || !rule_state.late.is_empty();
     let is_in_force = is_readable || !rule_state.unreadable.is_empty();
@@ -195,8 +197,18 @@ fn update_hold(
     is_in_force
 }
 
-/// The targets that the sources of the unreadable alerts of a hold allow; `None` if one of them allows all. For a source
-/// that was removed, what it allowed is known only from the hold: the hold never covers more because of the removal.
+/// Keeps with each unreadable alert of a hold what its source allows, for the time after the source was removed.
+fn remember_allowed(step: &StepContext<'_>, rule_state: &mut RuleState) {
+    for firing in rule_state.unreadable.iter_mut() {
+        if let Some(source) = step.context.sources.get(&firing.alert.source) {
+            firing.within.clone_from(&source.permissions.targets);
+        }
+    }
+}
+
+/// The targets that the sources of the unreadable alerts of a hold allow; `None` if one of them allows all. If a source
+/// was removed and is not known to have allowed less than all, its alerts cover what the hold did: the hold never covers
+/// more because of the removal.
 fn unreadable_within(
     step: &StepContext<'_>,
     rule_state: &RuleState,
@@ -204,8 +216,10 @@ fn unreadable_within(
 ) -> Option<Vec<TargetPattern>> {
     let mut within = Vec::new();
     for firing in rule_state.unreadable.iter() {
-        let allowed = match (step.context.sources.get(&firing.alert.source), known) {
-            (Some(source), _) => source.permissions.targets.as_ref()?.as_slice(),
+        let is_removed = !step.context.sources.contains_key(&firing.alert.source);
+        let allowed = match (&firing.within, known) {
+            (Some(allowed), _) => allowed.as_slice(),
+            (None, _) if !is_removed => return None,
             (None, Some(hold)) if hold.is_unreadable => hold.within.as_deref()?,
             (None, _) => &[],
         };

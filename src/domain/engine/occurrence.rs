@@ -491,7 +491,7 @@ fn apply_unreadable(
     for (alert, starts_at) in &still {
         let known = state.invalid.remove(alert).and_then(|known| known.starts_at);
         let starts_at = known.max(*starts_at);
-        state.invalid.insert(InvalidFiring { alert: alert.clone(), starts_at, expires_at });
+        state.invalid.insert(InvalidFiring { alert: alert.clone(), starts_at, expires_at, within: None });
     }
     for alert in readable.iter().filter(|alert| !still.contains_key(*alert)) {
         if state.invalid.remove(alert).is_some() {

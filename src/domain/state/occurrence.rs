@@ -9,6 +9,7 @@ use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::HasAlertKey;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::labels::Labels;
+use crate::domain::target_pattern::TargetPattern;
 use crate::domain::time::{ClockReading, Time};
 use crate::domain::trigger::Trigger;
 
@@ -75,6 +76,10 @@ pub struct InvalidFiring {
     pub starts_at: Option<Time>,
     /// The time at which it expires unless it is received again.
     pub expires_at: Time,
+    /// For a hold: the targets that the source allows, or did until it was removed. `None` if it allows all, or was
+    /// removed under an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Vec<TargetPattern>>,
 }
 
 /// The last resolve of an alert.

@@ -15,9 +15,9 @@ use tower_service::Service as _;
 use super::refusals::ListenerName;
 use super::{Access, admin_headers};
 use crate::config::access::Scope;
-use crate::credentials::{AuthFailure, ClientCertificate, Denied, Presented};
+use crate::credentials::{AuthFailure, Denied};
 use crate::http::problem;
-use crate::http::{HttpState, response_budget};
+use crate::http::{HttpState, response_budget, transport};
 use crate::ops::api::Problem;
 use crate::ops::{Initiator, Requester};
 
@@ -120,10 +120,7 @@ impl Access {
         if is_metrics && current.metrics_unauthenticated {
             return Ok(Caller { requester: Requester::default(), scope: Scope::Read });
         }
-        let certificate = request.extensions.get::<Arc<ClientCertificate>>();
-        let presented =
-            Presented { headers, client_certificate: certificate.map(|certificate| &**certificate) };
-        match self.credentials.check_admin(presented).await {
+        match self.credentials.check_admin(transport::presented(request)).await {
             Ok(None) => Ok(Caller { requester: Requester::default(), scope: Scope::Operate }),
             Ok(Some(principal)) => match Requester::of_credential(&principal.name) {
                 Ok(requester) => Ok(Caller { requester, scope: principal.scope }),

@@ -1,6 +1,5 @@
 //! Credentials of notifications.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{HeaderMap, StatusCode};
@@ -8,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use super::Access;
 use super::origin::is_of_browser;
 use super::refusals::ListenerName;
-use crate::credentials::{AuthFailure, ClientCertificate, Denied, Presented};
+use crate::credentials::{AuthFailure, Denied, Presented};
 use crate::domain::name::Name;
 use crate::http::error::Rejection;
 
@@ -29,11 +28,9 @@ impl Access {
     pub(in crate::http) async fn check_source(
         &self,
         source: &Name,
-        headers: &HeaderMap,
-        client_certificate: Option<&Arc<ClientCertificate>>,
+        presented: Presented<'_>,
     ) -> Result<(), RefusedSender> {
-        let client_certificate = client_certificate.map(|certificate| &**certificate);
-        let checked = self.credentials.check_source(source, Presented { headers, client_certificate }).await;
+        let checked = self.credentials.check_source(source, presented).await;
         let Err(denied) = checked else { return Ok(()) };
         let (failure, error, rejection) = rejection(source, &denied);
         self.refusals.record(ListenerName::Server, Some(source), failure, error, Instant::now());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Accepting works again if there was no error for so long. A file that is closed now and then lets in one connection, and
-/// the next one fails.
+/// Accepting works again if there was no error for so long after a pause. A file that is closed now and then lets in one
+/// connection, and the next one fails.
 const CALM: Duration = Duration::from_secs(1);
 
 /// The first pause after an error, and the longest: a connection that waits is accepted soon after a file is closed.
@@ -20,8 +20,8 @@ pub(super) enum Change {
     Failing(String),
     /// They can be accepted again.
     Accepting,
-    /// There are too many; new ones are closed.
-    Full,
+    /// There are as many as may be; new ones are closed.
+    Full(usize),
     /// There are fewer again; so many were closed.
     NotFull(u64),
 }
@@ -30,7 +30,7 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Accepting {
     max_connections: usize,
-    /// The time of the last error and the pause after it, while accepting fails.
+    /// The end of the pause after the last error, and its length, while accepting fails.
     failing: Option<(Instant, Duration)>,
     /// The connections that were closed, while there are too many.
     closed: Option<u64>,
@@ -48,11 +48,11 @@ impl Accepting {
 
     /// A connection was accepted while so many were open. Returns whether it is served, and what has changed.
     pub(super) fn accepted(&mut self, open: usize, now: Instant) -> (bool, Option<Change>) {
-        let recovered = self.failing.take_if(|(last, _)| now - *last >= CALM).map(|_| Change::Accepting);
+        let recovered = self.failing.take_if(|(end, _)| now >= *end + CALM).map(|_| Change::Accepting);
         if open < self.max_connections {
             return (true, recovered);
         }
-        let change = self.closed.is_none().then_some(Change::Full);
+        let change = self.closed.is_none().then_some(Change::Full(self.max_connections));
         *self.closed.get_or_insert(0) += 1;
         (false, change.or(recovered))
     }
@@ -74,7 +74,7 @@ impl Accepting {
         }
         let change = self.failing.is_none().then(|| Change::Failing(error.to_string()));
         let pause = self.failing.map_or(MIN_PAUSE, |(_, last)| (last * 2).min(MAX_PAUSE));
-        self.failing = Some((now, pause));
+        self.failing = Some((now + pause, pause));
         (Some(pause), change)
     }
 }
@@ -87,9 +87,10 @@ impl Change {
                 tracing::error!(listener, error, "connections cannot be accepted, retrying");
             }
             Self::Accepting => tracing::info!(listener, "connections are accepted again"),
-            Self::Full => {
+            Self::Full(max_connections) => {
                 tracing::warn!(
                     listener,
+                    max_connections,
                     "too many connections (server.max_connections), new ones are closed"
                 );
             }
@@ -114,25 +115,26 @@ mod tests {
         for _ in 0..100 {
             let (pause, change) = accepting.failed(&no_files(), start);
             assert!(pause > first && pause <= Some(MAX_PAUSE) && change.is_none());
-            assert_eq!(accepting.accepted(0, start + CALM / 2), (true, None), "it may fail again");
+            assert_eq!(accepting.accepted(0, start + MAX_PAUSE), (true, None), "it may fail again");
         }
-        assert_eq!(accepting.accepted(0, start + CALM), (true, Some(Change::Accepting)));
-        assert_eq!(accepting.accepted(1, start + CALM), (true, None));
+        let calm = start + MAX_PAUSE + CALM;
+        assert_eq!(accepting.accepted(0, calm), (true, Some(Change::Accepting)));
+        assert_eq!(accepting.accepted(1, calm), (true, None));
         let gone = io::ErrorKind::ConnectionAborted.into();
-        assert_eq!(accepting.failed(&gone, start + CALM), (None, None));
-        assert_eq!(accepting.failed(&no_files(), start + CALM).0, first, "the pauses start again");
+        assert_eq!(accepting.failed(&gone, calm), (None, None));
+        assert_eq!(accepting.failed(&no_files(), calm).0, first, "the pauses start again");
     }
 
     #[test]
     fn too_many_connections_are_logged_once_until_there_are_clearly_fewer() {
         let (mut accepting, now) = (Accepting::new(16), Instant::now());
         assert_eq!(accepting.accepted(15, now), (true, None));
-        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full)));
+        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full(16))));
         assert_eq!(accepting.ended(15), None);
         assert_eq!(accepting.accepted(15, now), (true, None));
         assert_eq!(accepting.accepted(16, now), (false, None));
         assert_eq!(accepting.ended(13), Some(Change::NotFull(2)));
-        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full)));
+        assert_eq!(accepting.accepted(16, now), (false, Some(Change::Full(16))));
         let mut one = Accepting::new(1);
         assert_eq!((one.accepted(0, now).0, one.accepted(1, now).0), (true, false));
         assert_eq!(one.ended(0), Some(Change::NotFull(1)));

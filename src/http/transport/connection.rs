@@ -1,6 +1,7 @@
 //! One connection: hyper between the stream and the routes.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -21,13 +23,16 @@ use tower_service::Service as _;
 use super::exchange::{Exchange, Progress};
 use super::request_body::RequestBody;
 use super::stream::Stream;
-use super::{Options, request_head};
-use crate::credentials::ClientCertificate;
+use super::{Options, Peer, request_head};
+use crate::credentials::tls::{PeerCertificate, PeerStatus};
 
 /// The longest head of a request. A JSON Web Token with many claims has some kilobytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// The buffer of a connection for what it reads.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The answer to a request on a listener that requires client certificates, on a connection from before that.
+const CERTIFICATE_LAPSED: &str = "the client certificate of this connection has expired, or its CA is not accepted any more; connect again";
 
 /// How often a client is looked at while the bridge stops.
 const STALL_INTERVAL: Duration = Duration::from_millis(250);
@@ -66,28 +71,42 @@ impl Connections {
     }
 
     /// Serves one connection until it ends. Once `stop` is cancelled, it ends after the request in flight, or when its
-    /// client stalls. `certificate` is the client's, if it has a verified one.
+    /// client stalls. `certificate` is the client's, if it has a verified one; once that is not accepted any more, the
+    /// connection ends after the request in flight, so that the client shows the one that it has by now.
     pub(super) async fn serve<S>(
         &self,
         stream: S,
-        certificate: Option<Arc<ClientCertificate>>,
+        address: IpAddr,
+        certificate: Option<PeerCertificate>,
         stop: &CancellationToken,
     ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let exchange = Arc::new(Exchange::default());
         let stream = Stream::new(stream, exchange.clone(), self.options.write_timeout);
-        let service = service_fn(|mut request: Request<Incoming>| {
-            if let Some(certificate) = &certificate {
-                request.extensions_mut().insert(certificate.clone());
-            }
-            self.answer(request, exchange.clone())
+        let service = service_fn(|request: Request<Incoming>| {
+            self.answer(request, address, certificate.as_ref(), exchange.clone())
         });
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return log_end(ended),
-            () = stop.cancelled() => {}
+        let lapsed = async {
+            match &certificate {
+                Some(certificate) => certificate.lapsed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut lapsed = pin!(lapsed);
+        let mut has_lapsed = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return log_end(ended),
+                () = stop.cancelled() => break,
+                () = lapsed.as_mut(), if !has_lapsed => {
+                    has_lapsed = true;
+                    tracing::debug!("connection ends: its client certificate is not accepted any more");
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
         }
         exchange.stop();
         connection.as_mut().graceful_shutdown();
@@ -107,13 +126,25 @@ impl Connections {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        address: IpAddr,
+        certificate: Option<&PeerCertificate>,
         exchange: Arc<Exchange>,
     ) -> Result<Response, Infallible> {
         let broken = exchange.begin();
-        let (parts, body) = request.into_parts();
-        let checked = match broken {
-            Some(broken) => Err((StatusCode::BAD_REQUEST, broken.as_str())),
-            None => request_head::check(&parts),
+        let (mut parts, body) = request.into_parts();
+        let peer_status = certificate.map(|certificate| certificate.status(UnixTime::now()));
+        let certificate = match &peer_status {
+            Some(PeerStatus::Accepted(certificate)) => certificate.clone(),
+            Some(PeerStatus::NoLongerAccepted { .. }) | None => None,
+        };
+        parts.extensions.insert(Peer { address, certificate });
+        let checked = match (broken, &peer_status) {
+            (Some(broken), _) => Err((StatusCode::BAD_REQUEST, broken.as_str())),
+            // The client may have another certificate by now, so it may try again.
+            (None, Some(PeerStatus::NoLongerAccepted { is_mandatory: true })) => {
+                Err((StatusCode::SERVICE_UNAVAILABLE, CERTIFICATE_LAPSED))
+            }
+            (None, _) => request_head::check(&parts),
         };
         let mut response = match checked {
             Ok(()) => {
@@ -131,7 +162,8 @@ impl Connections {
                 response
             }
         };
-        if exchange.answer() || self.is_crowded.load(Ordering::Relaxed) {
+        let has_lapsed = matches!(peer_status, Some(PeerStatus::NoLongerAccepted { .. }));
+        if exchange.answer() || has_lapsed || self.is_crowded.load(Ordering::Relaxed) {
             close(&mut response);
         }
         Ok(response)

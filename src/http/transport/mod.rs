@@ -16,11 +16,13 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Server;
 use crate::credentials::tls::ServerTls;
+use crate::credentials::{ClientCertificate, Presented};
 use crate::telemetry::Metrics;
 use accept::Accepting;
 pub(crate) use budget::{Budget, HeldBytes};
@@ -70,6 +73,25 @@ impl Options {
     }
 }
 
+/// What is known of the other end of a connection: an extension of its requests.
+#[derive(Debug, Clone)]
+struct Peer {
+    address: IpAddr,
+    /// The client certificate, if a verified one was presented.
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// What a request presents as credentials: its headers and what is known of its connection.
+pub(crate) fn presented(request: &Parts) -> Presented<'_> {
+    let peer = request.extensions.get::<Peer>();
+    Presented {
+        headers: &request.headers,
+        client_certificate: peer.and_then(|peer| peer.certificate.as_deref()),
+        // Requests that did not come by a connection share an address.
+        peer: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address),
+    }
+}
+
 /// Accepts and serves connections until `stop` is cancelled and the requests in flight are answered. Without `tls`, they
 /// are plain HTTP.
 pub(crate) async fn serve(
@@ -100,11 +122,11 @@ pub(crate) async fn serve(
                 continue;
             }
             accepted = listener.accept(), if pause_until.is_none() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     let (is_served, change) = accepting.accepted(open.len(), Instant::now());
                     if is_served {
-                        let connection = serve_connection(stream, tls.clone(), served.clone(), stop.child_token());
-                        open.spawn(connection);
+                        let (tls, served, stop) = (tls.clone(), served.clone(), stop.child_token());
+                        open.spawn(serve_connection(stream, address.ip(), tls, served, stop));
                     }
                     change
                 }
@@ -127,17 +149,20 @@ pub(crate) async fn serve(
 
 async fn serve_connection(
     stream: TcpStream,
+    address: IpAddr,
     tls: Option<Arc<ServerTls>>,
     served: Arc<Connections>,
     stop: CancellationToken,
 ) {
     // A response is written at once, so that waiting for more only delays it. If it fails, it is just slower.
     let _ignored = stream.set_nodelay(true);
-    let Some(tls) = tls else { return served.serve(stream, None, &stop).await };
+    let Some(tls) = tls else {
+        return served.serve(stream, address, None, &stop).await;
+    };
     let Options { listener, header_timeout, ref metrics, .. } = *served.options();
     match stop.run_until_cancelled(tokio::time::timeout(header_timeout, tls.accept(stream))).await {
         Some(Ok(Ok((stream, certificate)))) => {
-            return served.serve(stream, certificate.map(Arc::new), &stop).await;
+            return served.serve(stream, address, certificate, &stop).await;
         }
         Some(Ok(Err(error))) => tracing::debug!(listener, %error, "TLS handshake failed"),
         Some(Err(_)) => tracing::debug!(listener, "TLS handshake timed out"),

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use axum::Extension;
+use axum::extract::Request;
 use axum::routing::get;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -11,7 +11,6 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::config::access::{ClientAuth, Tls, TlsVersion};
-use crate::credentials::ClientCertificate;
 use crate::credentials::tls::crypto_provider;
 
 /// A certificate authority, and a certificate that it has issued.
@@ -58,21 +57,30 @@ fn options(header_timeout: Duration) -> Options {
         header_timeout,
         body_timeout: Duration::from_secs(600),
         write_timeout: Duration::from_secs(600),
-        refuse: Arc::new(|_, _| Response::default()),
+        refuse: Arc::new(|status, text| {
+            let mut response = Response::new(text.into());
+            *response.status_mut() = status;
+            response
+        }),
         metrics: Metrics::new(),
     }
 }
 
-/// Serves `/` with the common name of the client's certificate, until the token is cancelled.
+/// Serves `/` with the common name of the client's certificate, until the token is cancelled. `/refresh` reads the files
+/// of TLS again.
 async fn serve_common_name(tls: ServerTls, header_timeout: Duration) -> (SocketAddr, CancellationToken) {
-    let common_name = async |certificate: Option<Extension<Arc<ClientCertificate>>>| {
-        certificate.and_then(|Extension(certificate)| certificate.common_name.clone()).unwrap_or_default()
+    let tls = Arc::new(tls);
+    let refreshed = tls.clone();
+    let refresh = async move || assert_eq!(refreshed.refresh(), Ok(true));
+    let common_name = async |request: Request| {
+        let (parts, _) = request.into_parts();
+        presented(&parts).client_certificate.and_then(|known| known.common_name.clone()).unwrap_or_default()
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let routes = Router::new().route("/", get(common_name));
-    tokio::spawn(serve(listener, Some(Arc::new(tls)), routes, options(header_timeout), stop.clone()));
+    let routes = Router::new().route("/", get(common_name)).route("/refresh", get(refresh));
+    tokio::spawn(serve(listener, Some(tls), routes, options(header_timeout), stop.clone()));
     (address, stop)
 }
 
@@ -142,4 +150,66 @@ async fn a_client_that_does_not_finish_the_handshake_is_disconnected_by_time_and
             assert_eq!(rest, b"");
         }
     }
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const REFRESH: &[u8] = b"GET /refresh HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// Reads one response with this body. The connection stays open.
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin), body: &str) {
+    let mut answer = Vec::new();
+    while !answer.ends_with(format!("\r\n\r\n{body}").as_bytes()) {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_request_on_a_connection_from_before_its_authority_was_removed_has_no_certificate() {
+    let (server, client, other) = (issue("localhost"), issue("alertmanager"), issue("other"));
+    for (is_mandatory, expected) in [(false, "HTTP/1.1 200 "), (true, "HTTP/1.1 503 ")] {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = tls(dir.path(), &server, &client);
+        let ca_file = dir.path().join("clients.pem");
+        let client_auth = match is_mandatory {
+            true => ClientAuth::RequireAndVerifyClientCert(ca_file.clone()),
+            false => settings.client_auth.clone(),
+        };
+        let tls = ServerTls::load(&Tls { client_auth, ..settings }, "server.tls").unwrap();
+        let (address, _stop) = serve_common_name(tls, Duration::from_secs(600)).await;
+        let mut stream = connect(address, &server, Some(&client)).await;
+        std::fs::write(&ca_file, [&*client.authority, &*other.authority].concat()).unwrap();
+        stream.write_all(&[REFRESH, GET].concat()).await.unwrap();
+        read_answer(&mut stream, "alertmanager").await;
+        std::fs::write(&ca_file, &other.authority).unwrap();
+        // The second request is there before anything else can end the connection.
+        stream.write_all(&[REFRESH, GET].concat()).await.unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await.unwrap();
+        let last = &answers[answers.rfind("HTTP/1.1 ").unwrap()..];
+        assert!(last.starts_with(expected) && last.contains("connection: close"), "{answers}");
+        assert!(!answers.contains("alertmanager"), "{answers}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_when_the_authority_of_its_certificate_is_removed() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), issue("localhost"));
+    let (client, other) = (issue("alertmanager"), issue("other"));
+    let tls = ServerTls::load(&tls(dir.path(), &server, &client), "server.tls").unwrap();
+    let (address, _stop) = serve_common_name(tls, Duration::from_secs(600)).await;
+    let (mut idle, mut anonymous) =
+        (connect(address, &server, Some(&client)).await, connect(address, &server, None).await);
+    idle.write_all(GET).await.unwrap();
+    read_answer(&mut idle, "alertmanager").await;
+    anonymous.write_all(GET).await.unwrap();
+    read_answer(&mut anonymous, "").await;
+    std::fs::write(dir.path().join("clients.pem"), &other.authority).unwrap();
+    anonymous.write_all(REFRESH).await.unwrap();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"");
+    read_answer(&mut anonymous, "").await;
+    anonymous.write_all(GET).await.unwrap();
+    read_answer(&mut anonymous, "").await;
 }

@@ -1,6 +1,7 @@
 //! Certificates and authorities that change while the listener runs.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
 
@@ -151,4 +152,59 @@ async fn no_connection_fails_while_certificates_are_exchanged() {
     for client in clients {
         client.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_open_connection_loses_its_certificate_with_the_authority_and_only_then() {
+    let files = ListenerFiles::new();
+    let successor = Authority::new("next client CA");
+    let ca_file = files.path("clients.pem");
+    for (client_auth, is_mandatory) in [
+        (ClientAuth::VerifyClientCertIfGiven(ca_file.clone()), false),
+        (ClientAuth::RequireAndVerifyClientCert(ca_file.clone()), true),
+    ] {
+        replace(&ca_file, &files.clients.pem());
+        let tls = files.load(client_auth);
+        let client = Arc::new(files.client(Some(&files.clients.client("client", &[]))));
+        let peer = connect(&tls, &client).await.unwrap().peer.unwrap();
+        let accepted = peer.status(UnixTime::now());
+        assert!(matches!(&accepted, PeerStatus::Accepted(Some(_))));
+        // A new certificate of the server, and one more authority, change nothing.
+        files.servers.server().write(files.folder.path(), "server");
+        assert_eq!(tls.refresh(), Ok(true));
+        assert_eq!(peer.status(UnixTime::now()), accepted);
+        replace(&ca_file, &(files.clients.pem() + &successor.pem()));
+        assert_eq!(tls.refresh(), Ok(true));
+        assert_eq!(peer.status(UnixTime::now()), accepted);
+        // When only the successor is left, a connection that waits ends, and so does one that begins to wait later.
+        let mut waiting = Box::pin(peer.lapsed());
+        assert!(!is_over(&mut waiting).await);
+        replace(&ca_file, &successor.pem());
+        assert_eq!(tls.refresh(), Ok(true));
+        assert!(is_over(&mut waiting).await);
+        assert_eq!(peer.status(UnixTime::now()), PeerStatus::NoLongerAccepted { is_mandatory });
+        assert!(is_over(&mut Box::pin(peer.lapsed())).await);
+    }
+}
+
+/// Whether a future is over now.
+async fn is_over(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+    tokio::select! {
+        biased;
+        () = future => true,
+        () = std::future::ready(()) => false,
+    }
+}
+
+#[tokio::test]
+async fn an_open_connection_loses_its_certificate_when_that_expires() {
+    let files = ListenerFiles::new();
+    let tls = files.load(ClientAuth::RequireAndVerifyClientCert(files.path("clients.pem")));
+    let client = Arc::new(files.client(Some(&files.clients.client("client", &[]))));
+    let Established { certificate, peer, .. } = connect(&tls, &client).await.unwrap();
+    let last = u64::try_from(certificate.clone().unwrap().not_after).unwrap();
+    let at =
+        |seconds| peer.as_ref().unwrap().status(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    assert_eq!(at(last), PeerStatus::Accepted(certificate));
+    assert_eq!(at(last + 1), PeerStatus::NoLongerAccepted { is_mandatory: true });
 }

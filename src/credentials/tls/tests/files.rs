@@ -143,3 +143,15 @@ fn an_expired_certificate_is_a_warning() {
     server.tls.client_ca_file: /tls/clients.pem: a certificate is not valid before 1975-01-01T00:00:00Z: check the clock
     ");
 }
+
+#[tokio::test]
+async fn pem_files_may_begin_with_a_byte_order_mark() {
+    let files = ListenerFiles::new();
+    for name in ["server.pem", "server.key", "clients.pem"] {
+        let text = std::fs::read_to_string(files.path(name)).unwrap();
+        write(&files.path(name), &format!("\u{feff}{text}"));
+    }
+    let tls = files.load(ClientAuth::RequireAndVerifyClientCert(files.path("clients.pem")));
+    let client = files.client(Some(&files.clients.client("client", &[])));
+    connect(&tls, &Arc::new(client)).await.unwrap();
+}

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsConnector, client, server};
 
-use super::{ServerTls, TlsError, crypto_provider};
+use super::{PeerCertificate, PeerStatus, ServerTls, TlsError, crypto_provider};
 use crate::config::access::{ClientAuth, Tls, TlsVersion};
 use crate::credentials::ClientCertificate;
 use crate::credentials::certificates::{Authority, Issued, replace};
@@ -96,7 +96,8 @@ fn error_of(settings: &Tls) -> TlsError {
 struct Established {
     server: server::TlsStream<TcpStream>,
     client: client::TlsStream<TcpStream>,
-    certificate: Option<ClientCertificate>,
+    certificate: Option<Arc<ClientCertificate>>,
+    peer: Option<PeerCertificate>,
 }
 
 impl Established {
@@ -125,10 +126,10 @@ async fn listen() -> (TcpListener, SocketAddr) {
 async fn connect(tls: &ServerTls, client: &Arc<ClientConfig>) -> Result<Established, String> {
     let (listener, address) = listen().await;
     let accept = async {
-        let (mut server, certificate) = tls.accept(listener.accept().await?.0).await?;
+        let (mut server, peer) = tls.accept(listener.accept().await?.0).await?;
         server.read_u8().await?;
         server.write_all(b"!").await?;
-        std::io::Result::Ok((server, certificate))
+        std::io::Result::Ok((server, peer))
     };
     let connect = async {
         let name = ServerName::try_from("localhost").unwrap();
@@ -139,9 +140,14 @@ async fn connect(tls: &ServerTls, client: &Arc<ClientConfig>) -> Result<Establis
         std::io::Result::Ok(client)
     };
     let (accepted, connected) = tokio::join!(accept, connect);
-    let (server, certificate) = accepted.map_err(|error| error.to_string())?;
+    let (server, peer) = accepted.map_err(|error| error.to_string())?;
     let client = connected.map_err(|error| error.to_string())?;
-    Ok(Established { server, client, certificate })
+    let certificate = match peer.as_ref().map(|peer| peer.status(UnixTime::now())) {
+        Some(PeerStatus::Accepted(certificate)) => certificate,
+        Some(PeerStatus::NoLongerAccepted { .. }) => return Err("lapsed".to_owned()),
+        None => None,
+    };
+    Ok(Established { server, client, certificate, peer })
 }
 
 fn write(path: &Path, text: &str) {

@@ -151,6 +151,33 @@ fn a_hold_that_cannot_be_read_covers_no_more_after_its_source_was_removed() {
 }
 
 #[test]
+fn an_alert_of_a_removed_source_that_a_hold_cannot_read_covers_no_more_than_the_source_allowed() {
+    for (targets, expected) in
+        [("*/*/*/*/prod-us/*/*", "emitted×1 scale_in -1"), ("*/*/*/*/prod-eu/*/*", "held×1")]
+    {
+        for resolves_first in [false, true] {
+            let mut world = with_a_hold(Setup::default(), Some("{{ labels.zone }}"), &Direction::ALL);
+            world.post(0, vec![firing("a", -10)]);
+            switch_to_restricted(&mut world, targets);
+            world.post(10, vec![deploy(true, 5, 0)]);
+            // The same alert of a source that may reach all.
+            world.switch_to("prod");
+            world.post(11, vec![deploy(true, 5, 0)]);
+            if resolves_first {
+                world.post(12, vec![deploy(false, 5, 12)]);
+            }
+            // `guest` is removed from the configuration, before or after the other alert has resolved.
+            world.other_sources.clear();
+            world.wait(15);
+            if !resolves_first {
+                world.post(16, vec![deploy(false, 5, 15)]);
+            }
+            assert_eq!(summary(&world.post(20, vec![resolved("a", -10, 15)])), expected, "{targets}");
+        }
+    }
+}
+
+#[test]
 fn a_hold_that_its_source_does_not_list_does_not_open() {
     let mut world = with_a_hold(Setup::default(), Some("{{ labels.cluster }}"), &Direction::ALL);
     world.post(0, vec![firing("a", -10)]);

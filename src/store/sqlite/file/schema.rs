@@ -75,7 +75,7 @@ pub(crate) fn open(path: &Path, now: Time) -> Result<Database, Error> {
     if level.map_err(|error| unusable(path, &error))? != SYNCHRONOUS_FULL {
         return Err(Error::Unusable("this SQLite does not commit with synchronous=FULL".to_owned()));
     }
-    let attachment = Attachment::read(path).map_err(|error| {
+    let attachment = Attachment::read(path, file.clone()).map_err(|error| {
         Error::Unusable(format!("cannot read the files of the store {}: {error}", path.display()))
     })?;
     tracing::info!(store = %path.display(), "store opened with synchronous=FULL");

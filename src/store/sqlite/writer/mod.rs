@@ -380,7 +380,7 @@ impl Writer {
         if !std::mem::replace(&mut run.has_begun, true) {
             self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| {
                 tracing::debug!(%error, "cannot begin a transaction");
-                run.failure = Some(error.to_string());
+                run.failure = Some(self.supervision.report(&error));
                 let error = schema::unavailable(&error);
                 run.broken = Some(error.clone());
                 error
@@ -419,7 +419,7 @@ impl Writer {
                 if supervision::is_outage(&error) {
                     // Logged once, with the change of the store's health.
                     tracing::debug!(%error, target, "command failed, rolled back");
-                    run.failure = Some(error.to_string());
+                    run.failure = Some(self.supervision.report(&error));
                 } else {
                     tracing::error!(%error, target, "command failed, rolled back");
                 }

@@ -1,4 +1,5 @@
-//! Supervision of the store by its writer: whether commits succeed, and whether the files are still at their paths.
+//! Supervision of the store by its writer: whether commits succeed, and whether the files are still at their paths and
+//! complete.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,10 +39,20 @@ impl Supervision {
     /// Why changes are refused although SQLite would commit them.
     pub(super) fn refusal(&self) -> Option<Error> {
         match self.health.outage()? {
-            outage @ Outage::Detached(_) => Some(Error::Unavailable(outage.to_string())),
+            outage @ (Outage::Detached(_) | Outage::Truncated(_)) => {
+                Some(Error::Unavailable(outage.to_string()))
+            }
             // The next commit may succeed.
             Outage::Failing(_) => None,
         }
+    }
+
+    /// Reports an outage before the caller of the command gets its error, and returns its text: the caller must find the
+    /// store not ready.
+    pub(super) fn report(&self, error: &rusqlite::Error) -> String {
+        let text = error.to_string();
+        self.health.failed(&text);
+        text
     }
 
     /// Records the result of a batch.
@@ -65,11 +76,19 @@ impl Supervision {
         }
     }
 
-    /// Checks whether the files are at their paths. Costs three calls of `stat`, so it is not done for each batch.
+    /// Checks whether the files are at their paths and complete. Costs some calls of the kernel, so it is not done for each
+    /// batch.
     fn check_files(&mut self) {
         if self.checked_at.elapsed() >= BUSY_CHECK_INTERVAL {
             self.checked_at = Instant::now();
-            self.health.set_detached(self.attachment.detached());
+            let detached = self.attachment.detached();
+            self.health.set_detached(detached);
+            // A file that is not at its path is not looked at: it may be moved back.
+            if detached.is_none()
+                && let Some(file) = self.attachment.truncated()
+            {
+                self.health.truncated(file);
+            }
         }
     }
 
@@ -82,6 +101,12 @@ impl Writer {
     /// Runs before each batch, and once a second without commands. If the last commit has failed, tries another one: a
     /// sender that sees that the bridge is not ready may send nothing.
     pub(super) fn supervise(&mut self) {
+        let pages = "PRAGMA page_count";
+        let pages =
+            self.connection.prepare_cached(pages).and_then(|mut pages| pages.query_one([], |row| row.get(0)));
+        if let Ok(pages) = pages {
+            self.supervision.attachment.record_commit(pages);
+        }
         self.supervision.check_files();
         if self.supervision.is_probe_due() {
             // Writes a page, although nothing changes.
@@ -123,7 +148,8 @@ mod tests {
         for suffix in ["", "-wal", "-shm"] {
             std::fs::write(folder.path().join(format!("bridge.db{suffix}")), "").unwrap();
         }
-        let attachment = Attachment::read(&folder.path().join("bridge.db")).unwrap();
+        let path = folder.path().join("bridge.db");
+        let attachment = Attachment::read(&path, Arc::new(std::fs::File::open(&path).unwrap())).unwrap();
         let health = Arc::new(Health::default());
         let mut supervision = Supervision::new(health.clone(), attachment);
         supervision.record(Some("database or disk is full"), false);
