@@ -135,6 +135,17 @@ macro_rules! delegate {
     };
 }
 
+/// The futures of PostgreSQL are boxed: otherwise every future that awaits a store, also with SQLite, has their size.
+macro_rules! delegate_async {
+    ($store:expr, $inner:ident => $call:expr) => {
+        match $store {
+            Store::Sqlite($inner) => $call.await,
+            Store::Postgres($inner) => Box::pin($call).await,
+            Store::Memory($inner) => $call.await,
+        }
+    };
+}
+
 impl Store {
     /// Runs `decide` on the states of the given targets and of those that know a given alert, and commits its
     /// changes. When this returns `Ok`, they are on disk. `decide` can run more than once.
@@ -153,7 +164,7 @@ impl Store {
             *slot.lock() = Some(result);
             changes
         });
-        delegate!(self, store => store.transact(keys, decide).await)?;
+        delegate_async!(self, store => store.transact(keys, decide))?;
         let decided = result.lock().take();
         decided.ok_or(Error::Closed)
     }
@@ -163,7 +174,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-        delegate!(self, store => store.locate(alerts).await)
+        delegate_async!(self, store => store.locate(alerts))
     }
 
     /// Up to `max` targets that have to be processed: they are due by time, or in the recheck queue.
@@ -171,7 +182,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
-        delegate!(self, store => store.due(max).await)
+        delegate_async!(self, store => store.due(max))
     }
 
     /// The time at which the next target is due; the receiver is notified when it changes.
@@ -265,7 +276,7 @@ impl Store {
         after: Option<&DeliveryId>,
         max: usize,
     ) -> Result<Vec<DeadLetter>, Error> {
-        delegate!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max).await)
+        delegate_async!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max))
     }
 
     /// A dead letter; `None` if the delivery is not a dead letter.
@@ -290,7 +301,7 @@ impl Store {
         redrive: Redrive,
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
-        delegate!(self, store => store.redrive(delivery_id, redrive, audit).await)
+        delegate_async!(self, store => store.redrive(delivery_id, redrive, audit))
     }
 
     /// Deletes a dead letter: it cannot be redriven, and its compensation is withdrawn. When this returns `Ok`, the
@@ -299,7 +310,7 @@ impl Store {
     /// # Errors
     /// Nothing has changed; see `DeadLetterError`.
     pub async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
-        delegate!(self, store => store.discard(delivery_id, audit).await)
+        delegate_async!(self, store => store.discard(delivery_id, audit))
     }
 
     /// Writes to the audit trail about an act that changes nothing in the store. Returns the id of the entry. When this
@@ -308,7 +319,7 @@ impl Store {
     /// # Errors
     /// The store could not write; nothing was written.
     pub async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
-        delegate!(self, store => store.audit(write).await)
+        delegate_async!(self, store => store.audit(write))
     }
 
     /// A page of the audit trail, newest first.
@@ -316,7 +327,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
-        delegate!(self, store => store.audit_trail(query).await)
+        delegate_async!(self, store => store.audit_trail(query))
     }
 
     /// Adds destinations. A destination that the store knows continues at its cursor.
@@ -324,7 +335,7 @@ impl Store {
     /// # Errors
     /// The store could not write; none of them was added.
     pub async fn add_destinations(&self, destinations: &[Name]) -> Result<(), Error> {
-        delegate!(self, store => store.add_destinations(destinations.to_vec()).await)
+        delegate_async!(self, store => store.add_destinations(destinations.to_vec()))
     }
 
     /// Makes the claimed deliveries of a worker that has ended claimable.
@@ -344,7 +355,7 @@ impl Store {
         destination: &Name,
         max: usize,
     ) -> Result<Vec<UnsettledEvent>, Error> {
-        delegate!(self, store => store.unsettled_events(destination, max).await)
+        delegate_async!(self, store => store.unsettled_events(destination, max))
     }
 
     /// Destinations that have unsettled deliveries and that were not added to the open store.
@@ -352,7 +363,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
-        delegate!(self, store => store.orphaned_destinations().await)
+        delegate_async!(self, store => store.orphaned_destinations())
     }
 
     /// Makes all unsettled deliveries claimable, also those that wait for a retry. For a destination whose worker has
@@ -370,7 +381,7 @@ impl Store {
     /// # Errors
     /// The store could not write; the lane stays open.
     pub async fn remove_destination(&self, destination: &Name) -> Result<(), Error> {
-        delegate!(self, store => store.remove_destination(destination.clone()).await)
+        delegate_async!(self, store => store.remove_destination(destination.clone()))
     }
 
     /// The deliveries of a destination; zeros for an unknown destination.
@@ -388,7 +399,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
-        delegate!(self, store => store.history(target, from, to).await)
+        delegate_async!(self, store => store.history(target, from, to))
     }
 
     /// A page of decision records.
@@ -396,7 +407,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn records(&self, query: RecordQuery) -> Result<Records, Error> {
-        delegate!(self, store => store.records(query).await)
+        delegate_async!(self, store => store.records(query))
     }
 
     /// An event by its id, with the state of its deliveries; the newest one if several events have this id.
@@ -407,7 +418,7 @@ impl Store {
         if !query::is_event_id(id) {
             return Ok(None);
         }
-        delegate!(self, store => store.event(id).await)
+        delegate_async!(self, store => store.event(id))
     }
 
     /// Up to `max` states of targets after a cursor, in the order of their cursors.
@@ -415,7 +426,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
-        delegate!(self, store => store.states(after, max).await)
+        delegate_async!(self, store => store.states(after, max))
     }
 
     /// A page of events with their deliveries and without their bodies, newest first. Events that were pruned are left
@@ -424,7 +435,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
-        delegate!(self, store => store.deliveries(query).await)
+        delegate_async!(self, store => store.deliveries(query))
     }
 
     /// A page of kept notifications, oldest first.
@@ -432,7 +443,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn notifications(&self, query: NotificationQuery) -> Result<NotificationPage, Error> {
-        delegate!(self, store => store.notifications(query).await)
+        delegate_async!(self, store => store.notifications(query))
     }
 
     /// Deletes some of the records and audit entries older than `decisions`, except the newest ones, from which ids and
@@ -442,7 +453,7 @@ impl Store {
     /// # Errors
     /// The store could not write; nothing was deleted.
     pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
-        delegate!(self, store => store.prune(decisions, delivered).await)
+        delegate_async!(self, store => store.prune(decisions, delivered))
     }
 
     /// Deletes some of the kept notifications that exceed the limits, oldest first. Returns whether there may be more to
@@ -451,7 +462,7 @@ impl Store {
     /// # Errors
     /// The store could not write; nothing was deleted.
     pub async fn prune_notifications(&self, limits: NotificationLimits) -> Result<bool, Error> {
-        delegate!(self, store => store.prune_notifications(limits).await)
+        delegate_async!(self, store => store.prune_notifications(limits))
     }
 
     /// The rows that cannot be read, of the [snapshot](Store::snapshot).
@@ -466,18 +477,18 @@ impl Store {
     /// # Errors
     /// Nothing has changed; see `DropError`.
     pub async fn drop_unreadable(&self, row: i64, audit: AuditWrite) -> Result<UnreadableRow, DropError> {
-        delegate!(self, store => store.drop_unreadable(row, audit).await)
+        delegate_async!(self, store => store.drop_unreadable(row, audit))
     }
 
     /// Commits queued commands and closes the store.
     pub async fn close(&self) {
-        delegate!(self, store => store.close().await);
+        delegate_async!(self, store => store.close());
     }
 }
 
 impl DeliveryQueue for Store {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
-        delegate!(self, store => store.claim(destination, max).await)
+        delegate_async!(self, store => store.claim(destination, max))
     }
 
     async fn claim_expired(
@@ -486,7 +497,7 @@ impl DeliveryQueue for Store {
         limits: AgeLimits,
         max: usize,
     ) -> Result<Expired, Error> {
-        delegate!(self, store => store.claim_expired(destination, limits, max).await)
+        delegate_async!(self, store => store.claim_expired(destination, limits, max))
     }
 
     fn undelivered_at(&self, destination: &Name) -> u64 {
@@ -494,15 +505,15 @@ impl DeliveryQueue for Store {
     }
 
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
-        delegate!(self, store => store.begin_calls(destination, leases).await)
+        delegate_async!(self, store => store.begin_calls(destination, leases))
     }
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
-        delegate!(self, store => store.settle(destination, settled).await)
+        delegate_async!(self, store => store.settle(destination, settled))
     }
 
     async fn wait(&self, destination: &Name) {
-        delegate!(self, store => store.wait(destination).await);
+        delegate_async!(self, store => store.wait(destination));
     }
 
     fn clock(&self) -> ClockReading {
