@@ -27,9 +27,9 @@ pub(super) enum DbError {
     Contended,
 }
 
-/// Where an error has happened: it decides what it means.
+/// When an error has happened: it decides what it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Stage {
     /// When the store is opened: wrong settings are found.
     Open,
     /// Later: everything may pass.
@@ -82,9 +82,9 @@ impl DbError {
     }
 
     /// The error of the store's contract.
-    pub(super) fn into_store(self, place: Place) -> Error {
+    pub(super) fn into_store(self, place: Stage) -> Error {
         match (place, self.needs_operator()) {
-            (Place::Open, true) => match self.fix() {
+            (Stage::Open, true) => match self.fix() {
                 Some(fix) => Error::Unusable(format!("store.postgres: {self}: {fix}")),
                 None => Error::Unusable(format!("store.postgres: {self}")),
             },

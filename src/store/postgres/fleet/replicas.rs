@@ -12,9 +12,10 @@ use crate::domain::control::{Controls, GapCause, ReceptionGap};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::Error;
+use crate::store::notifications::MAX_SCANNED_FOR_LAST;
 use crate::store::postgres::Shared;
 use crate::store::postgres::connect::Pool;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::schema;
 use crate::store::postgres::transaction::Transaction;
 
@@ -24,8 +25,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const ALIVE_NANOS: i64 = 5_000_000_000;
 /// Rows of replicas that were not heard for a day are deleted.
 const FORGOTTEN_NANOS: i64 = 86_400_000_000_000;
-/// The newest kept notifications, among which the last one of each source is looked for.
-const NEWEST_KEPT: i64 = 1000;
 
 const SELECT_STORE: &str = "
     SELECT now_ns(), s.created, s.incarnation, s.server, c.body,
@@ -33,7 +32,7 @@ const SELECT_STORE: &str = "
            EXISTS (SELECT 1 FROM replicas WHERE id <> $1 AND is_ready AND seen > now_ns() - $2)
     FROM store s, controls c";
 const SELECT_KEPT: &str = "
-    SELECT source, max(at - ahead) FROM (SELECT * FROM notifications ORDER BY id DESC LIMIT $1) n GROUP BY source";
+    SELECT source, max(at - ahead) FROM (SELECT source, at, ahead FROM notifications ORDER BY id DESC LIMIT $1) n GROUP BY source";
 /// When the server was started, and its timeline: each failover has a new one.
 const SELECT_SERVER: &str = "
     SELECT pg_postmaster_start_time()::text || ' ' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
@@ -67,7 +66,7 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
         let set = "UPDATE store SET server = $1, incarnation = $2";
         transaction.execute(set, &[(&server, Type::TEXT), (&incarnation, Type::INT8)]).await?;
         let mut last_kept = BTreeMap::new();
-        for row in transaction.query(SELECT_KEPT, &[(&NEWEST_KEPT, Type::INT8)]).await? {
+        for row in transaction.query(SELECT_KEPT, &[(&i64::from(MAX_SCANNED_FOR_LAST), Type::INT8)]).await? {
             if let Ok(source) = Name::new(row.get(0)) {
                 last_kept.insert(source, Time::from_nanos(row.get(1)));
             }
@@ -83,7 +82,7 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
         transaction.commit().await?;
         Ok::<_, DbError>(opened)
     };
-    read.await.map_err(|error| error.into_store(Place::Open))
+    read.await.map_err(|error| error.into_store(Stage::Open))
 }
 
 fn read_controls(body: &str) -> Result<Controls, DbError> {
@@ -149,7 +148,7 @@ impl Replica {
             (&self.name as _, Type::TEXT),
             (&next as _, Type::INT8),
             (&is_ready as _, Type::BOOL),
-            (&schema::STEP as _, Type::INT4),
+            (&schema::SCHEMA_STEP as _, Type::INT4),
             (&ALIVE_NANOS as _, Type::INT8),
         ];
         let row = transaction.query_one(BEAT, &params).await?;

@@ -3,14 +3,14 @@
 use tokio_postgres::types::Type;
 
 use super::connect::Pool;
-use super::error::{DbError, Place};
+use super::error::{DbError, Stage};
 use super::transaction::Transaction;
 use crate::store::Error;
 
 /// The steps, in order. A step is never changed after a release.
-const STEPS: [&str; 1] = [include_str!("step_1.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("step_1.sql")];
 /// The schema step of this program.
-pub(super) const STEP: i32 = STEPS.len() as i32;
+pub(super) const SCHEMA_STEP: i32 = MIGRATIONS.len() as i32;
 /// The lock of migrations: `scalebri` in ASCII.
 const LOCK: i64 = 0x7363_616c_6562_7269;
 /// The oldest version of the server, as `server_version_num`.
@@ -18,16 +18,16 @@ const MIN_VERSION: i32 = 150_000;
 
 /// Checks the server, and brings the schema to the step of this program.
 pub(super) async fn migrate(pool: &Pool) -> Result<(), Error> {
-    let transaction = Transaction::begin(pool).await.map_err(|error| error.into_store(Place::Open))?;
+    let transaction = Transaction::begin(pool).await.map_err(|error| error.into_store(Stage::Open))?;
     let migrated = migrate_in(&transaction).await;
     match migrated {
-        Ok(()) => transaction.commit().await.map_err(|error| error.into_store(Place::Open)),
+        Ok(()) => transaction.commit().await.map_err(|error| error.into_store(Stage::Open)),
         Err(error) => Err(error),
     }
 }
 
 async fn migrate_in(transaction: &Transaction) -> Result<(), Error> {
-    let at_open = |error: DbError| error.into_store(Place::Open);
+    let at_open = |error: DbError| error.into_store(Stage::Open);
     let settings = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
                            current_setting('fsync'), pg_is_in_recovery()";
     let row = transaction.query_one(settings, &[]).await.map_err(at_open)?;
@@ -59,29 +59,29 @@ async fn migrate_in(transaction: &Transaction) -> Result<(), Error> {
         0
     };
     // The next step only adds what this program does not need.
-    if step > STEP + 1 {
+    if step > SCHEMA_STEP + 1 {
         return Err(Error::Unusable(format!(
             "the database has schema step {step}, of a newer scalebridge; this one can use up to step {}: start the \
              newer version",
-            STEP + 1
+            SCHEMA_STEP + 1
         )));
     }
     let Ok(done) = usize::try_from(step) else {
         return Err(Error::Unusable(format!("the database has the invalid schema step {step}")));
     };
-    for sql in STEPS.iter().skip(done) {
+    for sql in MIGRATIONS.iter().skip(done) {
         transaction.batch(sql).await.map_err(at_open)?;
     }
     if step == 0 {
         let store = "INSERT INTO store (id, created, schema_step) VALUES (1, now_ns(), $1)";
-        transaction.execute(store, &[(&STEP, Type::INT4)]).await.map_err(at_open)?;
+        transaction.execute(store, &[(&SCHEMA_STEP, Type::INT4)]).await.map_err(at_open)?;
         let controls = "INSERT INTO controls VALUES (1, 0, 0, '')";
         transaction.execute(controls, &[]).await.map_err(at_open)?;
         let rates = "INSERT INTO rates VALUES (1, 0, ''), (2, 0, '')";
         transaction.execute(rates, &[]).await.map_err(at_open)?;
-    } else if step < STEP {
+    } else if step < SCHEMA_STEP {
         let set = "UPDATE store SET schema_step = $1";
-        transaction.execute(set, &[(&STEP, Type::INT4)]).await.map_err(at_open)?;
+        transaction.execute(set, &[(&SCHEMA_STEP, Type::INT4)]).await.map_err(at_open)?;
     }
     Ok(())
 }

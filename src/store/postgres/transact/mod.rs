@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::Shared;
-use super::error::Place;
+use super::error::Stage;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::target::TargetKey;
 use crate::store::{AuditWrite, DecideFn, DropError, Error, Keys, UnreadableRow};
@@ -68,11 +68,11 @@ pub(super) async fn locate(
     shared: &Shared,
     alerts: Vec<AlertKey>,
 ) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-    due::locate(shared, alerts).await.map_err(|error| error.into_store(Place::Use))
+    due::locate(shared, alerts).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 pub(super) async fn due(shared: &Shared, max: usize) -> Result<Vec<TargetKey>, Error> {
-    due::due(shared, max).await.map_err(|error| error.into_store(Place::Use))
+    due::due(shared, max).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 pub(super) async fn drop_unreadable(

@@ -294,7 +294,7 @@ async fn time_does_not_go_back_for_a_target() {
     let now = |target: &str| {
         let target = key(target);
         let keys = Keys { targets: vec![target.clone()], alerts: Vec::new() };
-        store.transact(keys, move |view| (count(view, &[target.clone()]), view.clock()))
+        store.transact(keys, move |view| (count(view, std::slice::from_ref(&target)), view.clock()))
     };
     let (ahead, again, other) = (now("a").await.unwrap(), now("a").await.unwrap(), now("b").await.unwrap());
     assert!(ahead.now.since(ahead.wall) > Duration::from_secs(3500), "{ahead:?}");
@@ -382,7 +382,7 @@ async fn what_is_queued_is_run_before_the_store_is_closed() {
     let write = |number: i32| {
         let target = key(&format!("t{number}"));
         let keys = Keys { targets: vec![target.clone()], alerts: Vec::new() };
-        store.transact(keys, move |view| (count(view, &[target.clone()]), ()))
+        store.transact(keys, move |view| (count(view, std::slice::from_ref(&target)), ()))
     };
     let (done, ()) = tokio::join!(join_all((0..20).map(write)), store.close());
     done.into_iter().for_each(Result::unwrap);
