@@ -39,7 +39,7 @@ mod query;
 mod sqlite;
 mod states;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tracking;
 mod transfer;
 mod withdrawn;
