@@ -18,8 +18,8 @@ pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Durable when it is committed, whatever the role's settings say. Each statement sees what was committed before it, as
 /// the statements after a lock need. Statements are short: to compile them takes longer.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; \
-                     SET LOCAL jit = off";
+const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off";
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
 
 /// An open transaction.
