@@ -5,6 +5,7 @@
 
 mod process;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::Arc;
@@ -624,13 +625,37 @@ pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
+thread_local! {
+    /// The lines that [`log_in_one_write`] holds back.
+    static HELD_LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Writes all lines that `log` logs at once: a write costs more than the text of a line.
+pub(crate) fn log_in_one_write(log: impl FnOnce()) {
+    /// Also if `log` panics, so that no later line is held back.
+    struct WriteOnDrop;
+    impl Drop for WriteOnDrop {
+        fn drop(&mut self) {
+            if let Some(lines) = HELD_LINES.take() {
+                drop(std::io::stderr().write_all(&lines));
+            }
+        }
+    }
+    HELD_LINES.set(Some(Vec::new()));
+    let _write = WriteOnDrop;
+    log();
+}
+
 /// Stderr without errors. A line that cannot be written (full disk, closed pipe) is dropped: an error would
 /// make logging panic or fail its caller.
 struct Stderr;
 
 impl std::io::Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        drop(std::io::stderr().write_all(bytes));
+        HELD_LINES.with_borrow_mut(|held| match held {
+            Some(lines) => lines.extend_from_slice(bytes),
+            None => drop(std::io::stderr().write_all(bytes)),
+        });
         Ok(bytes.len())
     }
 
