@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::replicas::Replica;
+use super::replicas::Heartbeat;
 use super::*;
 use crate::domain::control::{Controls, GapCause};
 use crate::domain::name::Name;
@@ -105,16 +105,16 @@ async fn a_database_that_came_back_behind_is_noticed_by_every_replica_once() {
         until("the controls", || store.controls().version == 7).await;
     }
     // Apart from the task, which has its own row of what it knows.
-    let mut replicas = [Replica::default(), Replica::default()];
+    let mut replicas = [Heartbeat::default(), Heartbeat::default()];
     for (replica, store) in replicas.iter_mut().zip([&first, &second]) {
         replica.adopt_row(&store.0).await;
         replica.beat(&store.0).await.unwrap();
-        assert_eq!((store.rewinds(), store.0.fleet.incarnation()), (0, 0));
+        assert_eq!((store.rewinds().count, store.0.fleet.incarnation()), (0, 0));
     }
     // A failover that has lost nothing.
     replicas[0].set_server("another 00000001");
     replicas[0].beat(&first.0).await.unwrap();
-    assert_eq!((first.rewinds(), first.0.fleet.incarnation()), (0, 0));
+    assert_eq!((first.rewinds().count, first.0.fleet.incarnation()), (0, 0));
     // One that has.
     database.execute("DELETE FROM commits").await;
     for replica in &mut replicas {
@@ -126,12 +126,13 @@ async fn a_database_that_came_back_behind_is_noticed_by_every_replica_once() {
     let incarnation = first.0.fleet.incarnation();
     assert!(incarnation != 0, "new ids");
     assert_eq!(second.0.fleet.incarnation(), incarnation, "one for all");
-    assert_eq!(first.rewinds(), 1);
+    assert_eq!((first.rewinds().count, second.rewinds().count), (1, 0), "counted once in the fleet");
+    assert_eq!(first.rewinds().last.map(|gap| gap.cause), Some(GapCause::DataLoss));
     let source = Name::new("prod").unwrap();
     for store in [&first, &second] {
         until("the gap", || store.controls().reception_gaps(&source).is_some()).await;
         let gaps = *store.controls().reception_gaps(&source).unwrap();
-        assert_eq!(gaps.last.cause, GapCause::Store);
+        assert_eq!(gaps.last.cause, GapCause::DataLoss);
         assert!(gaps.last.from < gaps.last.until, "{gaps:?}");
     }
 }

@@ -11,7 +11,7 @@ use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::{Snapshot, Tally, UnreadableRow};
+use crate::store::{Replicas, Rewinds, Snapshot, Tally, UnreadableRow};
 
 /// What was read when the store was opened.
 pub(in crate::store::postgres) struct Opened {
@@ -29,7 +29,7 @@ pub(in crate::store::postgres) struct FleetView {
     /// When the store was created.
     pub created: Time,
     last_stored: Option<Time>,
-    last_kept: BTreeMap<Name, Time>,
+    last_kept: Mutex<BTreeMap<Name, Time>>,
     incarnation: AtomicI64,
     controls: RwLock<Arc<Controls>>,
     tally: Mutex<CountedTally>,
@@ -44,8 +44,12 @@ pub(in crate::store::postgres) struct FleetView {
     pub others_are_ready: AtomicBool,
     /// Another replica has changed what a refresh reads.
     pub refresh_now: Arc<Notify>,
-    /// How often the database came back behind what this process has seen.
-    pub rewinds: AtomicU64,
+    /// How often this process was the first to notice that the database came back behind.
+    pub rewinds: Mutex<Rewinds>,
+    /// The replicas; `None` until they are read.
+    pub replicas: Mutex<Option<Replicas>>,
+    /// The wall clock of this process minus the server's, in nanoseconds; 0 until it is measured.
+    pub clock_offset: AtomicI64,
 }
 
 /// Counts with the changes since the current refresh has begun, which it may not have seen.
@@ -61,7 +65,7 @@ impl FleetView {
         Self {
             created,
             last_stored,
-            last_kept,
+            last_kept: Mutex::new(last_kept),
             incarnation: AtomicI64::new(incarnation),
             controls: RwLock::new(Arc::new(controls)),
             tally: Mutex::default(),
@@ -71,7 +75,9 @@ impl FleetView {
             refresh_now: Arc::default(),
             is_ready: AtomicBool::new(false),
             others_are_ready: AtomicBool::new(false),
-            rewinds: AtomicU64::new(0),
+            rewinds: Mutex::default(),
+            replicas: Mutex::default(),
+            clock_offset: AtomicI64::new(0),
         }
     }
 
@@ -105,7 +111,11 @@ impl FleetView {
     }
 
     pub(in crate::store::postgres) fn last_kept(&self) -> BTreeMap<Name, Time> {
-        self.last_kept.clone()
+        self.last_kept.lock().clone()
+    }
+
+    pub(super) fn set_last_kept(&self, last_kept: BTreeMap<Name, Time>) {
+        *self.last_kept.lock() = last_kept;
     }
 
     pub(in crate::store::postgres) fn next_due(&self) -> watch::Receiver<Option<Time>> {
