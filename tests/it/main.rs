@@ -34,6 +34,7 @@ mod outages;
 mod owed;
 mod postgres;
 mod postgres_start;
+mod postgres_status;
 mod questions;
 mod re2;
 mod readiness;

@@ -30,13 +30,15 @@ const SELECT_KEPT: &str = "
 const JOIN: &str = "
     INSERT INTO replicas (id, name, started, seen, beat, is_ready, schema_step, version)
     VALUES ($1, $2, now_ns(), now_ns(), 0, false, $3, $4)";
-/// When the server was started, and after the last space which database it has: a restored dump has new tables, and each
-/// failover a new timeline.
+/// When the server was started, and after the last space which database it has: a restored dump is another database or has
+/// new tables, and each failover has a new timeline.
 const SELECT_SERVER: &str = "
-    SELECT pg_postmaster_start_time()::text || ' ' || 'store'::regclass::oid::text || '/'
-        || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+    SELECT concat(pg_postmaster_start_time(), ' ', (SELECT system_identifier FROM pg_control_system()), '/', d.oid, '/',
+        'store'::regclass::oid, '/', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))
+    FROM pg_database d WHERE d.datname = current_database()";
 /// Without the parts for which some services have no function, or no right to call it.
-const SELECT_TABLE: &str = "SELECT 'store'::regclass::oid::text || '/'";
+const SELECT_DATABASE: &str = "
+    SELECT concat(d.oid, '/', 'store'::regclass::oid) FROM pg_database d WHERE d.datname = current_database()";
 
 /// Reads what a store needs to know at its start.
 pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Error> {
@@ -89,9 +91,9 @@ pub(super) fn host_name() -> String {
 /// When the last notification of each source was kept that is among the newest ones.
 pub(super) async fn last_kept(transaction: &Transaction) -> Result<BTreeMap<Name, Time>, DbError> {
     let rows = transaction.query(SELECT_KEPT, &[(&NEWEST_KEPT, Type::INT8)]).await?;
-    let kept = rows.iter().filter_map(|row| {
-        Some((Name::new(row.get::<_, &str>(0)).ok()?, Time::from_nanos(row.get(1))))
-    });
+    let kept = rows
+        .iter()
+        .filter_map(|row| Some((Name::new(row.get::<_, &str>(0)).ok()?, Time::from_nanos(row.get(1)))));
     Ok(kept.collect())
 }
 
@@ -111,7 +113,7 @@ pub(super) async fn server(transaction: &Transaction) -> Result<String, DbError>
         Ok(row) => Ok(row.get(0)),
         Err(error) if error.is_permanent() || error.is_unsupported() => {
             transaction.batch("ROLLBACK TO SAVEPOINT server").await?;
-            Ok(transaction.query_one(SELECT_TABLE, &[]).await?.get(0))
+            Ok(transaction.query_one(SELECT_DATABASE, &[]).await?.get(0))
         }
         Err(error) => Err(error),
     }
@@ -120,4 +122,3 @@ pub(super) async fn server(transaction: &Transaction) -> Result<String, DbError>
 fn database_of(server: &str) -> &str {
     server.rsplit(' ').next().unwrap_or_default()
 }
-

@@ -1,5 +1,8 @@
 //! The schema: its steps, and the checks before a store is used.
 
+#[cfg(test)]
+mod tests;
+
 use tokio_postgres::types::Type;
 
 use super::connect::Pool;
