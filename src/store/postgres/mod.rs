@@ -43,8 +43,8 @@ use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
     DeliveryPage, DeliveryQuery, DestinationStats, DropError, Error, Keys, Lease, NotificationLimits,
-    NotificationPage, NotificationQuery, RecordQuery, Records, Redrive, Refused, Replicas,
-    Retries, Rewinds, Settlement, Snapshot, StateCursor, StoredEvent, StoredState, UnreadableRow,
+    NotificationPage, NotificationQuery, RecordQuery, Records, Redrive, Refused, Replicas, Retries, Rewinds,
+    Settlement, Snapshot, StateCursor, StoredEvent, StoredState, UnreadableRow,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
