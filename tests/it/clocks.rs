@@ -23,7 +23,7 @@ struct Stepped {
 }
 
 /// Compiles the library that changes the wall clock of the process that preloads it.
-fn compile(dir: &Path) -> PathBuf {
+pub(crate) fn compile(dir: &Path) -> PathBuf {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/wall-clock.c");
     let library = dir.join("wall-clock.so");
     let compiled =

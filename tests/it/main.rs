@@ -18,6 +18,7 @@ mod delivery;
 mod docs;
 mod end_to_end;
 mod faults;
+mod fleet;
 mod framing;
 mod full_disk;
 mod gaps;

@@ -128,8 +128,14 @@ fn fleet_heading(style: &Style, fleet: &FleetStatus) -> String {
 
 fn replicas_table(style: &Style, replicas: &[ReplicaView]) -> String {
     let mut headers = vec!["REPLICA", "STATE", "LAST SEEN", "VERSION", "SCHEMA STEP", "CLOCK"];
+    // Several can run on one host.
+    let names: BTreeSet<&str> = replicas.iter().map(|replica| &*replica.name).collect();
+    let has_ids = style.is_wide() || names.len() < replicas.len();
+    if has_ids {
+        headers.push("ID");
+    }
     if style.is_wide() {
-        headers.extend(["ID", "STARTED"]);
+        headers.push("STARTED");
     }
     let row = |replica: &ReplicaView| {
         let name = cell(&replica.name);
@@ -143,8 +149,11 @@ fn replicas_table(style: &Style, replicas: &[ReplicaView]) -> String {
             replica.schema_step.to_string(),
             replica.clock_offset_seconds.map_or_else(|| "-".to_owned(), |offset| format!("{offset:+.3} s")),
         ];
+        if has_ids {
+            row.push(cell(&replica.id));
+        }
         if style.is_wide() {
-            row.extend([cell(&replica.id), style.time(&replica.started_at)]);
+            row.push(style.time(&replica.started_at));
         }
         row
     };

@@ -25,6 +25,9 @@ pub(super) enum DbError {
     /// What was read has changed before it was locked.
     #[error("another transaction was faster")]
     Contended,
+    /// The database is on another server, and it is not known yet whether that lacks anything.
+    #[error("another server has taken over, and is not examined yet")]
+    UnknownServer,
 }
 
 /// Where an error has happened: it decides what it means.
@@ -40,7 +43,9 @@ impl DbError {
     fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres(error) => error.code(),
-            Self::Connect(_) | Self::Pool(_) | Self::Damaged(_) | Self::Contended => None,
+            Self::Connect(_) | Self::Pool(_) | Self::Damaged(_) | Self::Contended | Self::UnknownServer => {
+                None
+            }
         }
     }
 
@@ -103,7 +108,7 @@ impl DbError {
                 self.fix().is_some() || self.code().is_some_and(is_of)
             }
             Self::Damaged(_) => true,
-            Self::Pool(_) | Self::Contended => false,
+            Self::Pool(_) | Self::Contended | Self::UnknownServer => false,
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) const ALIVE_NANOS: i64 = 5_000_000_000;
 const NEWEST_KEPT: i64 = 1000;
 
 const SELECT_STORE: &str = "
-    SELECT now_ns(), s.created, s.incarnation, s.server, c.body,
+    SELECT now_ns(), s.created, s.incarnation, c.body,
            (SELECT max(ready_until) FROM replicas WHERE id <> $1),
            EXISTS (SELECT 1 FROM replicas WHERE id <> $1 AND is_ready AND seen > now_ns() - $2)
     FROM store s, controls c FOR UPDATE OF s";
@@ -30,15 +30,15 @@ const SELECT_KEPT: &str = "
 const JOIN: &str = "
     INSERT INTO replicas (id, name, started, seen, beat, is_ready, schema_step, version)
     VALUES ($1, $2, now_ns(), now_ns(), 0, false, $3, $4)";
-/// When the server was started, and after the last space which database it has: a restored dump is another database or has
-/// new tables, and each failover has a new timeline.
-const SELECT_SERVER: &str = "
-    SELECT concat(pg_postmaster_start_time(), ' ', (SELECT system_identifier FROM pg_control_system()), '/', d.oid, '/',
-        'store'::regclass::oid, '/', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))
-    FROM pg_database d WHERE d.datname = current_database()";
+/// An SQL expression: when the server was started, and after the last space which database it has: a restored dump is another
+/// database or has new tables, and each failover has a new timeline.
+const SERVER: &str = "
+    concat(extract(epoch FROM pg_postmaster_start_time()), ' ',
+        (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), '/', 'store'::regclass::oid, '/',
+        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))";
 /// Without the parts for which some services have no function, or no right to call it.
-const SELECT_DATABASE: &str = "
-    SELECT concat(d.oid, '/', 'store'::regclass::oid) FROM pg_database d WHERE d.datname = current_database()";
+const TABLE: &str = "
+    concat((SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), '/', 'store'::regclass::oid)";
 
 /// Reads what a store needs to know at its start.
 pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Error> {
@@ -47,18 +47,14 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
         schema::join(&transaction).await?;
         let params = [(&pool.replica() as _, Type::INT8), (&ALIVE_NANOS as _, Type::INT8)];
         let row = transaction.query_one(SELECT_STORE, &params).await?;
-        let controls = read_controls(row.get(4))?;
-        let others_are_ready: bool = row.get(6);
+        let controls = read_controls(row.get(3))?;
+        let others_are_ready: bool = row.get(5);
         let mut incarnation: i64 = row.get(2);
-        let server = server(&transaction).await?;
-        let known: &str = row.get(3);
-        // Nobody was there to see what happened meanwhile.
-        if !others_are_ready && !known.is_empty() && database_of(known) != database_of(&server) {
+        let expression = server_expression(&transaction).await?;
+        let (server, known) = server(&transaction, expression).await?;
+        if is_other_database(&known, &server) {
             incarnation = fastrand::i64(1..);
-            tracing::warn!(
-                "the database was restored, or a standby was promoted, while no replica was running: event ids are new \
-                 from now on"
-            );
+            tracing::warn!("another database than at the last stop, event ids are new from now on");
         }
         let set = "UPDATE store SET server = $1, incarnation = $2";
         transaction.execute(set, &[(&server, Type::TEXT), (&incarnation, Type::INT8)]).await?;
@@ -75,8 +71,9 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
             created: Time::from_nanos(row.get(1)),
             incarnation,
             controls,
-            last_stored: row.get::<_, Option<i64>>(5).filter(|_| !others_are_ready).map(Time::from_nanos),
+            last_stored: row.get::<_, Option<i64>>(4).filter(|_| !others_are_ready).map(Time::from_nanos),
             last_kept,
+            server: expression,
         };
         transaction.commit().await?;
         Ok::<_, DbError>(opened)
@@ -105,20 +102,28 @@ pub(super) fn read_controls(body: &str) -> Result<Controls, DbError> {
         .map_err(|error| DbError::Damaged(format!("the controls in the database cannot be read: {error}")))
 }
 
-/// Which server and database this is.
-pub(super) async fn server(transaction: &Transaction) -> Result<String, DbError> {
+/// The expression by which this process knows which server and database it uses.
+async fn server_expression(transaction: &Transaction) -> Result<&'static str, DbError> {
     // A function that is missing or forbidden must not end the transaction.
     transaction.batch("SAVEPOINT server").await?;
-    match transaction.query_one(SELECT_SERVER, &[]).await {
-        Ok(row) => Ok(row.get(0)),
+    match transaction.query_one(&format!("SELECT {SERVER}"), &[]).await {
+        Ok(_) => Ok(SERVER),
         Err(error) if error.is_permanent() || error.is_unsupported() => {
             transaction.batch("ROLLBACK TO SAVEPOINT server").await?;
-            Ok(transaction.query_one(SELECT_DATABASE, &[]).await?.get(0))
+            Ok(TABLE)
         }
         Err(error) => Err(error),
     }
 }
 
-fn database_of(server: &str) -> &str {
-    server.rsplit(' ').next().unwrap_or_default()
+/// Which server and database this is, and the one with which the replicas have worked last.
+pub(super) async fn server(transaction: &Transaction, expression: &str) -> Result<(String, String), DbError> {
+    let row = transaction.query_one(&format!("SELECT {expression}, server FROM store"), &[]).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Whether a server has another history than the one that was known: what was committed on one may be missing on the other.
+pub(super) fn is_other_database(known: &str, server: &str) -> bool {
+    let database = |server: &str| server.rsplit(' ').next().unwrap_or_default().to_owned();
+    !known.is_empty() && database(known) != database(server)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::open::{ALIVE_NANOS, host_name, read_controls, server};
+use super::open::{ALIVE_NANOS, host_name, is_other_database, read_controls, server};
 use crate::domain::control::{GapCause, ReceptionGap};
 use crate::domain::time::Time;
 use crate::store::postgres::Shared;
@@ -24,6 +24,7 @@ const FORGOTTEN_NANOS: i64 = 86_400_000_000_000;
 /// Replicas that were lost are listed for an hour.
 const LISTED_NANOS: i64 = 3_600_000_000_000;
 
+/// Returns also when a replica was heard last before, as far as this database knows.
 const BEAT: &str = "
     INSERT INTO replicas AS r
         (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, clock_offset)
@@ -32,16 +33,18 @@ const BEAT: &str = "
         ready_until = CASE WHEN $4 THEN now_ns() ELSE r.ready_until END
     RETURNING beat,
         EXISTS (SELECT 1 FROM replicas o WHERE o.id <> $1 AND o.is_ready AND o.seen > now_ns() - $6),
-        now_ns()";
+        now_ns(), (SELECT max(o.seen) FROM replicas o)";
 const LIST: &str = "
     SELECT s.schema_step, s.min_step, r.id, r.name, r.version, r.schema_step, r.started, r.seen,
         r.seen > now_ns() - $1, r.is_ready, r.clock_offset, now_ns()
     FROM store s, replicas r WHERE NOT r.is_stopped AND r.seen > now_ns() - $2 ORDER BY r.name, r.started";
+const LOCK_STORE: &str = "SELECT incarnation, server, rewound, now_ns() FROM store FOR UPDATE";
 const COUNT_COMMITS: &str = "SELECT count(*) FROM commits WHERE replica = $1 AND number = ANY ($2)";
 
 /// Shows that this process is alive until the store is gone.
 pub(super) async fn run(shared: Weak<Shared>) {
     let mut replica = Heartbeat { name: host_name(), ..Heartbeat::default() };
+    let Some(beat_now) = shared.upgrade().map(|shared| shared.fleet.beat_now.clone()) else { return };
     loop {
         {
             let Some(shared) = shared.upgrade().filter(|shared| !shared.pool.is_closed()) else { return };
@@ -49,7 +52,7 @@ pub(super) async fn run(shared: Weak<Shared>) {
                 tracing::debug!(%error, "no sign of life in the database");
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+        drop(tokio::time::timeout(INTERVAL, beat_now.notified()).await);
     }
 }
 
@@ -85,8 +88,8 @@ impl Heartbeat {
         let (beat, others_are_ready): (i64, bool) = (row.get(0), row.get(1));
         let clock_offset = offset(asked, Time::from_nanos(row.get(2)), answered);
         list(&transaction, shared).await?;
-        let server = server(&transaction).await?;
-        let is_other_server = !self.server.is_empty() && self.server != server;
+        let (server, known) = server(&transaction, shared.fleet.server).await?;
+        let is_other_server = known != server || !self.server.is_empty() && self.server != server;
         let is_behind = beat < next || is_other_server && has_lost_commits(&transaction, shared).await?;
         let oldest = shared.pool.commits().oldest().unwrap_or(0);
         let forget = "DELETE FROM commits WHERE replica = $1 AND number < $2";
@@ -95,7 +98,12 @@ impl Heartbeat {
             forget_others(&transaction).await?;
         }
         let adopted = match is_behind || is_other_server {
-            true => Some(adopt(&transaction, shared, &server, is_behind).await?),
+            true => {
+                let seen = row.get::<_, Option<i64>>(3).map(Time::from_nanos);
+                let last_set = shared.clock.last_set();
+                let lost_since = seen.map_or(last_set, |seen| seen.min(last_set));
+                Some(adopt(&transaction, shared, &server, is_behind.then_some(lost_since)).await?)
+            }
             false => None,
         };
         transaction.commit().await?;
@@ -193,38 +201,48 @@ impl Adopted {
             cause = %gap.cause,
             from = %gap.from.millis(),
             until = %gap.until.millis(),
-            "the database came back behind what was confirmed: what happened in between is lost, nothing is decreased \
-             until the sources were heard again, and event ids are new from now on"
+            fix = "check what was scaled in this time, see docs/postgres.md",
+            "the database came back behind what was confirmed"
         );
         let mut rewinds = shared.fleet.rewinds.lock();
         *rewinds = Rewinds { count: rewinds.count + 1, last: Some(gap) };
     }
 }
 
-/// Goes on with the server as it is. If it is behind what this process has seen, what was decided meanwhile is unknown:
-/// ids of events are new from now on, and all sources have a reception gap.
+/// Goes on with the server as it is. A server with another history may lack what was decided: ids of events are new from now
+/// on. If this process knows that it does, and since when, all sources have a reception gap. Of several processes that know
+/// it, the first acts.
 async fn adopt(
     transaction: &Transaction,
     shared: &Shared,
     server: &str,
-    is_behind: bool,
+    lost_since: Option<Time>,
 ) -> Result<Adopted, DbError> {
-    let row =
-        transaction.query_one("SELECT incarnation, server, now_ns() FROM store FOR UPDATE", &[]).await?;
-    let (incarnation, known): (i64, String) = (row.get(0), row.get(1));
-    let now = Time::from_nanos(row.get(2));
-    let is_seen = known == server && incarnation != shared.fleet.incarnation();
-    if !is_behind || is_seen {
-        let set = "UPDATE store SET server = $1 WHERE server <> $1";
-        transaction.execute(set, &[(&server, Type::TEXT)]).await?;
-        return Ok(Adopted { incarnation, lost: None });
+    let row = transaction.query_one(LOCK_STORE, &[]).await?;
+    let (mut incarnation, known, rewound): (i64, String, String) = (row.get(0), row.get(1), row.get(2));
+    let now = Time::from_nanos(row.get(3));
+    let lost_since = lost_since.filter(|_| rewound != server);
+    let is_noticed = lost_since.is_some();
+    // Another process may have changed it, when it has adopted the server.
+    let is_new_here = incarnation == shared.fleet.incarnation();
+    let is_other_database = is_other_database(&known, server);
+    if is_other_database || is_noticed && is_new_here {
+        incarnation = fastrand::i64(1..);
     }
-    let incarnation = fastrand::i64(1..);
-    let set = "UPDATE store SET server = $1, incarnation = $2";
-    transaction.execute(set, &[(&server, Type::TEXT), (&incarnation, Type::INT8)]).await?;
+    let set =
+        "UPDATE store SET server = $1, incarnation = $2, rewound = CASE WHEN $3 THEN $1 ELSE rewound END";
+    let params: [Param<'_>; 3] =
+        [(&server, Type::TEXT), (&incarnation, Type::INT8), (&is_noticed, Type::BOOL)];
+    transaction.execute(set, &params).await?;
+    let Some(from) = lost_since else {
+        if is_other_database {
+            tracing::warn!("another server has taken over, event ids are new from now on");
+        }
+        return Ok(Adopted { incarnation, lost: None });
+    };
     let row = transaction.query_one("SELECT body FROM controls FOR UPDATE", &[]).await?;
     let mut controls = read_controls(row.get(0))?;
-    let gap = ReceptionGap { from: shared.clock.last_set(), until: now, cause: GapCause::DataLoss };
+    let gap = ReceptionGap { from, until: now, cause: GapCause::DataLoss };
     for source in shared.fleet.controls().receiving() {
         controls.record_gap(source, gap);
     }

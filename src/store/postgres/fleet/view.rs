@@ -22,6 +22,8 @@ pub(in crate::store::postgres) struct Opened {
     /// When a replica was last ready; `None` if the store is new, or if one is ready now.
     pub last_stored: Option<Time>,
     pub last_kept: BTreeMap<Name, Time>,
+    /// The SQL expression that says which server and database this is.
+    pub server: &'static str,
 }
 
 /// The cache. Own commits change it at once, and a refresh replaces it.
@@ -44,6 +46,10 @@ pub(in crate::store::postgres) struct FleetView {
     pub others_are_ready: AtomicBool,
     /// Another replica has changed what a refresh reads.
     pub refresh_now: Arc<Notify>,
+    /// See [`Opened::server`].
+    pub server: &'static str,
+    /// A decision has met a server with which no replica has worked yet.
+    pub beat_now: Arc<Notify>,
     /// How often this process was the first to notice that the database came back behind.
     pub rewinds: Mutex<Rewinds>,
     /// The replicas; `None` until they are read.
@@ -61,7 +67,7 @@ struct CountedTally {
 
 impl FleetView {
     pub(in crate::store::postgres) fn new(opened: Opened) -> Self {
-        let Opened { now: _, created, incarnation, controls, last_stored, last_kept } = opened;
+        let Opened { now: _, created, incarnation, controls, last_stored, last_kept, server } = opened;
         Self {
             created,
             last_stored,
@@ -73,6 +79,8 @@ impl FleetView {
             next_due: watch::Sender::new(None),
             due_changes: AtomicU64::new(0),
             refresh_now: Arc::default(),
+            server,
+            beat_now: Arc::default(),
             is_ready: AtomicBool::new(false),
             others_are_ready: AtomicBool::new(false),
             rewinds: Mutex::default(),

@@ -11,6 +11,8 @@ CREATE TABLE store (
     xid_offset bigint NOT NULL DEFAULT 0,
     -- When the server was started, and which of its databases on which timeline this is, as the replicas have last seen them.
     server text NOT NULL DEFAULT '',
+    -- The server that was found to lack what a replica had committed; empty if none was.
+    rewound text NOT NULL DEFAULT '',
     schema_step integer NOT NULL,
     -- Bridges of an older step cannot read what was written.
     min_step integer NOT NULL DEFAULT 1
