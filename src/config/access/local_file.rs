@@ -7,8 +7,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::database_url::{Authorities, DatabaseUrl, UrlError};
 use super::super::byte_order_mark;
+use super::super::database_url::{Authorities, DatabaseUrl, UrlError};
 use super::super::diagnostic::{Code, Diagnostics, Location};
 use super::super::redact;
 use super::super::scalar::text;

@@ -25,6 +25,9 @@ pub(super) enum DbError {
     /// What was read has changed before it was locked.
     #[error("another transaction was faster")]
     Contended,
+    /// The database is on another server, and it is not known yet whether that lacks anything.
+    #[error("another server has taken over, and is not examined yet")]
+    UnknownServer,
 }
 
 /// Where an error has happened: it decides what it means.
@@ -40,7 +43,9 @@ impl DbError {
     fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres(error) => error.code(),
-            Self::Connect(_) | Self::Pool(_) | Self::Damaged(_) | Self::Contended => None,
+            Self::Connect(_) | Self::Pool(_) | Self::Damaged(_) | Self::Contended | Self::UnknownServer => {
+                None
+            }
         }
     }
 
@@ -103,7 +108,7 @@ impl DbError {
                 self.fix().is_some() || self.code().is_some_and(is_of)
             }
             Self::Damaged(_) => true,
-            Self::Pool(_) | Self::Contended => false,
+            Self::Pool(_) | Self::Contended | Self::UnknownServer => false,
         }
     }
 
@@ -118,9 +123,10 @@ impl DbError {
             SqlState::INVALID_SCHEMA_NAME => {
                 Some("create the schema that `search_path` of the role names, and let the role use it")
             }
-            SqlState::READ_ONLY_SQL_TRANSACTION => {
-                Some("connect to the primary, or add `target_session_attrs=read-write` to the URL")
-            }
+            SqlState::READ_ONLY_SQL_TRANSACTION => Some(
+                "connect to the primary, or add `target_session_attrs=read-write` to the URL; or the role has \
+                 `default_transaction_read_only = on`",
+            ),
             _ => connect::fix_at_pooler(db.message()),
         }
     }

@@ -8,7 +8,7 @@ use super::bridge::Bridge;
 use super::replay::{Change, Emitted, Replay};
 
 /// The rule of [`super::bridge::RULES`].
-const RULE: &str = "unschedulable-pods";
+pub(crate) const RULE: &str = "unschedulable-pods";
 
 /// The changes of each target in their order, each with the key of its notification's group.
 #[derive(Debug, Default)]

@@ -1,0 +1,6 @@
+//! Many replicas on one PostgreSQL database.
+
+mod clocks;
+mod failover;
+mod faults;
+mod twins;
