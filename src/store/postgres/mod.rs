@@ -94,8 +94,8 @@ impl Postgres {
     /// # Errors
     /// `Error::Unusable` with the cause and the fix; `Error::Unavailable` if the server cannot be reached now.
     pub async fn open(settings: Settings, destinations: &[Name]) -> Result<Self, Error> {
+        schema::migrate(&Pool::unlimited(settings.connector.clone())?).await?;
         let pool = Pool::new(settings.connector, settings.max_connections, fastrand::i64(1..))?;
-        schema::migrate(&pool).await?;
         queries::positions::continue_after_used(&pool).await?;
         let opened = fleet::open(&pool).await?;
         let shared = Arc::new(Shared {
@@ -124,7 +124,7 @@ impl Postgres {
     /// Brings the schema to this program's step, and nothing else.
     #[cfg(test)]
     pub(super) async fn create_schema(settings: Settings) -> Result<(), Error> {
-        schema::migrate(&Pool::new(settings.connector, settings.max_connections, 0)?).await
+        schema::migrate(&Pool::unlimited(settings.connector)?).await
     }
 
     /// Nothing is decided or delivered by a version that cannot read what newer ones have written.

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
-use super::connect::Pool;
+use super::connect::{Pool, Session};
 use super::error::DbError;
 use super::transaction::{Param, Transaction};
 use crate::domain::name::Name;
@@ -108,7 +108,7 @@ fn next_statement() -> String {
 /// Claims targets that have to be processed, and when the next one has to be, without these claims. One round trip.
 /// The rows are ids, keys and states.
 pub(super) async fn claim(
-    client: &Client,
+    client: &Session,
     replica: i64,
     unreadable: &[i64],
     max: i64,
@@ -121,7 +121,11 @@ pub(super) async fn claim(
 }
 
 /// When the next target has to be processed.
-pub(super) async fn next(client: &Client, replica: i64, unreadable: &[i64]) -> Result<Option<Time>, DbError> {
+pub(super) async fn next(
+    client: &Session,
+    replica: i64,
+    unreadable: &[i64],
+) -> Result<Option<Time>, DbError> {
     let params: [Param<'_>; 2] = [(&replica, Type::INT8), (&unreadable, Type::INT8_ARRAY)];
     let rows = client.query_typed(&next_statement(), &params).await?;
     Ok(read_next(&rows))

@@ -6,19 +6,28 @@ use std::time::Instant;
 
 use deadpool::managed::Object;
 use futures_util::future::try_join;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
 
 use super::commits::Commits;
-use super::connect::{Connection, Pool};
+use super::connect::{Connection, Pool, Session};
 use super::error::DbError;
 
 /// A statement's parameter with its type, since statements are unnamed.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Durable when it is committed, whatever the role's settings say. Statements are short: to compile them takes longer.
-const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL jit = off";
-const BEGIN_READING: &str = "BEGIN READ ONLY";
+///
+/// A replica that is cut off or stopped in the middle of a transaction would keep its locks until TCP notices that, which takes
+/// two hours by default. The server ends the transaction instead, before others give up waiting for these locks.
+const BEGIN: &str = "
+    BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
+    SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '15s'";
+const BEGIN_READING: &str = "BEGIN READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '10s'";
+/// For the schema and for imports.
+const BEGIN_UNLIMITED: &str = "
+    BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
+    SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
 
 /// An open transaction.
 pub(super) struct Transaction {
@@ -47,7 +56,8 @@ impl Transaction {
     /// Begins a transaction on a connection of the pool.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbError> {
         let writer = Writer { replica: pool.replica(), commits: pool.commits().clone() };
-        Ok(Self::new(pool.get().await?, BEGIN, Some(writer)))
+        let begin = if pool.is_limited() { BEGIN } else { BEGIN_UNLIMITED };
+        Ok(Self::new(pool.get().await?, begin, Some(writer)))
     }
 
     /// Begins a transaction that only reads.
@@ -132,7 +142,7 @@ impl Transaction {
         Ok(result)
     }
 
-    fn client(&self) -> Result<&Client, DbError> {
+    fn client(&self) -> Result<&Session, DbError> {
         // It is there until the transaction is finished, which consumes it.
         self.connection.as_deref().ok_or_else(|| DbError::Pool("the transaction is over".to_owned()))
     }

@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::twins::Queues;
 use crate::support::bridge::{Bridge, RULES, notification, pending_pod, try_post};
-use crate::support::fleet::{Fleet, Leases, wait_settled};
+use crate::support::fleet::{Fleet, Leases, replica, wait_settled};
 use crate::support::load::{Senders, constant_address};
 use crate::support::postgres::PostgresServer;
 use crate::support::relay::{Network, Relay};
 use crate::support::seed;
+use crate::support::sqs_stub::{Kind, SqsStub};
+use crate::support::tools::{eventually, get};
 
 const REPLICAS: usize = 3;
 
@@ -125,6 +127,54 @@ async fn nothing_is_lost_or_done_twice_while_replicas_the_network_and_the_databa
     wait_settled(&trial.server, &trial.database).await;
     queues.check(&trial.fleet, &ledger).await;
     Guarded::check(&trial.fleet.replicas[0]).await;
+}
+
+/// The network loses everything between a replica and the database while the replica has locked the row of a target, and
+/// tells neither. The others decide about the target all the same, and the replica says why it is not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_hears_nothing_from_the_database_holds_nobody_up_and_refuses() {
+    let server = PostgresServer::shared();
+    let database = server.create_database(None);
+    let network = Relay::to(format!("127.0.0.1:{}", server.port())).await;
+    let queue = SqsStub::start(Kind::Standard);
+    let new = |url: &str| replica(url, &[("queue", queue.destination())]);
+    let cut_off = format!("postgres://postgres@127.0.0.1:{}/{database}", network.port());
+    let fleet = Fleet::start(vec![new(&cut_off), new(&server.url(&database))]).await;
+    let [replica, other] = &fleet.replicas[..] else { panic!("two replicas") };
+    let alert = |number: usize| notification(&[pending_pod("workers", &number.to_string())]).into_bytes();
+    let url = replica.url("/webhook/prod-eu");
+
+    let lock = format!(
+        "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a USING (pid)
+         WHERE c.relname = 'targets' AND l.mode = 'RowShareLock' AND a.datname = '{database}'
+         AND a.state = 'idle in transaction'"
+    );
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        let posted = tokio::spawn(try_post(url.clone(), &[], alert(number)));
+        tokio::time::sleep(Duration::from_millis(number as u64 % 30)).await;
+        network.set(Network::Silent);
+        if server.sql(&database, &lock) != "0" {
+            break posted;
+        }
+        network.set(Network::Up);
+        posted.await.expect("a task").expect("an answer");
+    };
+    // Each waits until the server has ended the transaction of the replica.
+    let answers = (1..=4).map(|more| try_post(other.url("/webhook/prod-eu"), &[], alert(number + more)));
+    for answer in futures_util::future::join_all(answers).await {
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    let refused = refused.await.expect("a task").expect("an answer");
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    let ready = replica.url("/-/ready");
+    let status = async |expected: u16| get(&ready).await.ok().filter(|(status, _)| *status == expected);
+    let (_, cause) = eventually("readiness to fail", async || status(503).await).await;
+    assert!(cause.contains("store"), "{cause}");
+    network.set(Network::Up);
+    eventually("readiness", async || status(200).await).await;
+    assert_eq!(replica.post(alert(0)).await.status, 200);
 }
 
 /// Alerts of a rule with a cooldown and a budget, which never resolve and become more and more.

@@ -94,7 +94,8 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
             Ok(Run::Again) => DbError::Contended,
             Err(error) => error,
         };
-        if error.is_disconnect() && reconnects < MAX_RECONNECTS {
+        let is_silent = matches!(error, DbError::NoAnswer(_));
+        if error.is_disconnect() && !is_silent && reconnects < MAX_RECONNECTS {
             reconnects += 1;
             continue;
         }
