@@ -4,7 +4,7 @@
 //! processes on the same machine. Figures, ceilings and scaling behaviour are written as text, JSON and one SVG
 //! to `benches/results/`. `make bench ONLY=storm` runs one scenario and writes no file; the scenarios are
 //! `storm`, `secured`, `idle`, `large`, `coalesced`, `pending`, `million`, `postgres` and `growth`. `postgres` writes its
-//! own file, `postgres.txt`.
+//! own file, `postgres.txt`; its parts `postgres-storms`, `postgres-trips` and `postgres-growth` write none.
 //!
 //! After each run the harness checks that the store has a decision for every alert, that the stub has received
 //! every event, and that the bridge has logged that its store commits with `synchronous=FULL`.
@@ -63,7 +63,9 @@ fn measure(words: &[&str]) -> io::Result<()> {
         let [machine, system] = report::machine(&results);
         let postgres = format!("{machine}\n{system}\n{postgres}");
         writeln!(io::stdout(), "\n{postgres}")?;
-        std::fs::write(results_folder()?.join("postgres.txt"), postgres)?;
+        if only.is_none_or(|only| only == "postgres") {
+            std::fs::write(results_folder()?.join("postgres.txt"), postgres)?;
+        }
     }
     if only.is_none() { write(&results, &text) } else { Ok(()) }
 }

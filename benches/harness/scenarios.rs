@@ -156,8 +156,9 @@ pub(crate) fn run(only: Option<&str>) -> io::Result<Results> {
     if wanted("million") {
         episodes = million(&folder.join("million"), figures)?;
     }
-    if wanted("postgres") {
-        let report = postgres::measure(&folder.join("postgres"))?;
+    let part = only.and_then(|only| only.strip_prefix("postgres-"));
+    if wanted("postgres") || part.is_some() {
+        let report = postgres::measure(&folder.join("postgres"), part)?;
         figures.extend(report.figures);
         results.postgres = Some(report.text);
     }

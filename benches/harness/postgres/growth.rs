@@ -68,9 +68,10 @@ struct Filled {
 struct Point {
     measured: Measured,
     ready_ms: f64,
-    /// Time on the server for a notification and for a claim.
-    notification_ms: f64,
-    claim_ms: f64,
+    /// Time on the server for a notification and for a claim, and the pages that it reads. Unlike the time, they do not
+    /// depend on what else the machine does.
+    notification: [f64; 2],
+    claim: [f64; 2],
 }
 
 pub(super) fn growth(folder: &Path, server: &Server, report: &mut Report) -> io::Result<()> {
@@ -87,12 +88,12 @@ pub(super) fn growth(folder: &Path, server: &Server, report: &mut Report) -> io:
     }
     let rows = all.iter().map(Filled::row).collect();
     let heads =
-        ["episodes", "accepted/s", "delivered/s", "bridge µs/alert", "server µs/alert", "ms/notification", "ms/claim", "start ms"];
+        ["episodes", "accepted/s", "delivered/s", "bridge µs", "server µs", "ms/notif.", "pages", "ms/claim", "pages", "start ms"];
     let title = format!(
         "Growth: storms of {} alerts with open episodes in the database, 1 replica, means of {TURNS} turns; times on the server",
         storm_alerts() / 3
     );
-    report.text += &table(&title, ">>>>>>>>", &heads, rows);
+    report.text += &table(&title, ">>>>>>>>>>", &heads, rows);
     for filled in all {
         server.drop_database(&filled.database);
     }
@@ -131,16 +132,19 @@ impl Filled {
         let statements = server.statements(&self.database);
         fleet.stop()?;
         self.next += alerts / 5 + alerts;
-        let total: f64 = statements.iter().map(|statement| statement.milliseconds).sum();
-        let of_claims = |statement: &&Statement| CLAIM.iter().any(|words| statement.text.starts_with(words));
-        let claims: f64 = statements.iter().filter(of_claims).map(|statement| statement.milliseconds).sum();
-        let count = statements.iter().find(|statement| statement.text.starts_with(CLAIM[0]));
-        self.points.push(Point {
-            measured,
-            ready_ms,
-            notification_ms: total / (alerts as f64 / ALERTS_PER_BODY),
-            claim_ms: claims / count.map_or(f64::NAN, |statement| statement.calls),
-        });
+        let is_of_claim = |statement: &&Statement| CLAIM.iter().any(|words| statement.text.starts_with(words));
+        let of_claims: Vec<&Statement> = statements.iter().filter(is_of_claim).collect();
+        let first = of_claims.iter().find(|statement| statement.text.starts_with(CLAIM[0]));
+        let claims = first.map_or(f64::NAN, |statement| statement.calls);
+        let notifications = alerts as f64 / ALERTS_PER_BODY;
+        let per = |count: f64, all: &mut dyn Iterator<Item = &Statement>| {
+            let [mut milliseconds, mut pages] = [0.0, 0.0];
+            all.for_each(|statement| (milliseconds, pages) = (milliseconds + statement.milliseconds, pages + statement.pages));
+            [milliseconds / count, pages / count]
+        };
+        let notification = per(notifications, &mut statements.iter());
+        let claim = per(claims, &mut of_claims.iter().copied());
+        self.points.push(Point { measured, ready_ms, notification, claim });
         Ok(())
     }
 
@@ -154,8 +158,10 @@ impl Filled {
             mean(&|point| point.measured.delivered),
             mean(&|point| point.measured.bridge_us),
             mean(&|point| point.measured.server_us),
-            mean(&|point| point.notification_ms),
-            mean(&|point| point.claim_ms),
+            mean(&|point| point.notification[0]),
+            mean(&|point| point.notification[1]),
+            mean(&|point| point.claim[0]),
+            mean(&|point| point.claim[1]),
             number(median(self.points.iter().map(|point| point.ready_ms).collect())),
         ]
     }

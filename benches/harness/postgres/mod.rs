@@ -39,13 +39,20 @@ pub(crate) struct Report {
     pub figures: Vec<Figure>,
 }
 
-/// Measures the storms and the growth.
-pub(crate) fn measure(folder: &Path) -> io::Result<Report> {
+/// Measures all parts, or only the given one.
+pub(crate) fn measure(folder: &Path, only: Option<&str>) -> io::Result<Report> {
     let server = Server::start();
     let mut report = Report { text: format!("{}\n", server.describe()), figures: Vec::new() };
-    storms(folder, &server, &mut report)?;
-    round_trips(folder, &server, &mut report)?;
-    growth(folder, &server, &mut report)?;
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    if wanted("storms") {
+        storms(folder, &server, &mut report)?;
+    }
+    if wanted("trips") {
+        round_trips(folder, &server, &mut report)?;
+    }
+    if wanted("growth") {
+        growth(folder, &server, &mut report)?;
+    }
     Ok(report)
 }
 
@@ -71,6 +78,11 @@ fn storms(folder: &Path, server: &Server, report: &mut Report) -> io::Result<()>
                     done
                 }
             };
+            let Measured { accepted, delivered, bridge_us, server_us, .. } = done;
+            log_progress(&format!(
+                "  {accepted:.0} accepted/s, {delivered:.0} delivered/s, CPU of bridges {bridge_us:.0} µs/alert, of the \
+                 server {server_us:.0}"
+            ));
             all.push(done);
         }
     }
@@ -152,7 +164,7 @@ fn round_trips(folder: &Path, server: &Server, report: &mut Report) -> io::Resul
         transactions / notifications,
         calls / notifications,
     );
-    let heads = ["statement", "calls/notification", "ms/call", "ms/notification"];
+    let heads = ["statement", "calls/notification", "ms/call", "pages/call"];
     let rows = statement_rows(&statements, notifications);
     report.text += &table("The statements that cost most, on the server", "<>>>", &heads, rows);
     server.drop_database(&database);

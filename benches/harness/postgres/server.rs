@@ -29,6 +29,8 @@ pub(crate) struct Statement {
     pub calls: f64,
     /// Time of planning and execution.
     pub milliseconds: f64,
+    /// Pages that were found in the server's memory or read, also several times.
+    pub pages: f64,
     pub text: String,
 }
 
@@ -92,16 +94,18 @@ impl Server {
             database,
             &format!(
                 "SELECT calls || '|' || total_plan_time + total_exec_time || '|' ||
+                        shared_blks_hit + shared_blks_read || '|' ||
                         left(regexp_replace(trim(query), '\\s+', ' ', 'g'), 200)
                  FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
                  WHERE d.datname = '{database}' AND toplevel ORDER BY total_plan_time + total_exec_time DESC"
             ),
         );
         let read = |line: &str| {
-            let mut columns = line.splitn(3, '|');
+            let mut columns = line.splitn(4, '|');
             let calls = columns.next()?.parse().ok()?;
             let milliseconds = columns.next()?.parse().ok()?;
-            Some(Statement { calls, milliseconds, text: columns.next()?.to_owned() })
+            let pages = columns.next()?.parse().ok()?;
+            Some(Statement { calls, milliseconds, pages, text: columns.next()?.to_owned() })
         };
         rows.lines().filter_map(read).collect()
     }
@@ -130,14 +134,14 @@ impl Server {
     }
 }
 
-/// Lines of the statements that have cost most: calls and time for each notification.
+/// Lines of the statements that have cost most.
 pub(crate) fn statement_rows(statements: &[Statement], notifications: f64) -> Vec<Vec<String>> {
     let row = |statement: &Statement| {
         vec![
             statement.text.clone(),
             format!("{:.2}", statement.calls / notifications),
             format!("{:.3}", statement.milliseconds / statement.calls),
-            format!("{:.3}", statement.milliseconds / notifications),
+            format!("{:.1}", statement.pages / statement.calls),
         ]
     };
     statements.iter().take(MAX_STATEMENTS).map(row).collect()
