@@ -58,9 +58,10 @@ CREATE TABLE targets (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX targets_due ON targets (due) WHERE due IS NOT NULL;
-CREATE INDEX targets_recheck ON targets (id) WHERE recheck;
+-- Not by the id: in the order of the primary key, a query for the first ones could read all targets.
+CREATE INDEX targets_recheck ON targets (last_at) WHERE recheck;
 CREATE INDEX targets_controls ON targets (generation) WHERE depends_on_controls;
-CREATE INDEX targets_waits ON targets (id) WHERE waits IS NOT NULL;
+CREATE INDEX targets_waits ON targets (last_at) WHERE waits IS NOT NULL;
 -- Few distinct values, so that counting them reads little.
 CREATE INDEX targets_tally ON targets (tally) WHERE tally IS NOT NULL;
 CREATE INDEX targets_empty ON targets (last_at) WHERE state IS NULL;

@@ -246,7 +246,7 @@ async fn commit_decisions(
         round_trips = transaction.round_trips(),
         "batch written"
     );
-    shared.transactions.record_round_trips(transaction.round_trips());
+    shared.transactions.totals.add(batch.commands.len(), transaction.round_trips());
     match commit::commit(shared, transaction, shown.xid).await? {
         CommitOutcome::Yes => {}
         CommitOutcome::No(error) => return Err(error),
