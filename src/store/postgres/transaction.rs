@@ -16,9 +16,11 @@ use super::error::DbError;
 /// A statement's parameter with its type, since statements are unnamed.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Durable when it is committed, whatever the role's settings say. Statements are short: to compile them takes longer.
-const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL jit = off";
-const BEGIN_READING: &str = "BEGIN READ ONLY";
+/// Durable when it is committed, whatever the role's settings say. Each statement sees what was committed before it, as
+/// the statements after a lock need. Statements are short: to compile them takes longer.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; \
+                     SET LOCAL jit = off";
+const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
 
 /// An open transaction.
 pub(super) struct Transaction {
