@@ -129,6 +129,7 @@ impl World {
             rates: &Rates::default(),
             sources: &self.sources,
             deliveries: &DeliveryFeedback::default(),
+            incarnation: 0,
         };
         process_notification(&context, &input, states)
     }

@@ -64,7 +64,7 @@ impl Ops {
 }
 
 fn replica_view(replica: &Replica) -> ReplicaView {
-    let state = match (replica.is_alive, replica.is_ready) {
+    let status = match (replica.is_alive, replica.is_ready) {
         (false, _) => "lost",
         (true, false) => "not_ready",
         (true, true) => "ready",
@@ -75,7 +75,7 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         answers: replica.is_own,
         version: replica.version.clone().into(),
         schema_step: replica.schema_step,
-        state: state.into(),
+        status: status.into(),
         started_at: replica.started.to_millis_string(),
         last_seen_at: replica.seen.to_millis_string(),
         clock_offset_seconds: replica.clock_offset.map(|nanos| nanos as f64 / 1e9),

@@ -12,7 +12,7 @@ use crate::domain::time::Time;
 
 /// What was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Copied {
+pub(crate) struct Copied {
     /// Destinations that the store knows.
     pub destinations: usize,
     /// Targets with a state.
@@ -58,7 +58,7 @@ impl fmt::Display for Copied {
 ///
 /// # Errors
 /// The file or the database cannot be used, a bridge uses one of them, or the database has data. Nothing was copied.
-pub async fn copy(from: &Path, to: Settings, now: Time) -> Result<Copied, Error> {
+pub(crate) async fn copy(from: &Path, to: Settings, now: Time) -> Result<Copied, Error> {
     let mut export = Export::open(from, now)?;
     let mut import = Import::begin(to, export.overview()?).await?;
     let mut copied = Copied {

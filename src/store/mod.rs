@@ -61,7 +61,7 @@ use crate::domain::time::{ClockReading, Time};
 
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use clock::{ClockChange, ClockComparison};
-pub use copy::{Copied, copy};
+pub(crate) use copy::{Copied, copy};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 pub(crate) use health::Outage;
 use history::History;

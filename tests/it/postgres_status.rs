@@ -24,11 +24,11 @@ async fn replicas_of(bridge: &Bridge) -> Vec<Value> {
     bridge.get_json("/api/v1/status").await["fleet"]["replicas"].as_array().cloned().unwrap_or_default()
 }
 
-/// The replicas, when as many have this state, as one of them shows them.
-async fn when(bridge: &Bridge, state: &str, count: usize) -> Vec<Value> {
-    eventually(&format!("{count} {state} replicas"), async || {
+/// The replicas, when as many have this status, as one of them shows them.
+async fn when(bridge: &Bridge, status: &str, count: usize) -> Vec<Value> {
+    eventually(&format!("{count} {status} replicas"), async || {
         let shown = replicas_of(bridge).await;
-        (shown.iter().filter(|replica| replica["state"] == state).count() == count).then_some(shown)
+        (shown.iter().filter(|replica| replica["status"] == status).count() == count).then_some(shown)
     })
     .await
 }
@@ -60,7 +60,7 @@ async fn every_replica_shows_all_of_them_and_a_lost_one_is_missed() {
     second.kill();
     let shown = when(&first, "lost", 1).await;
     let lost = shown.iter().find(|replica| replica["answers"] == false).expect("the other one");
-    assert_eq!(lost["state"], "lost", "{shown:?}");
+    assert_eq!(lost["status"], "lost", "{shown:?}");
     let (_, text, _) = first.cli(&["status"]);
     assert!(text.contains("Fleet: 1 of 2 replicas ready"), "{text}");
     // Its successor is another one, and a replica that was stopped is not missed.
@@ -68,7 +68,7 @@ async fn every_replica_shows_all_of_them_and_a_lost_one_is_missed() {
     when(&first, "ready", 2).await;
     assert!(second.stop().await.success());
     let shown = when(&first, "ready", 1).await;
-    assert!(shown.iter().all(|replica| replica["state"] != "not_ready"), "{shown:?}");
+    assert!(shown.iter().all(|replica| replica["status"] != "not_ready"), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,7 +116,7 @@ fn summary(style: &Style, status: &api::Status) -> String {
 /// `Fleet: 2 of 3 replicas ready, schema step 1`, and what an operator has to know about it.
 fn fleet_heading(style: &Style, fleet: &FleetStatus) -> String {
     let FleetStatus { schema_step, read_at, replicas } = fleet;
-    let ready = replicas.iter().filter(|replica| &*replica.state == "ready").count();
+    let ready = replicas.iter().filter(|replica| &*replica.status == "ready").count();
     let shown = format!("Fleet: {ready} of {} ready", pluralize(replicas.len(), "replica"));
     let versions: BTreeSet<&str> = replicas.iter().map(|replica| &*replica.version).collect();
     let mut shown = format!("{}, schema step {schema_step}", style.paint(Tone::Strong, &shown));
@@ -127,7 +127,7 @@ fn fleet_heading(style: &Style, fleet: &FleetStatus) -> String {
 }
 
 fn replicas_table(style: &Style, replicas: &[ReplicaView]) -> String {
-    let mut headers = vec!["REPLICA", "STATE", "LAST SEEN", "VERSION", "SCHEMA STEP", "CLOCK"];
+    let mut headers = vec!["REPLICA", "STATUS", "LAST SEEN", "VERSION", "SCHEMA STEP", "CLOCK"];
     // Several can run on one host.
     let names: BTreeSet<&str> = replicas.iter().map(|replica| &*replica.name).collect();
     let has_ids = style.is_wide() || names.len() < replicas.len();
@@ -139,11 +139,11 @@ fn replicas_table(style: &Style, replicas: &[ReplicaView]) -> String {
     }
     let row = |replica: &ReplicaView| {
         let name = cell(&replica.name);
-        let state = cell(&replica.state).replace('_', " ");
-        let tone = if &*replica.state == "ready" { Tone::Good } else { Tone::Bad };
+        let status = cell(&replica.status).replace('_', " ");
+        let tone = if &*replica.status == "ready" { Tone::Good } else { Tone::Bad };
         let mut row = vec![
             if replica.answers { format!("{name} (answers)") } else { name },
-            style.paint(tone, &state),
+            style.paint(tone, &status),
             style.time(&replica.last_seen_at),
             cell(&replica.version),
             replica.schema_step.to_string(),
@@ -426,10 +426,10 @@ mod tests {
 
     #[test]
     fn what_is_of_the_fleet_is_told_apart_from_what_is_of_the_replica() {
-        let replica = |name: &str, state: &str| {
+        let replica = |name: &str, status: &str| {
             json!({
                 "id": "00000000000000aa", "name": name, "answers": name == "bridge-1", "version": "0.1.0",
-                "schema_step": 1, "state": state, "started_at": "2026-11-29T00:00:00Z",
+                "schema_step": 1, "status": status, "started_at": "2026-11-29T00:00:00Z",
                 "last_seen_at": "2026-11-29T00:29:59Z", "clock_offset_seconds": -0.25,
             })
         };
@@ -469,7 +469,7 @@ mod tests {
           open episodes       pods 2
           deferred            none
 
-        REPLICA             STATE      LAST SEEN           VERSION  SCHEMA STEP  CLOCK
+        REPLICA             STATUS     LAST SEEN           VERSION  SCHEMA STEP  CLOCK
         bridge-0            ready      02:29:59 (1s ago)   0.1.0    1            -0.250 s
         bridge-1 (answers)  not ready  02:29:59 (1s ago)   0.1.0    1            -0.250 s
         bridge-2            lost       02:10:00 (20m ago)  0.2.0    1            -

@@ -25,7 +25,7 @@ enum StoreCommand {
     /// fire increase capacity again and never decrease it. `status` lists the targets whose state cannot be read.
     Drop {
         #[command(flatten)]
-        server: Server,
+        server: Box<Server>,
         /// Key of the target; or the number of the row, such as '#17', if the key cannot be read
         target: String,
         /// Reason, for the log and the audit trail

@@ -84,9 +84,9 @@ pub(crate) struct ReplicaView {
     pub version: Word,
     /// The newest schema step that it knows.
     pub schema_step: i32,
-    /// `ready` if it accepts notifications, `not_ready` if it starts, stops or refuses them, `lost` if it has given no sign
+    /// `ready` if it accepts notifications, `not_ready` if it starts, stops or is too old for the store, `lost` if it has given no sign
     /// of life for five seconds.
-    pub state: Word,
+    pub status: Word,
     /// When it was started, RFC 3339.
     pub started_at: String,
     /// When it has given its last sign of life, RFC 3339; it gives one each second.

@@ -35,9 +35,9 @@ pub(super) enum DbError {
     UnknownServer,
 }
 
-/// Where an error has happened: it decides what it means.
+/// When an error has happened: it decides what it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Stage {
     /// When the store is opened: wrong settings are found.
     Open,
     /// Later: everything may pass.
@@ -94,9 +94,9 @@ impl DbError {
     }
 
     /// The error of the store's contract.
-    pub(super) fn into_store(self, place: Place) -> Error {
+    pub(super) fn into_store(self, place: Stage) -> Error {
         match (place, self.needs_operator()) {
-            (Place::Open, true) => match self.fix() {
+            (Stage::Open, true) => match self.fix() {
                 Some(fix) => Error::Unusable(format!("store.postgres: {self}: {fix}")),
                 None => Error::Unusable(format!("store.postgres: {self}")),
             },
@@ -130,10 +130,9 @@ impl DbError {
             SqlState::INVALID_SCHEMA_NAME => {
                 Some("create the schema that `search_path` of the role names, and let the role use it")
             }
-            SqlState::READ_ONLY_SQL_TRANSACTION => Some(
-                "connect to the primary, or add `target_session_attrs=read-write` to the URL; or the role has \
-                 `default_transaction_read_only = on`",
-            ),
+            SqlState::READ_ONLY_SQL_TRANSACTION => {
+                Some("connect to the primary, or add `target_session_attrs=read-write` to the URL")
+            }
             _ => connect::fix_at_pooler(db.message()),
         }
     }

@@ -113,7 +113,7 @@ impl Postgres {
         deliveries::add_destinations(&shared, destinations.to_vec()).await?;
         schedule::recheck_dependents(&shared.pool)
             .await
-            .map_err(|error| error.into_store(error::Place::Open))?;
+            .map_err(|error| error.into_store(error::Stage::Open))?;
         fleet::refresh(&shared).await?;
         transact::start(&shared, settings.max_connections);
         deliveries::start(&shared);

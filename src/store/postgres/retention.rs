@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio_postgres::types::Type;
 
 use super::Shared;
-use super::error::{DbError, Place};
+use super::error::{DbError, Stage};
 use super::transaction::Transaction;
 use crate::store::{Error, NotificationLimits};
 
@@ -90,7 +90,7 @@ pub(super) struct Progress(Mutex<Option<(i64, i64)>>);
 /// Runs one step. Returns whether there may be more to delete.
 pub(super) async fn prune(shared: &Shared, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
     let step = Step { shared, decisions, delivered };
-    step.run().await.map_err(|error| error.into_store(Place::Use))
+    step.run().await.map_err(|error| error.into_store(Stage::Use))
 }
 
 struct Step<'a> {
@@ -158,7 +158,7 @@ pub(super) async fn prune_notifications(shared: &Shared, limits: NotificationLim
         shared.kept_bytes.set(row.get(0));
         Ok(row.get::<_, i64>(1) >= MAX_ROWS)
     };
-    step.await.map_err(|error: DbError| error.into_store(Place::Use))
+    step.await.map_err(|error: DbError| error.into_store(Stage::Use))
 }
 
 /// The time before which rows are past a period.

@@ -1,10 +1,12 @@
 //! Kept notifications: order, paging, limits, and what a restart or a failure leaves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::{StoreHarness, clock, destinations, name};
+use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{
     Changes, Error, KeptNotification, Keys, Memory, NotificationLimits, NotificationQuery, Sqlite, Store,
@@ -33,9 +35,38 @@ fn all() -> NotificationQuery {
     NotificationQuery { source: None, from, to, after: None, max: 100 }
 }
 
+/// By the wall clock, when the last notification of each source was kept.
+async fn last_of_sources(store: &Store) -> BTreeMap<Name, Time> {
+    let (mut last, mut query) = (BTreeMap::new(), all());
+    loop {
+        let page = store.notifications(query.clone()).await.unwrap();
+        last.extend(page.notifications.into_iter().map(|kept| (kept.source, kept.at.wall)));
+        let Some(next) = page.next else { return last };
+        query.after = Some(next);
+    }
+}
+
 async fn kept(store: &Store) -> Vec<String> {
     let page = store.notifications(all()).await.unwrap();
     page.notifications.into_iter().map(|kept| kept.body).collect()
+}
+
+#[tokio::test]
+async fn when_each_source_was_last_heard_is_known_after_a_restart() {
+    for mut harness in StoreHarness::all().await {
+        // One that is heard often does not hide the others.
+        let sources = ["rare", "other"].into_iter().chain(std::iter::repeat_n("often", 1200));
+        let keep = |source| keep(&harness.store, notification(source, "1", UNLIMITED));
+        for kept in futures_util::future::join_all(sources.map(keep)).await {
+            kept.unwrap();
+        }
+        assert_eq!(harness.store.last_kept(), BTreeMap::new(), "as of the beginning of this process");
+        let expected = last_of_sources(&harness.store).await;
+        assert_eq!(expected.len(), 3);
+        harness.restart().await;
+        let expected = if harness.is_durable() { expected } else { BTreeMap::new() };
+        assert_eq!(harness.store.last_kept(), expected);
+    }
 }
 
 #[tokio::test]

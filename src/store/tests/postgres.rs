@@ -131,10 +131,9 @@ fn execute(config: &Config, sql: &str) -> Option<String> {
         let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         drop(client);
         drop(connection.await);
-        let last = messages.into_iter().rev().find_map(|message| match message {
+        messages.into_iter().rev().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
-        });
-        last
+        })
     })
 }

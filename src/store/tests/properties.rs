@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use tokio::task::JoinHandle;
 
 use super::tracking::{change, tracking};
 use super::*;
-use crate::domain::delivery::DeliveryChangeKind;
+use crate::domain::delivery::{DeliveryChange, DeliveryChangeKind};
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -289,23 +290,13 @@ impl World {
         let mut seq = self.targets.len() as i64;
         let mut targets = self.targets.clone();
         for operation in operations {
-            let store = self.harness.store.clone();
             match operation {
                 Operation::Emit(target, kind, both) => {
                     seq += 1;
                     let to: &[&str] = if both { &["queue", "journal"] } else { &["queue"] };
                     targets.insert(seq, target);
                     let emitted = event(&format!("t{target}"), kind, &seq.to_string(), to);
-                    let state = tracking_all(&targets, target);
-                    let keys = self.harness.keys(&[emitted.target.as_str()]);
-                    let task = tokio::spawn(async move {
-                        let decide = move |_: &View| {
-                            let mut changes = emitted.clone().changes();
-                            changes.states[0].1 = state.clone();
-                            (changes, ())
-                        };
-                        store.transact(keys, decide).await.unwrap();
-                    });
+                    let task = self.submit_emission(emitted, tracking_all(&targets, target));
                     submitted.push((Submitted::Emit(target, to.len()), task));
                 }
                 Operation::Settle(lane, at, outcome) => {
@@ -313,6 +304,7 @@ impl World {
                     let Some(&seq) = out.get(at % out.len().max(1)) else { continue };
                     if settling.insert((lane, seq)) {
                         let settled = vec![(self.leases[&(lane, seq)], outcome.settlement())];
+                        let store = self.harness.store.clone();
                         let task = tokio::spawn(async move {
                             store.settle(&destinations()[lane], settled).await.unwrap();
                         });
@@ -323,16 +315,7 @@ impl World {
                     let Some((&seq, &target)) = targets.iter().nth(at % targets.len().max(1)) else {
                         continue;
                     };
-                    let changed = change(&format!("t{target}"), &seq.to_string(), kind);
-                    let keys = self.harness.keys(&[changed.target.as_str()]);
-                    let task = tokio::spawn(async move {
-                        let decide = move |_: &View| {
-                            let changes =
-                                Changes { delivery_changes: vec![changed.clone()], ..Changes::default() };
-                            (changes, ())
-                        };
-                        store.transact(keys, decide).await.unwrap();
-                    });
+                    let task = self.submit_change(change(&format!("t{target}"), &seq.to_string(), kind));
                     submitted.push((Submitted::Change(seq, target, kind), task));
                 }
                 _ => unreachable!("only emissions, settlements and changes"),
@@ -349,6 +332,31 @@ impl World {
                 }
             }
         }
+    }
+
+    fn submit_emission(&self, emitted: Emission, state: TargetState) -> JoinHandle<()> {
+        let store = self.harness.store.clone();
+        let keys = self.harness.keys(&[emitted.target.as_str()]);
+        tokio::spawn(async move {
+            let decide = move |_: &View| {
+                let mut changes = emitted.clone().changes();
+                changes.states[0].1 = state.clone();
+                (changes, ())
+            };
+            store.transact(keys, decide).await.unwrap();
+        })
+    }
+
+    fn submit_change(&self, changed: DeliveryChange) -> JoinHandle<()> {
+        let store = self.harness.store.clone();
+        let keys = self.harness.keys(&[changed.target.as_str()]);
+        tokio::spawn(async move {
+            let decide = move |_: &View| {
+                let changes = Changes { delivery_changes: vec![changed.clone()], ..Changes::default() };
+                (changes, ())
+            };
+            store.transact(keys, decide).await.unwrap();
+        })
     }
 
     fn emitted(&mut self, target: usize, lanes: usize) {

@@ -127,7 +127,6 @@ async fn a_drop_counts_what_its_batch_has_written_before_it_and_writes_after_it(
 #[tokio::test]
 async fn a_target_that_cannot_be_read_is_not_due() {
     for harness in damaged_stores(&["a", "b", "c"]).await {
-        change_controls(&harness, true).await;
         assert!(is_due_now(&harness), "that it cannot be read is not known yet");
         assert_eq!(due(&harness).await, [""; 0]);
         assert!(!is_due_now(&harness));
@@ -145,7 +144,6 @@ async fn many_targets_that_cannot_be_read_hide_no_other_from_a_change_of_the_con
         harness.store.close().await;
         harness.damage("key < '10'");
         harness.restart().await;
-        change_controls(&harness, true).await;
         while harness.store.unreadable_rows().len() < 10 {
             due(&harness).await;
         }

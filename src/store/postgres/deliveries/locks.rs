@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::row::{COLUMNS, DeliveryRow};
 use crate::domain::time::{ClockReading, Time};
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::{Error, Lease};
 
@@ -153,7 +153,7 @@ impl Runs {
 
 /// The error of a call.
 pub(super) fn store_error(shared: &Shared, error: DbError) -> Error {
-    if shared.pool.is_closed() { Error::Closed } else { error.into_store(Place::Use) }
+    if shared.pool.is_closed() { Error::Closed } else { error.into_store(Stage::Use) }
 }
 
 #[cfg(test)]

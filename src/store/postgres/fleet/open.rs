@@ -9,15 +9,14 @@ use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::Error;
+use crate::store::notifications::MAX_SCANNED_FOR_LAST;
 use crate::store::postgres::connect::Pool;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::schema;
 use crate::store::postgres::transaction::{Param, Transaction};
 
 /// A replica that was heard within this time is alive.
 pub(super) const ALIVE_NANOS: i64 = 5_000_000_000;
-/// The newest kept notifications, among which the last one of each source is looked for.
-const NEWEST_KEPT: i64 = 1000;
 
 const SELECT_STORE: &str = "
     SELECT now_ns(), s.created, s.incarnation, c.body,
@@ -25,7 +24,7 @@ const SELECT_STORE: &str = "
            EXISTS (SELECT 1 FROM replicas WHERE id <> $1 AND is_ready AND seen > now_ns() - $2)
     FROM store s, controls c FOR UPDATE OF s";
 const SELECT_KEPT: &str = "
-    SELECT source, max(at - ahead) FROM (SELECT * FROM notifications ORDER BY id DESC LIMIT $1) n GROUP BY source";
+    SELECT source, max(at - ahead) FROM (SELECT source, at, ahead FROM notifications ORDER BY id DESC LIMIT $1) n GROUP BY source";
 /// The row of this process, before it is ready.
 const JOIN: &str = "
     INSERT INTO replicas (id, name, started, seen, beat, is_ready, schema_step, version)
@@ -61,7 +60,7 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
         let params: [Param<'_>; 4] = [
             (&pool.replica(), Type::INT8),
             (&host_name(), Type::TEXT),
-            (&schema::STEP, Type::INT4),
+            (&schema::SCHEMA_STEP, Type::INT4),
             (&env!("CARGO_PKG_VERSION"), Type::TEXT),
         ];
         transaction.execute(JOIN, &params).await?;
@@ -78,7 +77,7 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
         transaction.commit().await?;
         Ok::<_, DbError>(opened)
     };
-    read.await.map_err(|error| error.into_store(Place::Open))
+    read.await.map_err(|error| error.into_store(Stage::Open))
 }
 
 pub(super) fn host_name() -> String {
@@ -87,7 +86,7 @@ pub(super) fn host_name() -> String {
 
 /// When the last notification of each source was kept that is among the newest ones.
 pub(super) async fn last_kept(transaction: &Transaction) -> Result<BTreeMap<Name, Time>, DbError> {
-    let rows = transaction.query(SELECT_KEPT, &[(&NEWEST_KEPT, Type::INT8)]).await?;
+    let rows = transaction.query(SELECT_KEPT, &[(&i64::from(MAX_SCANNED_FOR_LAST), Type::INT8)]).await?;
     let kept = rows
         .iter()
         .filter_map(|row| Some((Name::new(row.get::<_, &str>(0)).ok()?, Time::from_nanos(row.get(1)))));

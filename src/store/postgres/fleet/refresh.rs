@@ -10,7 +10,7 @@ use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::schedule;
 use crate::store::postgres::transaction::Transaction;
 use crate::store::{Error, Tally};
@@ -53,7 +53,7 @@ pub(super) async fn all(shared: &Shared) -> Result<(), Error> {
         cheap(shared).await?;
         counts(shared).await
     };
-    read.await.map_err(|error| error.into_store(Place::Use))
+    read.await.map_err(|error| error.into_store(Stage::Use))
 }
 
 /// The clock, the controls and the next due time.

@@ -77,7 +77,7 @@ impl Heartbeat {
             (&self.name, Type::TEXT),
             (&next, Type::INT8),
             (&is_ready, Type::BOOL),
-            (&schema::STEP, Type::INT4),
+            (&schema::SCHEMA_STEP, Type::INT4),
             (&ALIVE_NANOS, Type::INT8),
             (&env!("CARGO_PKG_VERSION"), Type::TEXT),
             (&self.clock_offset, Type::INT8),

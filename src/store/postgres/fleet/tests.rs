@@ -9,6 +9,7 @@ use super::replicas::Heartbeat;
 use super::*;
 use crate::domain::control::{Controls, GapCause};
 use crate::domain::name::Name;
+use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 use crate::store::Replicas;
 use crate::store::postgres::{Connector, Postgres, Settings};
@@ -91,7 +92,7 @@ async fn controls_counts_and_what_is_due_reach_every_replica() {
     database.execute(&sql).await;
     let mut due = replica.0.fleet.next_due();
     until("the controls", || replica.controls().version == 7).await;
-    assert_eq!(due.borrow_and_update().map(|at| at.as_nanos()), Some(17));
+    assert_eq!(due.borrow_and_update().map(Time::as_nanos), Some(17));
     let nodes = Name::new("nodes").unwrap();
     until("the counts", || replica.0.fleet.snapshot().tally.open_episodes.get(&nodes) == Some(&2)).await;
     assert_eq!(replica.0.fleet.snapshot().tally.deferred.get(&Verdict::Paused), Some(&1));

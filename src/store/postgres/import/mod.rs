@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
 
-use super::error::{DbError, Place};
+use super::error::{DbError, Stage};
 use super::fleet::tally;
 use super::queries::target_hash;
 use super::schedule::DestinationWaits;
@@ -50,7 +50,7 @@ impl Import {
     pub(in crate::store) async fn begin(settings: Settings, overview: Overview) -> Result<Self, Error> {
         let pool = Pool::unlimited(settings.connector)?;
         schema::migrate(&pool).await?;
-        let transaction = Transaction::begin(&pool).await.map_err(|error| error.into_store(Place::Open))?;
+        let transaction = Transaction::begin(&pool).await.map_err(|error| error.into_store(Stage::Open))?;
         let params: [Param<'_>; 1] = [(&REPLICA_NANOS, Type::INT8)];
         let row = transaction.query_one(CHECK, &params).await.map_err(use_error)?;
         if row.get(0) {
@@ -133,7 +133,7 @@ impl Import {
         let watch = Watch::of(state, []);
         Ok(TargetRow {
             last_at,
-            due: state.due().map(|due| due.as_nanos()),
+            due: state.due().map(Time::as_nanos),
             depends_on_controls: state.depends_on_controls(),
             watch: i16::from(watch.tracks_events) | i16::from(watch.awaits_delivery) << 1,
             waits: DestinationWaits::of(state, &BTreeMap::new()),
@@ -258,7 +258,7 @@ impl Import {
             (&fastrand::i64(1..), Type::INT8),
             (&overview.created.as_nanos(), Type::INT8),
             (&overview.last_stored.as_nanos(), Type::INT8),
-            (&schema::STEP, Type::INT4),
+            (&schema::SCHEMA_STEP, Type::INT4),
         ];
         transaction.execute(INSERT_REPLICA, &params).await.map_err(use_error)?;
         let params: [Param<'_>; 2] =
@@ -281,7 +281,7 @@ struct TargetRow {
 }
 
 fn use_error(error: DbError) -> Error {
-    error.into_store(Place::Use)
+    error.into_store(Stage::Use)
 }
 
 fn column<'r, R, C>(rows: &'r [R], read: impl Fn(&'r R) -> C) -> Vec<C> {

@@ -6,7 +6,7 @@ use super::limit;
 use super::reader::Reader;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::transaction::Transaction;
 use crate::store::{AuditEntry, AuditPage, AuditQuery, AuditWrite, Error, StoredAuditEntry};
 
@@ -77,7 +77,7 @@ pub(in crate::store::postgres) async fn write(shared: &Shared, write: AuditWrite
         transaction.commit().await?;
         Ok(id)
     };
-    written.await.map_err(|error: DbError| error.into_store(Place::Use))
+    written.await.map_err(|error: DbError| error.into_store(Stage::Use))
 }
 
 pub(in crate::store::postgres) async fn page(shared: &Shared, query: AuditQuery) -> Result<AuditPage, Error> {
@@ -98,7 +98,7 @@ pub(in crate::store::postgres) async fn page(shared: &Shared, query: AuditQuery)
             )
             .await
     };
-    let rows = read.await.map_err(|error: DbError| error.into_store(Place::Use))?;
+    let rows = read.await.map_err(|error: DbError| error.into_store(Stage::Use))?;
     let has_more = rows.len() > max;
     let stored = rows.iter().take(max).map(|row| {
         let entry = AuditEntry { actor: row.get(2), act: row.get(3), body: row.get(4) };

@@ -11,7 +11,7 @@ use crate::domain::event::EventDocument;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryState, Error, EventCursor, EventDeliveries, StoredEvent,
 };
@@ -44,7 +44,7 @@ pub(in crate::store::postgres) async fn find(
     shared: &Shared,
     id: &str,
 ) -> Result<Option<StoredEvent>, Error> {
-    read_event(shared, id).await.map_err(|error| error.into_store(Place::Use))
+    read_event(shared, id).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 async fn read_event(shared: &Shared, id: &str) -> Result<Option<StoredEvent>, DbError> {
@@ -63,7 +63,7 @@ pub(in crate::store::postgres) async fn page(
     shared: &Shared,
     query: DeliveryQuery,
 ) -> Result<DeliveryPage, Error> {
-    read_page(shared, &query).await.map_err(|error| error.into_store(Place::Use))
+    read_page(shared, &query).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 async fn read_page(shared: &Shared, query: &DeliveryQuery) -> Result<DeliveryPage, DbError> {

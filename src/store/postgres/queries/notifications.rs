@@ -1,7 +1,5 @@
 //! Kept notifications.
 
-use std::collections::BTreeMap;
-
 use parking_lot::Mutex;
 use tokio_postgres::types::Type;
 
@@ -13,7 +11,7 @@ use crate::store::notifications::{
     CompressedBody, MAX_PAGE_BYTES, MAX_REMOVED_BY_INSERT, NotificationCursor, PageBuilder,
 };
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::transaction::Transaction;
 use crate::store::{Error, KeptNotification, NotificationPage, NotificationQuery};
 
@@ -102,22 +100,6 @@ pub(in crate::store::postgres) async fn insert(
     Ok(())
 }
 
-/// The number of the newest notifications among which the last one of each source is looked for at a start.
-const NEWEST: i64 = 10_000;
-const LAST_OF_SOURCES: &str = "
-    SELECT source, max(at - ahead) FROM (SELECT source, at, ahead FROM notifications ORDER BY id DESC LIMIT $1) newest
-    GROUP BY source";
-
-/// By the wall clock, when the last notification of each source was kept.
-pub(in crate::store::postgres) async fn last_of_sources(
-    transaction: &Transaction,
-) -> Result<BTreeMap<Name, Time>, DbError> {
-    let rows = transaction.query(LAST_OF_SOURCES, &[(&NEWEST, Type::INT8)]).await?;
-    let found =
-        rows.iter().filter_map(|row| Some((Name::new(row.get(0)).ok()?, Time::from_nanos(row.get(1)))));
-    Ok(found.collect())
-}
-
 /// Positions outside of a time do not count, as for records.
 const BOUNDS: &str = "
     SELECT (SELECT id FROM notifications WHERE $1 > $3 AND at < $1 ORDER BY at DESC LIMIT 1),
@@ -138,7 +120,7 @@ pub(in crate::store::postgres) async fn page(
     shared: &Shared,
     query: NotificationQuery,
 ) -> Result<NotificationPage, Error> {
-    let rows = rows(shared, &query).await.map_err(|error| error.into_store(Place::Use))?;
+    let rows = rows(shared, &query).await.map_err(|error| error.into_store(Stage::Use))?;
     let mut page = PageBuilder::new(query.max);
     for row in rows {
         let (now, ahead): (Time, i64) = (Time::from_nanos(row.get(1)), row.get(2));

@@ -2,7 +2,7 @@
 
 use crate::store::Error;
 use crate::store::postgres::connect::Pool;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::transaction::Transaction;
 
 /// The first statement of its transaction, so that all that it sees was added by earlier ones.
@@ -19,7 +19,7 @@ pub(in crate::store::postgres) async fn continue_after_used(pool: &Pool) -> Resu
         transaction.commit().await?;
         Ok::<_, DbError>(is_raised)
     };
-    if raised.await.map_err(|error| error.into_store(Place::Open))? {
+    if raised.await.map_err(|error| error.into_store(Stage::Open))? {
         tracing::info!("the server's transaction ids began anew, positions of records go on");
     }
     Ok(())

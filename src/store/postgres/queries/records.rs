@@ -8,7 +8,7 @@ use super::{limit, target_hash, wide};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::query::MAX_RECORD_PAGE_BYTES;
 use crate::store::{Error, RecordCursor, RecordQuery, Records, StoredRecord};
@@ -196,13 +196,13 @@ pub(in crate::store::postgres) async fn of_target(
         max: usize::MAX,
         ..RecordQuery::default()
     };
-    let found = read(shared, &all, i64::MAX).await.map_err(|error| error.into_store(Place::Use))?;
+    let found = read(shared, &all, i64::MAX).await.map_err(|error| error.into_store(Stage::Use))?;
     Ok(found.records.into_iter().map(|record| record.body).collect())
 }
 
 pub(in crate::store::postgres) async fn page(shared: &Shared, query: RecordQuery) -> Result<Records, Error> {
     let max_bytes = i64::try_from(MAX_RECORD_PAGE_BYTES).unwrap_or(i64::MAX);
-    read(shared, &query, max_bytes).await.map_err(|error| error.into_store(Place::Use))
+    read(shared, &query, max_bytes).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 async fn read(shared: &Shared, query: &RecordQuery, max_bytes: i64) -> Result<Records, DbError> {

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use super::reader::Reader;
 use crate::domain::target::TargetKey;
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::{Error, StateCursor, StoredState};
 
 const PAGE: &str =
@@ -17,7 +17,7 @@ pub(in crate::store::postgres) async fn page(
     after: Option<StateCursor>,
     max: usize,
 ) -> Result<Vec<StoredState>, Error> {
-    read(shared, after, max).await.map_err(|error| error.into_store(Place::Use))
+    read(shared, after, max).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 async fn read(shared: &Shared, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, DbError> {

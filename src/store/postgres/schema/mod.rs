@@ -6,14 +6,14 @@ mod tests;
 use tokio_postgres::types::Type;
 
 use super::connect::Pool;
-use super::error::{DbError, Place};
+use super::error::{DbError, Stage};
 use super::transaction::Transaction;
 use crate::store::Error;
 
 /// The steps, in order. A step is never changed after a release.
-const STEPS: [&str; 1] = [include_str!("step_1.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("step_1.sql")];
 /// The schema step of this program.
-pub(super) const STEP: i32 = STEPS.len() as i32;
+pub(super) const SCHEMA_STEP: i32 = MIGRATIONS.len() as i32;
 /// The lock of migrations: `scalebri` in ASCII.
 const LOCK: i64 = 0x7363_616c_6562_7269;
 /// The oldest version of the server, as `server_version_num`.
@@ -21,15 +21,18 @@ const MIN_VERSION: i32 = 150_000;
 
 /// Checks the server, and brings the schema to the step of this program.
 pub(super) async fn migrate(pool: &Pool) -> Result<(), Error> {
-    migrate_to(pool, &STEPS).await
+    migrate_to(pool, &MIGRATIONS).await
 }
 
 /// As a program with these steps does.
 async fn migrate_to(pool: &Pool, steps: &[&str]) -> Result<(), Error> {
-    let transaction = Transaction::begin(pool).await.map_err(|error| error.into_store(Place::Open))?;
-    check_server(&transaction).await?;
+    // A standby allows nothing else.
+    let reading = Transaction::begin_reading(pool).await.map_err(|error| error.into_store(Stage::Open))?;
+    check_server(&reading).await?;
+    reading.commit().await.map_err(|error| error.into_store(Stage::Open))?;
+    let transaction = Transaction::begin(pool).await.map_err(|error| error.into_store(Stage::Open))?;
     migrate_in(&transaction, steps).await?;
-    transaction.commit().await.map_err(|error| error.into_store(Place::Open))
+    transaction.commit().await.map_err(|error| error.into_store(Stage::Open))
 }
 
 /// Checks that the server can be used.
@@ -37,7 +40,7 @@ async fn check_server(transaction: &Transaction) -> Result<(), Error> {
     let settings = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
                            current_setting('fsync'), pg_is_in_recovery(), current_setting('server_encoding')";
     let row =
-        transaction.query_one(settings, &[]).await.map_err(|error: DbError| error.into_store(Place::Open))?;
+        transaction.query_one(settings, &[]).await.map_err(|error: DbError| error.into_store(Stage::Open))?;
     let (version, version_text): (i32, String) = (row.get(0), row.get(1));
     if version < MIN_VERSION {
         return Err(unusable(&format!(
@@ -66,7 +69,7 @@ async fn check_server(transaction: &Transaction) -> Result<(), Error> {
 }
 
 async fn migrate_in(transaction: &Transaction, steps: &[&str]) -> Result<(), Error> {
-    let at_open = |error: DbError| error.into_store(Place::Open);
+    let at_open = |error: DbError| error.into_store(Stage::Open);
     let target = i32::try_from(steps.len()).unwrap_or(i32::MAX);
     transaction.query("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await.map_err(at_open)?;
     let exists =
@@ -115,11 +118,11 @@ pub(super) async fn join(transaction: &Transaction) -> Result<(), DbError> {
 
 /// Whether this program can read what bridges of `min_step` and later steps have written.
 pub(super) fn check_readable(min_step: i32) -> Result<(), String> {
-    if min_step <= STEP {
+    if min_step <= SCHEMA_STEP {
         return Ok(());
     }
     Err(format!(
-        "a newer scalebridge has written to the database what this version cannot read, which knows schema step {STEP}: \
+        "a newer scalebridge has written to the database what this version cannot read, which knows schema step {SCHEMA_STEP}: \
          start a version that knows step {min_step}"
     ))
 }

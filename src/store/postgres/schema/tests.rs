@@ -26,7 +26,7 @@ fn pool(database: &Database) -> Pool {
 
 /// Starts as the version with these steps after those of this version does.
 async fn start_newer(database: &Database, steps: &[&'static str]) {
-    let steps: Vec<&str> = STEPS.iter().chain(steps).copied().collect();
+    let steps: Vec<&str> = MIGRATIONS.iter().chain(steps).copied().collect();
     migrate_to(&pool(database), &steps).await.unwrap();
 }
 
@@ -105,18 +105,18 @@ async fn this_version_runs_on_its_own_step_and_the_next_one_and_on_no_later_one(
     working.goes_on().await;
 
     start_newer(&database, &[NEXT]).await;
-    assert_eq!(step(&database), STEP + 1);
+    assert_eq!(step(&database), SCHEMA_STEP + 1);
     working.goes_on().await;
     // Also a rollback: this version is started on the database of the next one, and leaves its step.
     let restarted = database.open(&[]).await;
     assert!(count(&restarted).await.unwrap() > 0);
-    assert_eq!(step(&database), STEP + 1);
+    assert_eq!(step(&database), SCHEMA_STEP + 1);
 
     start_newer(&database, &[NEXT, AFTER_NEXT]).await;
-    assert_eq!(step(&database), STEP + 2);
+    assert_eq!(step(&database), SCHEMA_STEP + 2);
     let error = Postgres::open(database.settings(), &[]).await.err().unwrap();
     let Error::Unusable(text) = error else { panic!("{error}") };
-    let (found, usable) = (STEP + 2, STEP + 1);
+    let (found, usable) = (SCHEMA_STEP + 2, SCHEMA_STEP + 1);
     assert!(text.contains(&format!("schema step {found}, of a newer scalebridge")), "{text}");
     assert!(text.contains(&format!("can use up to step {usable}: start the newer version")), "{text}");
     // Those that run were started before.
@@ -137,7 +137,7 @@ async fn one_replica_migrates_under_a_lock_while_another_one_works() {
     let starting = tokio::spawn({
         let pools: Vec<Pool> = (0..4).map(|_| pool(&database)).collect();
         async move {
-            let steps: Vec<&str> = STEPS.iter().chain(&[NEXT]).copied().collect();
+            let steps: Vec<&str> = MIGRATIONS.iter().chain(&[NEXT]).copied().collect();
             join_all(pools.iter().map(|pool| migrate_to(pool, &steps))).await
         }
     });
@@ -145,13 +145,13 @@ async fn one_replica_migrates_under_a_lock_while_another_one_works() {
                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     until("four that wait", || database.execute(waiting).unwrap() == "4").await;
     working.goes_on().await;
-    assert_eq!((step(&database), starting.is_finished()), (STEP, false));
+    assert_eq!((step(&database), starting.is_finished()), (SCHEMA_STEP, false));
 
     client.batch_execute("COMMIT").await.unwrap();
     for migrated in starting.await.unwrap() {
         migrated.unwrap();
     }
-    assert_eq!(step(&database), STEP + 1, "the step ran once");
+    assert_eq!(step(&database), SCHEMA_STEP + 1, "the step ran once");
     working.goes_on().await;
     working.end().await;
 }
@@ -162,8 +162,8 @@ async fn a_version_that_cannot_read_what_newer_ones_write_stops_and_does_not_sta
     let running = database.open(&[]).await;
     count(&running).await.unwrap();
     start_newer(&database, &[NEXT]).await;
-    database.execute(&format!("UPDATE store SET min_step = {}", STEP + 1));
-    let fix = format!("start a version that knows step {}", STEP + 1);
+    database.execute(&format!("UPDATE store SET min_step = {}", SCHEMA_STEP + 1));
+    let fix = format!("start a version that knows step {}", SCHEMA_STEP + 1);
 
     until("the outage", || running.outage().is_some()).await;
     let outage = running.outage().unwrap();
@@ -189,7 +189,7 @@ async fn who_joins_is_seen_by_a_newer_version_before_it_writes_what_older_ones_c
     let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     until("one that waits", || database.execute(waiting).unwrap() == "1").await;
-    client.batch_execute(&format!("UPDATE store SET min_step = {}; COMMIT", STEP + 1)).await.unwrap();
+    client.batch_execute(&format!("UPDATE store SET min_step = {}; COMMIT", SCHEMA_STEP + 1)).await.unwrap();
     let error = starting.await.unwrap().err().unwrap();
     assert!(matches!(&error, Error::Unusable(cause) if cause.contains("cannot read")), "{error}");
     assert_eq!(database.execute("SELECT count(*) FROM replicas").unwrap(), "0");

@@ -28,10 +28,13 @@ mod write;
 mod write_set;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 
+use futures_util::FutureExt as _;
+
 use super::Shared;
-use super::error::Place;
+use super::error::Stage;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::target::TargetKey;
 use crate::store::{AuditWrite, DecideFn, DropError, Error, Keys, UnreadableRow};
@@ -54,25 +57,33 @@ pub(super) fn start(shared: &Arc<Shared>, max_connections: usize) {
 async fn work(line: Arc<Line>, shared: Weak<Shared>) {
     while let Some(mut batch) = line.next().await {
         let Some(shared) = shared.upgrade() else { return };
-        run::run(&shared, &mut batch).await;
+        // A worker that ends is missing until the next start. The commands of this batch fail.
+        if AssertUnwindSafe(run::run(&shared, &mut batch)).catch_unwind().await.is_err() {
+            tracing::error!(commands = batch.commands.len(), "a batch has panicked, rolled back");
+        }
     }
 }
 
 pub(super) async fn run(shared: &Shared, keys: Keys, decide: DecideFn) -> Result<(), Error> {
     let (command, answer) = Command::new(keys, decide);
     shared.transactions.line.push(command)?;
-    answer.await.map_err(|_| Error::Closed)?
+    answer.await.unwrap_or_else(|_| match shared.pool.is_closed() {
+        true => Err(Error::Closed),
+        false => {
+            Err(Error::Unavailable("the transaction has panicked; it may have been committed".to_owned()))
+        }
+    })
 }
 
 pub(super) async fn locate(
     shared: &Shared,
     alerts: Vec<AlertKey>,
 ) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-    due::locate(shared, alerts).await.map_err(|error| error.into_store(Place::Use))
+    due::locate(shared, alerts).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 pub(super) async fn due(shared: &Shared, max: usize) -> Result<Vec<TargetKey>, Error> {
-    due::due(shared, max).await.map_err(|error| error.into_store(Place::Use))
+    due::due(shared, max).await.map_err(|error| error.into_store(Stage::Use))
 }
 
 pub(super) async fn drop_unreadable(

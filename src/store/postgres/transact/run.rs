@@ -16,7 +16,7 @@ use super::write_set::{Source, WriteSet, missing_targets};
 use crate::store::Error;
 use crate::store::fast_map::Set;
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::fleet::Changed;
 use crate::store::postgres::transaction::Transaction;
 
@@ -35,7 +35,7 @@ const MAX_INLINE_WEIGHT: usize = 20;
 
 /// How a run has ended.
 enum Run {
-    Done,
+    Finished,
     /// Another run can succeed: more targets are needed, or another transaction was faster.
     Again,
     /// The database is on a server with which no replica has worked yet.
@@ -73,7 +73,7 @@ fn fail(shared: &Shared, batch: &mut Batch<'_>, error: DbError) {
         tracing::debug!(%error, target, "batch failed, rolled back");
         shared.health.failed(&error.to_string());
     }
-    answer(batch, &Err(error.into_store(Place::Use)));
+    answer(batch, &Err(error.into_store(Stage::Use)));
 }
 
 async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(), DbError> {
@@ -82,7 +82,7 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
         runs += 1;
         let locks = if runs >= LOCKING_RUN { Locks::ALL } else { Locks::default() };
         let error = match run_once(shared, batch, locks).await {
-            Ok(Run::Done) => return Ok(()),
+            Ok(Run::Finished) => return Ok(()),
             Ok(Run::OtherServer) if waits < MAX_SERVER_WAITS => {
                 waits += 1;
                 runs -= 1;
@@ -111,7 +111,7 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
 /// postponed.
 async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Result<Run, DbError> {
     if batch.commands.is_empty() {
-        return Ok(Run::Done);
+        return Ok(Run::Finished);
     }
     let transaction = Transaction::begin(&shared.pool).await?;
     let locked = rows::lock(&transaction, &batch.commands).await?;
@@ -236,7 +236,7 @@ async fn commit_decisions(
     .await??;
     if set.is_empty() {
         transaction.rollback().await?;
-        return Ok(Run::Done);
+        return Ok(Run::Finished);
     }
     let numbers = numbers(&transaction, set.events.len()).await?;
     let emission = Emission::new(&set.events, Emission::is_full(&shared.destinations));
@@ -253,7 +253,7 @@ async fn commit_decisions(
     }
     publish(shared, &shown, &set, &emission, written);
     shared.health.committed();
-    Ok(Run::Done)
+    Ok(Run::Finished)
 }
 
 /// The numbers of new events. One round trip, or none.

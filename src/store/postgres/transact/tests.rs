@@ -1,11 +1,11 @@
 //! Transactions on a server, by one replica and by several.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+mod lost_commits;
+
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::domain::control::Controls;
@@ -14,7 +14,8 @@ use crate::domain::rate::{PerMinute, StepRates};
 use crate::domain::rule::{Amount, Change};
 use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::time::Time;
-use crate::store::postgres::{Connector, Postgres, Settings};
+use crate::store::postgres::Postgres;
+use crate::store::postgres::transaction::Transaction;
 use crate::store::tests::postgres::Database;
 use crate::store::{Changes, NewEvent, Record, Store, View};
 
@@ -227,6 +228,51 @@ async fn a_command_that_the_server_refuses_or_that_panics_fails_alone() {
     assert_eq!(store.outage(), None, "the store accepts others");
 }
 
+/// The engine's step is not the only code that a command brings.
+struct PanicsAtItsEnd;
+
+impl Drop for PanicsAtItsEnd {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a bug outside of the decision");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_a_decision_fails_its_batch_and_ends_no_worker() {
+    let database = Database::new();
+    let store = &replicas(&database, 1).await[0];
+    // More than there are workers.
+    for _ in 0..10 {
+        let bug = PanicsAtItsEnd;
+        let failed = store.transact(keys(&["a"], &[]), move |view| {
+            let _owned = &bug;
+            (count(view, &[]), ())
+        });
+        let failed = failed.await;
+        assert!(
+            matches!(&failed, Err(Error::Unavailable(error)) if error.contains("panicked")),
+            "{failed:?}"
+        );
+    }
+    put(store, "a", counter(7, Time::from_nanos(0), &[])).await;
+    assert_eq!(counts(store).await, [("a".to_owned(), 7)].into());
+}
+
+#[tokio::test]
+async fn transactions_have_their_isolation_level_whatever_the_settings_of_the_database() {
+    let database = Database::new();
+    let set = "EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database())";
+    database.execute(&format!("DO $$ BEGIN {set}; END $$"));
+    let store = &replicas(&database, 1).await[0];
+    let pool = &shared(store).pool;
+    for transaction in [Transaction::begin(pool).await, Transaction::begin_reading(pool).await] {
+        let transaction = transaction.unwrap();
+        let level = transaction.query_one("SHOW transaction_isolation", &[]).await.unwrap();
+        assert_eq!(level.get::<_, &str>(0), "read committed");
+        transaction.rollback().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn controls_and_rates_are_those_of_all_replicas() {
     let database = Database::new();
@@ -294,85 +340,12 @@ async fn time_does_not_go_back_for_a_target() {
     let now = |target: &str| {
         let target = key(target);
         let keys = Keys { targets: vec![target.clone()], alerts: Vec::new() };
-        store.transact(keys, move |view| (count(view, &[target.clone()]), view.clock()))
+        store.transact(keys, move |view| (count(view, std::slice::from_ref(&target)), view.clock()))
     };
     let (ahead, again, other) = (now("a").await.unwrap(), now("a").await.unwrap(), now("b").await.unwrap());
     assert!(ahead.now.since(ahead.wall) > Duration::from_secs(3500), "{ahead:?}");
     assert!(again.now >= ahead.now, "{again:?}");
     assert_eq!(other.now, other.wall);
-}
-
-/// What the proxy does with the next commit of a transaction about the target `cut`.
-const FORWARD: u8 = 0;
-/// The server gets it, and nobody hears the answer.
-const LOSE_ANSWER: u8 = 1;
-/// The server does not get it.
-const LOSE_COMMIT: u8 = 2;
-
-/// A way to the server that can be cut during a commit.
-async fn proxy(database: &Database, cut: Arc<AtomicU8>) -> Settings {
-    let config: tokio_postgres::Config = database.url().parse().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let [tokio_postgres::config::Host::Tcp(host)] = config.get_hosts() else { panic!("not a TCP address") };
-    let server = (host.clone(), config.get_ports()[0]);
-    let direct = format!("{}:{}", server.0, server.1);
-    let url = database.url().replace(&direct, &listener.local_addr().unwrap().to_string());
-    assert_ne!(url, database.url());
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(forward(client, TcpStream::connect(server.clone()).await.unwrap(), cut.clone()));
-        }
-    });
-    Settings { connector: Connector::from_url(&url).unwrap(), ..database.settings() }
-}
-
-async fn forward(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
-    let (mut buffer, mut is_about_target) = (vec![0; 1 << 16], false);
-    let contains = |part: &[u8], text: &[u8]| part.windows(text.len()).any(|window| window == text);
-    while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-        let part = &buffer[..length];
-        is_about_target |= contains(part, b"cut");
-        let mode = cut.load(Ordering::Relaxed);
-        if is_about_target && mode != FORWARD && contains(part, b"; COMMIT") {
-            cut.store(FORWARD, Ordering::Relaxed);
-            back.abort();
-            drop(back.await);
-            if mode == LOSE_ANSWER {
-                to_server.write_all(part).await.unwrap();
-                // The server reads it before it notices the end.
-                to_server.shutdown().await.unwrap();
-            }
-            return;
-        }
-        if to_server.write_all(part).await.is_err() {
-            return;
-        }
-    }
-}
-
-#[tokio::test]
-async fn after_a_connection_was_lost_during_a_commit_it_is_known_whether_it_was_committed() {
-    let database = Database::new();
-    let cut = Arc::new(AtomicU8::new(FORWARD));
-    let settings = proxy(&database, cut.clone()).await;
-    let store = Store::Postgres(Postgres::open(settings, &[name("queue")]).await.unwrap());
-    for (mode, expected_runs) in [(LOSE_ANSWER, 1), (LOSE_COMMIT, 2), (LOSE_ANSWER, 1)] {
-        cut.store(mode, Ordering::Relaxed);
-        let runs = Arc::new(AtomicU32::new(0));
-        let counted = runs.clone();
-        let result = store.transact(keys(&["cut"], &[]), move |view| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            (count(view, &[key("cut")]), ())
-        });
-        result.await.unwrap();
-        assert_eq!(cut.load(Ordering::Relaxed), FORWARD, "the connection was cut");
-        assert_eq!(runs.load(Ordering::Relaxed), expected_runs, "mode {mode}");
-    }
-    assert_eq!(counts(&store).await["cut"], 3);
-    assert_eq!(store.outage(), None);
 }
 
 #[tokio::test]
@@ -382,7 +355,7 @@ async fn what_is_queued_is_run_before_the_store_is_closed() {
     let write = |number: i32| {
         let target = key(&format!("t{number}"));
         let keys = Keys { targets: vec![target.clone()], alerts: Vec::new() };
-        store.transact(keys, move |view| (count(view, &[target.clone()]), ()))
+        store.transact(keys, move |view| (count(view, std::slice::from_ref(&target)), ()))
     };
     let (done, ()) = tokio::join!(join_all((0..20).map(write)), store.close());
     done.into_iter().for_each(Result::unwrap);

@@ -8,7 +8,7 @@ use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::postgres::Shared;
-use crate::store::postgres::error::{DbError, Place};
+use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::fleet::tally;
 use crate::store::postgres::queries::audit;
 use crate::store::postgres::schedule;
@@ -53,7 +53,7 @@ pub(super) async fn drop(shared: &Shared, id: i64, audit: AuditWrite) -> Result<
     let found = shared.fleet.unreadable.lock().get(&id).cloned();
     let Some(row) = found else { return Err(DropError::NotUnreadable) };
     let dropped = drop_row(shared, id, &audit).await;
-    let Some((before, after)) = dropped.map_err(|error| DropError::Store(error.into_store(Place::Use)))?
+    let Some((before, after)) = dropped.map_err(|error| DropError::Store(error.into_store(Stage::Use)))?
     else {
         shared.fleet.unreadable.lock().remove(&id);
         return Err(DropError::NotUnreadable);

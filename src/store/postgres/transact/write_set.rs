@@ -160,7 +160,7 @@ impl WriteSet {
             match found {
                 Some(event) => self.delivery_changes.push((clock, event.seq.0, change.kind)),
                 None => {
-                    tracing::debug!(event = %change.event, kind = ?change.kind, "change of the delivery of an unknown event, ignored")
+                    tracing::debug!(event = %change.event, kind = ?change.kind, "change of the delivery of an unknown event, ignored");
                 }
             }
         }

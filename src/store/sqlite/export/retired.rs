@@ -22,6 +22,9 @@ struct RecordedTarget {
     target: Option<String>,
 }
 
+/// By the id of a key: the id that it has after the copy.
+pub(super) type Aliases = Map<i64, i64>;
+
 /// A key without a state.
 pub(super) struct Retired {
     pub id: i64,
@@ -38,9 +41,7 @@ pub(super) fn note(retired: &mut BTreeMap<[u8; 16], Retired>, hashes: Fingerprin
 }
 
 /// The ids of keys without a state: one for each key, and the others as aliases of it or of the target with a state.
-pub(super) fn read(
-    connection: &Connection,
-) -> rusqlite::Result<(Map<i64, i64>, BTreeMap<[u8; 16], Retired>)> {
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<(Aliases, BTreeMap<[u8; 16], Retired>)> {
     let mut known: Map<[u8; 16], i64> = Map::default();
     if connection.query_row("SELECT EXISTS (SELECT 1 FROM retired_targets)", [], |row| row.get(0))? {
         let mut live = connection.prepare("SELECT hash, id FROM targets")?;
