@@ -40,7 +40,7 @@ mod replicas;
 mod sqlite;
 mod states;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tracking;
 mod transfer;
 mod withdrawn;

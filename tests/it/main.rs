@@ -47,6 +47,7 @@ mod serve;
 mod sigkill;
 mod stopping;
 mod store;
+mod store_copy;
 mod store_files;
 mod storm;
 mod support;

@@ -121,3 +121,54 @@ async fn a_bridge_that_starts_before_its_database_waits_for_it() {
     assert_eq!(bridge.post(notification(&[pending_pod("workers", "a")])).await.status, 200);
     assert_eq!(bridge.events().await.len(), 1);
 }
+
+/// Two bridges that hear of each other's changes by polling alone.
+async fn changes_reach_the_other_bridge(url: &str, settings: &str) {
+    let bridge = || {
+        let bridge = bridge_on(url);
+        let file = bridge.dir().join("scalebridge.yaml");
+        let config = fs::read_to_string(file).expect("a configuration");
+        bridge.write("scalebridge.yaml", &config.replace("secrets/url", &format!("secrets/url{settings}")));
+        bridge
+    };
+    let [mut first, mut second] = [bridge(), bridge()];
+    first.run().await;
+    second.run().await;
+    let events = async || {
+        first.wait_settled(&["journal"]).await;
+        second.wait_settled(&["journal"]).await;
+        [first.journal(), second.journal()].concat()
+    };
+    let pod = pending_pod("workers", "a");
+    let (code, _, error) = first.cli(&["pause", "--all", "--reason", "a test"]);
+    assert_eq!(code, Some(0), "{error}");
+    let paused = second.post(notification(std::slice::from_ref(&pod))).await;
+    assert_eq!(paused.verdicts()["paused"], 1, "decisions read the pauses of all: {}", paused.body);
+    for bridge in [&first, &second] {
+        eventually("the pause, and what it blocks", async || {
+            let status = bridge.get_json("/api/v1/status").await;
+            (status["deferred"]["paused"] == 1 && status["pauses"] == 1).then_some(())
+        })
+        .await;
+    }
+    let (code, _, error) = first.cli(&["resume", "1"]);
+    assert_eq!(code, Some(0), "{error}");
+    eventually("the event", async || (events().await.len() == 1).then_some(())).await;
+    let answer = first.post(notification(&[resolved(&pod)])).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    eventually("the other event", async || (events().await.len() == 2).then_some(())).await;
+    for bridge in [&mut first, &mut second] {
+        assert!(bridge.stop().await.success());
+    }
+}
+
+#[tokio::test]
+async fn replicas_without_notify_and_behind_a_pooler_find_changes_by_polling() {
+    let server = PostgresServer::shared();
+    changes_reach_the_other_bridge(&server.url(&server.create_database(None)), ", notify: false").await;
+    let database = server.create_database(None);
+    let pooler = Pooler::start(server, "* = SERVER", "\"postgres\" \"\"\n", "auth_type = trust");
+    let url = format!("postgres://postgres@127.0.0.1:{}/{database}", pooler.port());
+    // It accepts LISTEN, and announces nothing.
+    changes_reach_the_other_bridge(&url, "").await;
+}

@@ -33,7 +33,7 @@ mod owed;
 mod routing;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unconfirmed;
 mod visible_state;
 

