@@ -89,7 +89,7 @@ fn claim_statement() -> String {
 }
 
 /// When the next target can be processed by this replica. What is claimed by another one can be when its claim ends.
-fn next_statement() -> String {
+pub(super) fn next_statement() -> String {
     let part = |since: &str, condition: &str, order: &str| {
         format!(
             "(SELECT {since} AS since, t.claimed_by, t.claimed_until FROM targets t

@@ -19,7 +19,7 @@ use crate::store::{Error, Lease, RefusalReason, Refused, Settlement, withdrawn};
 
 /// The last successful call is written once a second, and at once while a target waits for one. That is looked up in the
 /// order of the index of waiting targets; without an order, the planner may take a scan of all targets for cheap.
-const PUT_SUCCESS: &str = "
+pub(super) const PUT_SUCCESS: &str = "
     WITH waiting AS MATERIALIZED (SELECT 1 FROM targets WHERE waits IS NOT NULL ORDER BY last_at LIMIT 1)
     UPDATE destinations SET last_success = greatest(last_success, $2) WHERE id = $1
     AND (last_success IS NULL OR last_success < $2 - 1000000000
