@@ -129,7 +129,6 @@ impl World {
             rates: &Rates::default(),
             sources: &self.sources,
             deliveries: &DeliveryFeedback::default(),
-            incarnation: 0,
         };
         process_notification(&context, &input, states)
     }

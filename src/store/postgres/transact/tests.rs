@@ -2,7 +2,6 @@
 
 mod lost_commits;
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
