@@ -124,11 +124,11 @@ impl World {
                 probes_destinations: true,
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
+            incarnation: 0,
             controls: &self.controls,
             rates: &Rates::default(),
             sources: &self.sources,
             deliveries: &DeliveryFeedback::default(),
-            incarnation: 0,
         };
         process_notification(&context, &input, states)
     }

@@ -14,6 +14,7 @@ use crate::bridge::Bridge;
 use crate::config::OwnFiles;
 use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers};
 use crate::domain::name::Name;
+use crate::domain::time::{ClockReading, Time};
 use crate::http::{Access, Services};
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
@@ -258,7 +259,9 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
 async fn compare_clocks(store: Store, stop: CancellationToken) {
     let mut comparison = ClockComparison::default();
     loop {
-        let reading = store.clock();
+        let ClockReading { now, .. } = store.clock();
+        let wall = Time::from_nanos(now.as_nanos().saturating_add(store.clock_offset()));
+        let reading = ClockReading { now, wall };
         let (store_clock, wall_clock) = (reading.now.to_millis_string(), reading.wall.to_millis_string());
         match comparison.compare(reading) {
             Some(ClockChange::Differ) => {

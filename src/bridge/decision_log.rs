@@ -10,6 +10,7 @@ use crate::domain::name::Name;
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::{Decision, Verdict};
+use crate::telemetry;
 
 /// The maximum number of characters of the error of an invalid decision.
 const MAX_ERROR: usize = 256;
@@ -94,11 +95,18 @@ pub(super) fn lines(step: &Step, clock: ClockReading) -> Lines {
 
 impl Lines {
     pub(super) fn log(&self) {
-        self.decisions.iter().for_each(DecisionLine::log);
-        for RenewalLine { target, event, until } in &self.renewals {
-            let (target, until) = (target.as_str(), until.to_millis_string());
-            tracing::info!(target, event = &**event, until, "delivery renewed");
-        }
+        telemetry::log_in_one_write(|| {
+            self.decisions.iter().for_each(DecisionLine::log);
+            self.renewals.iter().for_each(RenewalLine::log);
+        });
+    }
+}
+
+impl RenewalLine {
+    fn log(&self) {
+        let Self { target, event, until } = self;
+        let (target, until) = (target.as_str(), until.to_millis_string());
+        tracing::info!(target, event = &**event, until, "delivery renewed");
     }
 }
 

@@ -57,9 +57,10 @@ impl Drop for Reception<'_> {
 
 impl Bridge {
     /// When the last notification of a source was accepted, by the wall clock; `None` if there was none since the start
-    /// and an earlier process has kept none.
+    /// and no other process has kept one.
     pub(crate) fn last_heard(&self, source: &Name) -> Option<Time> {
-        self.0.heard.lock().get(source).copied()
+        let heard = self.0.heard.lock().get(source).copied();
+        heard.max(self.0.store.last_kept().get(source).copied())
     }
 
     /// Begins the reception gap between the last process on this store and this one, for the sources that were
@@ -111,6 +112,7 @@ impl Bridge {
         loop {
             tokio::time::sleep(TICK_INTERVAL).await;
             self.0.gaps.tick(self.0.store.now());
+            self.0.gaps.count_losses(self.0.store.rewinds());
         }
     }
 

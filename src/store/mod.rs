@@ -36,6 +36,7 @@ mod notifications;
 mod outbox;
 mod postgres;
 mod query;
+mod replicas;
 mod sqlite;
 mod states;
 #[cfg(test)]
@@ -77,6 +78,7 @@ pub(crate) use query::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, RecordCursor,
     RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
 };
+pub(crate) use replicas::{Replica, Replicas, Rewinds};
 pub use sqlite::Sqlite;
 use states::StateStore;
 pub use states::{Changes, Keys, NewEvent, Record};
@@ -238,11 +240,28 @@ impl Store {
         matches!(self, Self::Postgres(store) if store.others_are_ready())
     }
 
-    /// How often the store came back behind what this process has seen.
-    pub(crate) fn rewinds(&self) -> u64 {
+    /// How often the store came back behind what this process has seen, as far as this process was the first to notice.
+    pub(crate) fn rewinds(&self) -> Rewinds {
         match self {
             Self::Postgres(store) => store.rewinds(),
-            Self::Sqlite(_) | Self::Memory(_) => 0,
+            Self::Sqlite(_) | Self::Memory(_) => Rewinds::default(),
+        }
+    }
+
+    /// The processes that share the store; `None` if only one can use it.
+    pub(crate) fn replicas(&self) -> Option<Replicas> {
+        match self {
+            Self::Postgres(store) => store.replicas(),
+            Self::Sqlite(_) | Self::Memory(_) => None,
+        }
+    }
+
+    /// The wall clock of this process minus the store's clock, in nanoseconds. If several processes share the store, its
+    /// clock is the server's.
+    pub(crate) fn clock_offset(&self) -> i64 {
+        match self {
+            Self::Postgres(store) => store.clock_offset(),
+            Self::Sqlite(_) | Self::Memory(_) => self.clock().ahead_nanos().saturating_neg(),
         }
     }
 

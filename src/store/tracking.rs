@@ -5,31 +5,39 @@ use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::time::{ClockReading, Time};
 
-/// The changes of deliveries after which a target has to be processed.
+/// The changes of deliveries after which a target has to be processed. Small, since most targets have one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Watch {
     /// It tracks events: it is processed when one of them ends without having arrived.
     pub tracks_events: bool,
     /// It is processed when one of them arrives.
     pub awaits_delivery: bool,
-    /// It is processed when a call to one of these destinations has succeeded.
-    pub destinations: Vec<Name>,
-    /// When its waits for them have begun: only a success then or later counts.
-    pub waiting_since: Vec<Time>,
     /// It waits for destinations that are not known since the store was opened.
     pub awaits_unknown_destination: bool,
+    /// It is processed when a call to one of these destinations has succeeded.
+    pub destinations: Option<Box<AwaitedDestinations>>,
+}
+
+/// The destinations that a target waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AwaitedDestinations {
+    names: Vec<Name>,
+    /// When its waits for them have begun: only a success then or later counts.
+    waiting_since: Vec<Time>,
 }
 
 impl Watch {
     /// What a state waits for.
     pub(super) fn of<'a>(state: &TargetState, destinations: impl IntoIterator<Item = &'a Name>) -> Self {
         let awaited = destinations.into_iter().filter(|name| state.awaits_destination(name));
+        let names: Vec<Name> = awaited.cloned().collect();
+        let waiting_since = || state.destination_waits().collect();
         Self {
             tracks_events: state.tracked_events().next().is_some(),
             awaits_delivery: state.awaits_delivery(),
-            destinations: awaited.cloned().collect(),
-            waiting_since: state.destination_waits().collect(),
             awaits_unknown_destination: false,
+            destinations: (!names.is_empty())
+                .then(|| Box::new(AwaitedDestinations { names, waiting_since: waiting_since() })),
         }
     }
 
@@ -40,13 +48,15 @@ impl Watch {
 
     /// Whether it waits for a destination.
     pub(super) fn awaits_destination(&self) -> bool {
-        self.awaits_unknown_destination || !self.destinations.is_empty()
+        self.awaits_unknown_destination || self.destinations.is_some()
     }
 
     /// Whether these calls to this destination are the first ones that succeed since one of its waits has begun.
     pub(super) fn awaits(&self, destination: &Name, successes: Successes) -> bool {
-        let is_first = self.waiting_since.iter().any(|&since| successes.are_first_since(since));
-        self.destinations.contains(destination) && is_first
+        let is_first = |awaited: &AwaitedDestinations| {
+            awaited.waiting_since.iter().any(|&since| successes.are_first_since(since))
+        };
+        self.destinations.as_deref().is_some_and(|it| it.names.contains(destination) && is_first(it))
             || self.awaits_unknown_destination && successes.before.is_none()
     }
 }

@@ -8,7 +8,7 @@ use crate::support::postgres::{Pooler, PostgresServer};
 use crate::support::tools::{eventually, get};
 
 /// A bridge whose store is the database at this URL, not started.
-fn bridge_on(url: &str) -> Bridge {
+pub(crate) fn bridge_on(url: &str) -> Bridge {
     let config = CONFIG.replace("sqlite: { path: bridge.db }", "postgres: { url_file: secrets/url }");
     let bridge = Bridge::new(&config, RULES);
     let secrets = bridge.dir().join("secrets");

@@ -300,6 +300,113 @@ fn refusals_of_a_pooler() {
     assert_refused(&url(PASSWORD, &database), &["no schema has been selected to create in"]);
 }
 
+#[test]
+fn a_pooler_of_statements() {
+    let server = PostgresServer::shared();
+    let database = server.create_database(None);
+    let settings = "auth_type = trust\npool_mode = statement";
+    let pooler = Pooler::start(server, "* = SERVER", "\"postgres\" \"\"\n", settings);
+    assert_refused(
+        &format!("postgres://postgres@127.0.0.1:{}/{database}", pooler.port()),
+        &[
+            "not allowed in statement pooling mode",
+            "set `pool_mode = transaction` for the database in PgBouncer",
+        ],
+    );
+}
+
+#[test]
+fn a_database_that_cannot_store_every_label() {
+    let (server, ..) = server();
+    let name = database() + "_latin1";
+    server.sql(
+        "postgres",
+        &format!("CREATE DATABASE {name} OWNER bridge ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"),
+    );
+    assert_refused(
+        &format!("postgres://bridge:{PASSWORD}@localhost:PORT/{name}"),
+        &["the database has the encoding LATIN1", "create it with `CREATE DATABASE … ENCODING 'UTF8'"],
+    );
+}
+
+#[test]
+fn a_schema_two_steps_newer_and_values_that_only_newer_versions_can_read() {
+    let (server, ..) = server();
+    let database = database();
+    let url = format!("postgres://bridge:{PASSWORD}@localhost:PORT/{database}");
+    let mut first = bridge(&url, "");
+    first.launch();
+    let created = || server.sql(&database, "SELECT to_regclass('store') IS NOT NULL").trim() == "t";
+    while !created() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    first.kill();
+    let step: i32 = server.sql(&database, "SELECT schema_step FROM store").trim().parse().expect("a step");
+    let next = step + 1;
+    server.sql(&database, &format!("UPDATE store SET schema_step = {}", next + 1));
+    let found =
+        format!("schema step {}, of a newer scalebridge; this one can use up to step {next}", next + 1);
+    assert_refused(&url, &[&found, "start the newer version"]);
+    server.sql(&database, &format!("UPDATE store SET schema_step = {next}, min_step = {next}"));
+    assert_refused(
+        &url,
+        &["what this version cannot read", &format!("start a version that knows step {next}")],
+    );
+}
+
+/// A server that is not ready yet, as one that recovers after a crash.
+fn starting_stub() -> u16 {
+    const STARTING: &[u8] = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0";
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let length = u32::try_from(STARTING.len() + 4).unwrap_or_default().to_be_bytes();
+            // The client may be gone.
+            drop(stream.read(&mut [0; 1024]));
+            drop(stream.write_all(&[b"E", &length[..], STARTING].concat()));
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_that_recovers_is_waited_for() {
+    let url = format!("postgres://bridge:{PASSWORD}@127.0.0.1:{}/scale", starting_stub());
+    let mut bridge = bridge(&url, "");
+    bridge.launch();
+    crate::support::tools::eventually("the log line", async || {
+        bridge.log().contains("the database system is starting up").then_some(())
+    })
+    .await;
+    assert!(bridge.log().contains("the database cannot be used yet, retrying"), "{}", bridge.log());
+    assert!(bridge.stop().await.success());
+}
+
+#[test]
+fn check_reads_the_url_and_shows_nothing_of_it() {
+    for (url, code) in [
+        (format!("postgres://bridge:{PASSWORD}@db.example/scale"), 0),
+        (format!("postgres://bridge:{PASSWORD}@db.example/scale?sslmode=prefer"), 1),
+        (format!("postgres://bridge:pass@{PASSWORD}@db.example/scale"), 1),
+        (format!("host=db.example user=bridge password={PASSWORD}"), 1),
+        (format!("mysql://bridge:{PASSWORD}@db.example/scale"), 1),
+    ] {
+        for format in ["text", "json"] {
+            let bridge = bridge(&url, "");
+            let done = std::process::Command::new(program())
+                .args(["check", "scalebridge.yaml", "-o", format])
+                .current_dir(bridge.dir())
+                .output()
+                .expect("the program");
+            let printed = String::from_utf8_lossy(&done.stdout).into_owned();
+            assert_eq!(done.status.code(), Some(code), "{printed}");
+            assert_no_secret("stdout of check", &done.stdout);
+            assert_no_secret("stderr of check", &done.stderr);
+        }
+    }
+}
+
 #[tokio::test]
 async fn while_the_server_is_away_readiness_says_so() {
     let (admin, closed) = (Port::reserve(), Port::reserve());

@@ -18,18 +18,20 @@ use crate::domain::time::Time;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
 
+pub(super) const NO_EPISODE: &str = "the episode no longer exists";
+
 /// An action that no guard blocks.
 pub(super) struct Unblocked<'a> {
     pub key: &'a TargetKey,
     pub rule: &'a Rule,
     pub phase: Phase,
     pub action: &'a Action,
-    pub request: Deferred,
+    pub request: &'a Deferred,
 }
 
 /// What an emission needs from the state.
-struct Draft {
-    episode: Episode,
+struct Draft<'a> {
+    episode: &'a Episode,
     emission: u32,
     alerts: Vec<EventAlert>,
     metrics: Vec<f64>,
@@ -39,10 +41,10 @@ struct Draft {
 /// Emits an action. Its request has been removed from the state.
 pub(super) fn emit(step: &mut StepContext<'_>, state: &mut TargetState, unblocked: Unblocked<'_>) -> Outcome {
     let Some(draft) = draft(state, &unblocked) else {
-        return Outcome::with_detail(Verdict::Withdrawn, "the episode no longer exists");
+        return Outcome::with_detail(Verdict::Withdrawn, NO_EPISODE);
     };
-    let event = match event(step, state, &unblocked, &draft) {
-        Ok(event) => event,
+    let (event, plan) = match event(step, state, &unblocked, draft) {
+        Ok(drafted) => drafted,
         Err(outcome) => return outcome,
     };
     let Unblocked { rule, action, .. } = unblocked;
@@ -51,14 +53,14 @@ pub(super) fn emit(step: &mut StepContext<'_>, state: &mut TargetState, unblocke
         step.rates.record_emission(&action.change);
         step.emitted.push(event.id.clone());
     }
-    record(step, state, unblocked, &event, draft.plan.as_ref());
+    record(step, state, unblocked, &event, plan.as_ref());
     match rule.mode {
         Mode::Shadow => Outcome::shadowed(event),
         Mode::Active | Mode::Disabled => Outcome::emitted(event),
     }
 }
 
-fn draft(state: &TargetState, unblocked: &Unblocked<'_>) -> Option<Draft> {
+fn draft<'a>(state: &'a TargetState, unblocked: &Unblocked<'_>) -> Option<Draft<'a>> {
     let Unblocked { rule, phase, action, .. } = unblocked;
     let rule_state = state.rules.get(&rule.name)?;
     Some(match phase {
@@ -69,7 +71,7 @@ fn draft(state: &TargetState, unblocked: &Unblocked<'_>) -> Option<Draft> {
                 alerts: episode.open.iter().map(emit::event_alert).collect(),
                 metrics: episode.open.iter().filter_map(|open| open.metric).collect(),
                 plan: None,
-                episode: episode.clone(),
+                episode,
             }
         }
         Phase::Resolved => {
@@ -81,7 +83,7 @@ fn draft(state: &TargetState, unblocked: &Unblocked<'_>) -> Option<Draft> {
                 alerts: closed.closed.iter().map(emit::event_alert).collect(),
                 metrics: Vec::new(),
                 plan,
-                episode: (*closed.episode).clone(),
+                episode: &closed.episode,
             }
         }
     })
@@ -91,26 +93,21 @@ fn event(
     step: &StepContext<'_>,
     state: &TargetState,
     unblocked: &Unblocked<'_>,
-    draft: &Draft,
-) -> Result<Box<Event>, Outcome> {
+    draft: Draft<'_>,
+) -> Result<(Box<Event>, Option<Plan>), Outcome> {
     let (now, clock) = (step.context.now, step.context.clock());
     let Unblocked { key, rule, phase, action, request } = unblocked;
-    let Some(target) = draft.episode.scope.target().cloned() else {
+    let Draft { episode, emission, alerts, metrics, plan } = draft;
+    let Some(target) = episode.scope.target().cloned() else {
         return Err(Outcome::with_detail(Verdict::NoAction, "the episode is not about a target"));
     };
     debug_assert_eq!(target.key(), **key);
-    let value = draft.plan.as_ref().map(|plan| plan.value);
-    let adjustment = emit::adjustment(&action.change, &rule.limits, &draft.metrics, value)
+    let value = plan.as_ref().map(|plan| plan.value);
+    let adjustment = emit::adjustment(&action.change, &rule.limits, &metrics, value)
         .map_err(|error| Outcome::with_detail(Verdict::Invalid, &error))?;
-    Ok(Box::new(Event {
-        id: emit::event_id(
-            &rule.name,
-            key,
-            *phase,
-            &draft.episode.id,
-            draft.emission,
-            step.context.incarnation,
-        ),
+    let incarnation = step.context.incarnation;
+    let event = Event {
+        id: emit::event_id(&rule.name, key, *phase, &episode.id, emission, incarnation),
         action: action.change.action(),
         time: clock.wall,
         sequence: now.as_micros().max(state.sequence.saturating_add(1)),
@@ -121,13 +118,14 @@ fn event(
         target,
         key: (*key).clone(),
         limits: rule.limits,
-        reason: emit::reason(*phase, &draft.alerts),
-        episode: emit::episode_ref(&draft.episode, draft.emission, clock),
-        alerts: draft.alerts.clone(),
+        reason: emit::reason(*phase, &alerts),
+        episode: emit::episode_ref(episode, emission, clock),
+        alerts,
         trigger: request.trigger.clone(),
-        parameters: draft.episode.parameters.clone(),
-        reverts: draft.plan.iter().flat_map(|plan| plan.reverts.iter().cloned()).collect(),
-    }))
+        parameters: episode.parameters.clone(),
+        reverts: plan.iter().flat_map(|plan| plan.reverts.iter().cloned()).collect(),
+    };
+    Ok((Box::new(event), plan))
 }
 
 /// Records an emission in the state.
@@ -167,7 +165,9 @@ fn record(
         is_suspended: false,
         is_withheld: false,
     };
-    state.emissions.push(emission.clone());
+    // In `mode: shadow` it is delivered at once.
+    let delivered = (is_shadow && change.decreases_capacity()).then(|| emission.clone());
+    state.emissions.push(emission);
     let emitted = (change.decreases_capacity() && !is_shadow).then(|| EmittedDecrease {
         event: event.id.clone(),
         request: request.clone(),
@@ -185,8 +185,8 @@ fn record(
             let Some(closed) = &mut rule_state.closed else { return };
             closed.episode.resolved_emissions = closed.episode.resolved_emissions.saturating_add(1);
             closed.emitted = emitted;
-            if is_shadow && change.decreases_capacity() {
-                delivery::end_delivered_decrease(state, &emission, now, request);
+            if let Some(emission) = delivered {
+                delivery::end_delivered_decrease(state, &emission, now, request.clone());
             }
         }
     }
@@ -195,7 +195,7 @@ fn record(
 fn record_firing(
     rule: &Rule,
     rule_state: &mut RuleState,
-    request: Deferred,
+    request: &Deferred,
     emitted: Option<EmittedDecrease>,
     step: &StepContext<'_>,
 ) {
@@ -204,14 +204,14 @@ fn record_firing(
     if emitted.is_some() {
         episode.emitted = emitted;
     }
-    episode.deferred = schedule_repeat(firing, episode.emissions, request.trigger, step);
+    episode.deferred = schedule_repeat(firing, episode.emissions, &request.trigger, step);
 }
 
 /// Schedules the next repetition of `repeat: while_firing`, after the cooldown.
 pub(super) fn schedule_repeat(
     firing: &FiringAction,
     emissions: u32,
-    trigger: Arc<Trigger>,
+    trigger: &Arc<Trigger>,
     step: &StepContext<'_>,
 ) -> Option<Deferred> {
     let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
@@ -221,7 +221,7 @@ pub(super) fn schedule_repeat(
         is_repeat: true,
         stable_since: Some(step.context.now),
         alerts: Vec::new(),
-        ..new_request(&firing.action.change, next, trigger)
+        ..new_request(&firing.action.change, next, Arc::clone(trigger))
     })
 }
 

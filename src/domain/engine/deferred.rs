@@ -143,19 +143,17 @@ fn execute_one(
     phase: Phase,
 ) -> Vec<Decision> {
     let rule_state = acting.own.rules.get_or_default(name);
-    let Some(deferred) = rule_state.take_deferred(phase) else { return Vec::new() };
-    let episode = rule_state.last_episode().cloned();
-    let Some(episode) = episode else { return Vec::new() };
+    let Some(mut deferred) = rule_state.take_deferred(phase) else { return Vec::new() };
+    let Some(episode) = rule_state.last_episode() else { return Vec::new() };
+    let episode_id = episode.id.clone();
     let reply = replies.take(name, phase);
     // A repetition is about all alerts that are open now.
-    let alerts: Vec<AlertKey> = match deferred.is_repeat {
-        true => episode.open.iter().map(|open| open.alert.clone()).collect(),
-        false => deferred.alerts.clone(),
-    };
-    let deferred = Deferred { alerts: alerts.clone(), ..deferred };
+    if deferred.is_repeat {
+        deferred.alerts = episode.open.iter().map(|open| open.alert.clone()).collect();
+    }
     let rule = step.rule(name);
-    let outcome = outcome_of(step, acting, rule, phase, &episode, &deferred, reply.is_some());
-    let outcome = outcome.for_episode(phase, &episode, rule);
+    let outcome = outcome_of(step, acting, rule, phase, &deferred, reply.is_some());
+    let outcome = outcome.for_episode_with_id(phase, episode_id, rule);
     let after = acting.own.rules.get(name).and_then(RuleState::deferred);
     if after.and_then(Deferred::slot) != deferred.slot() {
         step.release_slot(&deferred);
@@ -165,7 +163,7 @@ fn execute_one(
         Some(alerts) => log.reply(outcome, alerts),
         // An unchanged block is not recorded again.
         None if outcome.is_unchanged_from(&deferred) => {}
-        None => log.record(outcome, alerts),
+        None => log.record(outcome, deferred.alerts),
     }
     log.decisions
 }
@@ -176,12 +174,16 @@ fn outcome_of(
     acting: &mut Acting<'_>,
     rule: Option<&Rule>,
     phase: Phase,
-    episode: &Episode,
     deferred: &Deferred,
     is_new: bool,
 ) -> Outcome {
-    let Some((rule, action)) = rule.and_then(|rule| Some((rule, requested_action(rule, phase)?))) else {
+    let action = rule.and_then(|rule| Some((rule, requested_action(rule, phase)?)));
+    let Some((rule, action)) = action else {
         return Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED);
+    };
+    let episode = acting.own.rules.get(&rule.name).and_then(RuleState::last_episode);
+    let Some(episode) = episode else {
+        return Outcome::with_detail(Verdict::Withdrawn, act::NO_EPISODE);
     };
     if let Some(outcome) = not_justified(acting, rule, phase, episode, deferred, is_new) {
         let is_decrease = phase == Phase::Resolved && action.change.decreases_capacity();
@@ -205,7 +207,7 @@ fn outcome_of(
         acting.own.rules.get_or_default(&rule.name).defer(phase, again);
         return blocked.into_outcome();
     }
-    let unblocked = Unblocked { key: acting.key, rule, phase, action, request: deferred.clone() };
+    let unblocked = Unblocked { key: acting.key, rule, phase, action, request: deferred };
     act::emit(step, acting.own, unblocked)
 }
 

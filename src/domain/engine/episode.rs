@@ -216,7 +216,7 @@ fn open(
 /// An episode goes on that has nothing to emit now: `while_firing` acts again after its cooldown.
 fn repeat_again(step: &StepContext<'_>, rule: &Rule, episode: &mut Episode, trigger: Option<&Arc<Trigger>>) {
     if let Some((firing, trigger)) = rule.on_firing.as_ref().zip(trigger) {
-        episode.deferred = schedule_repeat(firing, episode.emissions, Arc::clone(trigger), step);
+        episode.deferred = schedule_repeat(firing, episode.emissions, trigger, step);
     }
 }
 

@@ -74,9 +74,14 @@ impl Outcome {
 
     /// Adds the phase, the episode and the action that the rule requests.
     pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
+        self.for_episode_with_id(phase, episode.id.clone(), rule)
+    }
+
+    /// Like [`Self::for_episode`].
+    pub(super) fn for_episode_with_id(self, phase: Phase, id: Arc<str>, rule: Option<&Rule>) -> Self {
         let action = rule.and_then(|rule| requested_action(rule, phase));
         let action = action.map(|action| Change::action(&action.change));
-        let context = EpisodeContext { phase, episode: Some(episode.id.clone()), action };
+        let context = EpisodeContext { phase, episode: Some(id), action };
         Self { context: Some(context), ..self }
     }
 

@@ -113,15 +113,20 @@ impl TargetState {
 
     /// The earliest time at which the target has to be processed; `None` if never.
     pub fn due(&self) -> Option<Time> {
+        self.times().min()
+    }
+
+    /// The times at which something of the state ends or has to be done.
+    fn times(&self) -> impl Iterator<Item = Time> {
         let owes = self.emissions.iter().any(|emission| emission.is_owed);
         let ended =
-            self.last_resolves.iter().filter(|ended| !(owes && ended.was_open)).map(|ended| ended.until);
+            self.last_resolves.iter().filter(move |ended| !(owes && ended.was_open)).map(|ended| ended.until);
         let is_quiet = self.rules.is_empty() && !owes;
-        let calm = self.calm.iter().map(|calm| calm.until).filter(|_| is_quiet);
+        let calm = self.calm.iter().map(|calm| calm.until).filter(move |_| is_quiet);
         let rules = self
             .rules
             .iter()
-            .flat_map(|(name, rule)| rule.times(owes || has_dead_letter(&self.emissions, name)));
+            .flat_map(move |(name, rule)| rule.times(owes || has_dead_letter(&self.emissions, name)));
         rules
             .chain(ended)
             .chain(calm)
@@ -131,7 +136,6 @@ impl TargetState {
             .chain(self.cooldowns.after_decrease)
             .chain(self.invalid.iter().map(|invalid| invalid.expires_at))
             .chain(self.shadows.values().filter_map(|shadow| shadow.due()))
-            .min()
     }
 
     /// Whether a change of the controls can change something about an action: one that is blocked by a pause or hold,
@@ -159,7 +163,7 @@ impl TargetState {
         self.rules.values().any(|rule| rule.emitted_decrease().is_some_and(|emitted| !emitted.is_rejected))
             || self.deferred_actions().any(Deferred::awaits_delivery)
             // Nothing else would remove the state.
-            || (self.tracked_events().next().is_some() && self.due().is_none())
+            || (self.tracked_events().next().is_some() && self.times().next().is_none())
     }
 
     /// Whether the target has to be processed when calls to this destination succeed again.

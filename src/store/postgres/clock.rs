@@ -1,6 +1,6 @@
 //! The server's clock, as this process knows it between two questions.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -52,4 +52,10 @@ impl ServerClock {
         state.last = state.last.max(wall);
         ClockReading { now: state.last, wall }
     }
+}
+
+/// The wall clock of this machine. Nothing is decided by it: it is compared with the server's.
+pub(super) fn wall_clock() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -2,6 +2,8 @@
 
 mod connect;
 
+use std::time::Duration;
+
 use tokio_postgres::error::SqlState;
 
 use crate::store::Error;
@@ -19,12 +21,18 @@ pub(super) enum DbError {
     /// No connection of the pool could be had.
     #[error("{0}")]
     Pool(String),
+    /// The server, or what is between it and this process, does not answer.
+    #[error("no answer from the database within {} s", .0.as_secs())]
+    NoAnswer(Duration),
     /// What was read is not what this program writes.
     #[error("{0}")]
     Damaged(String),
     /// What was read has changed before it was locked.
     #[error("another transaction was faster")]
     Contended,
+    /// The database is on another server, and it is not known yet whether that lacks anything.
+    #[error("another server has taken over, and is not examined yet")]
+    UnknownServer,
 }
 
 /// When an error has happened: it decides what it means.
@@ -40,7 +48,7 @@ impl DbError {
     fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres(error) => error.code(),
-            Self::Connect(_) | Self::Pool(_) | Self::Damaged(_) | Self::Contended => None,
+            _ => None,
         }
     }
 
@@ -55,7 +63,11 @@ impl DbError {
     /// Whether the connection was lost, so that the server may not have executed the last statement, or may not have been
     /// able to say so.
     pub(super) fn is_disconnect(&self) -> bool {
-        let Self::Postgres(error) = self else { return false };
+        let error = match self {
+            Self::Postgres(error) => error,
+            Self::NoAnswer(_) => return true,
+            _ => return false,
+        };
         match error.code() {
             // Connection exceptions, and the server's shutdown.
             Some(code) => ["08", "57P"].iter().any(|class| code.code().starts_with(class)),
@@ -103,7 +115,7 @@ impl DbError {
                 self.fix().is_some() || self.code().is_some_and(is_of)
             }
             Self::Damaged(_) => true,
-            Self::Pool(_) | Self::Contended => false,
+            Self::Pool(_) | Self::NoAnswer(_) | Self::Contended | Self::UnknownServer => false,
         }
     }
 

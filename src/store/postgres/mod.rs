@@ -43,8 +43,8 @@ use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
     DeliveryPage, DeliveryQuery, DestinationStats, DropError, Error, Keys, Lease, NotificationLimits,
-    NotificationPage, NotificationQuery, RecordQuery, Records, Redrive, Refused, Retries, Settlement,
-    Snapshot, StateCursor, StoredEvent, StoredState, UnreadableRow,
+    NotificationPage, NotificationQuery, RecordQuery, Records, Redrive, Refused, Replicas, Retries, Rewinds,
+    Settlement, Snapshot, StateCursor, StoredEvent, StoredState, UnreadableRow,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -94,8 +94,8 @@ impl Postgres {
     /// # Errors
     /// `Error::Unusable` with the cause and the fix; `Error::Unavailable` if the server cannot be reached now.
     pub async fn open(settings: Settings, destinations: &[Name]) -> Result<Self, Error> {
+        schema::migrate(&Pool::unlimited(settings.connector.clone())?).await?;
         let pool = Pool::new(settings.connector, settings.max_connections, fastrand::i64(1..))?;
-        schema::migrate(&pool).await?;
         queries::positions::continue_after_used(&pool).await?;
         let opened = fleet::open(&pool).await?;
         let shared = Arc::new(Shared {
@@ -124,7 +124,12 @@ impl Postgres {
     /// Brings the schema to this program's step, and nothing else.
     #[cfg(test)]
     pub(super) async fn create_schema(settings: Settings) -> Result<(), Error> {
-        schema::migrate(&Pool::new(settings.connector, settings.max_connections, 0)?).await
+        schema::migrate(&Pool::unlimited(settings.connector)?).await
+    }
+
+    /// Nothing is decided or delivered by a version that cannot read what newer ones have written.
+    fn require_current(&self) -> Result<(), Error> {
+        self.0.health.too_old().map_or(Ok(()), |cause| Err(Error::Unavailable(cause)))
     }
 
     pub(super) fn outage(&self) -> Option<Outage> {
@@ -139,8 +144,16 @@ impl Postgres {
         self.0.fleet.others_are_ready.load(Ordering::Relaxed)
     }
 
-    pub(super) fn rewinds(&self) -> u64 {
-        self.0.fleet.rewinds.load(Ordering::Relaxed)
+    pub(super) fn rewinds(&self) -> Rewinds {
+        *self.0.fleet.rewinds.lock()
+    }
+
+    pub(super) fn replicas(&self) -> Option<Replicas> {
+        self.0.fleet.replicas.lock().clone()
+    }
+
+    pub(super) fn clock_offset(&self) -> i64 {
+        self.0.fleet.clock_offset.load(Ordering::Relaxed)
     }
 
     pub(super) fn controls(&self) -> Arc<Controls> {
@@ -150,6 +163,7 @@ impl Postgres {
 
 impl StateStore for Postgres {
     async fn transact(&self, keys: Keys, decide: DecideFn) -> Result<(), Error> {
+        self.require_current()?;
         transact::run(&self.0, keys, decide).await
     }
 
@@ -203,6 +217,7 @@ impl StateStore for Postgres {
 
 impl DeliveryQueue for Postgres {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+        self.require_current()?;
         deliveries::claim(&self.0, destination, max).await
     }
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
-use super::connect::Pool;
+use super::connect::{Pool, Session};
 use super::error::DbError;
 use super::transaction::{Param, Transaction};
 use crate::domain::name::Name;
@@ -53,6 +53,9 @@ const DESTINATION_SUCCEEDED: &str = "
         WHERE d.last_success >= wait.since::bigint
         AND coalesce((t.waits::jsonb -> 'before' ->> d.name)::bigint < wait.since::bigint, true))";
 
+// Each part of the statements below has the order of its partial index, so that it is read from there, whatever the planner
+// knows about the table: without an order it takes a scan of all targets for cheap, since it ends after the first ones.
+
 /// Claims up to `$3` targets: first those that are due, then the others.
 fn claim_statement() -> String {
     let part = |condition: &str, order: &str, rank: u8| {
@@ -64,9 +67,9 @@ fn claim_statement() -> String {
     };
     let found = [
         part("t.due <= (SELECT at FROM now)", "t.due", 1),
-        part("t.recheck", "t.id", 2),
-        part(CONTROLS_CHANGED, "t.id", 2),
-        part(DESTINATION_SUCCEEDED, "t.id", 2),
+        part("t.recheck", "t.last_at", 2),
+        part(CONTROLS_CHANGED, "t.generation", 2),
+        part(DESTINATION_SUCCEEDED, "t.last_at", 2),
     ]
     .join(" UNION ALL ");
     format!(
@@ -86,18 +89,18 @@ fn claim_statement() -> String {
 }
 
 /// When the next target can be processed by this replica. What is claimed by another one can be when its claim ends.
-fn next_statement() -> String {
+pub(super) fn next_statement() -> String {
     let part = |since: &str, condition: &str, order: &str| {
         format!(
             "(SELECT {since} AS since, t.claimed_by, t.claimed_until FROM targets t
-              WHERE {condition} AND t.id <> ALL ($2) {order} LIMIT 200)"
+              WHERE {condition} AND t.id <> ALL ($2) ORDER BY {order} LIMIT 200)"
         )
     };
     let found = [
-        part("t.due", "t.due IS NOT NULL", "ORDER BY t.due"),
-        part(PENDING_SINCE, "t.recheck", ""),
-        part(PENDING_SINCE, CONTROLS_CHANGED, ""),
-        part(PENDING_SINCE, DESTINATION_SUCCEEDED, ""),
+        part("t.due", "t.due IS NOT NULL", "t.due"),
+        part(PENDING_SINCE, "t.recheck", "t.last_at"),
+        part(PENDING_SINCE, CONTROLS_CHANGED, "t.generation"),
+        part(PENDING_SINCE, DESTINATION_SUCCEEDED, "t.last_at"),
     ]
     .join(" UNION ALL ");
     format!(
@@ -108,7 +111,7 @@ fn next_statement() -> String {
 /// Claims targets that have to be processed, and when the next one has to be, without these claims. One round trip.
 /// The rows are ids, keys and states.
 pub(super) async fn claim(
-    client: &Client,
+    client: &Session,
     replica: i64,
     unreadable: &[i64],
     max: i64,
@@ -121,7 +124,11 @@ pub(super) async fn claim(
 }
 
 /// When the next target has to be processed.
-pub(super) async fn next(client: &Client, replica: i64, unreadable: &[i64]) -> Result<Option<Time>, DbError> {
+pub(super) async fn next(
+    client: &Session,
+    replica: i64,
+    unreadable: &[i64],
+) -> Result<Option<Time>, DbError> {
     let params: [Param<'_>; 2] = [(&replica, Type::INT8), (&unreadable, Type::INT8_ARRAY)];
     let rows = client.query_typed(&next_statement(), &params).await?;
     Ok(read_next(&rows))

@@ -6,21 +6,31 @@ use std::time::Instant;
 
 use deadpool::managed::Object;
 use futures_util::future::try_join;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
 
 use super::commits::Commits;
-use super::connect::{Connection, Pool};
+use super::connect::{Connection, Pool, Session};
 use super::error::DbError;
 
 /// A statement's parameter with its type, since statements are unnamed.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Durable when it is committed, whatever the role's settings say. Each statement sees what was committed before it, as
-/// the statements after a lock need. Statements are short: to compile them takes longer.
-const BEGIN: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off";
-const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
+/// the statements after a lock need. Not `READ WRITE`, which a standby refuses before it can be asked what it is. Statements are
+/// short: to compile them takes longer.
+///
+/// A replica that is cut off or stopped in the middle of a transaction would keep its locks until TCP notices that, which takes
+/// two hours by default. The server ends the transaction instead, before others give up waiting for these locks.
+const BEGIN: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
+    SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '15s'";
+const BEGIN_READING: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '10s'";
+/// For the schema and for imports.
+const BEGIN_UNLIMITED: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
+    SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
 
 /// An open transaction.
 pub(super) struct Transaction {
@@ -49,7 +59,8 @@ impl Transaction {
     /// Begins a transaction on a connection of the pool.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbError> {
         let writer = Writer { replica: pool.replica(), commits: pool.commits().clone() };
-        Ok(Self::new(pool.get().await?, BEGIN, Some(writer)))
+        let begin = if pool.is_limited() { BEGIN } else { BEGIN_UNLIMITED };
+        Ok(Self::new(pool.get().await?, begin, Some(writer)))
     }
 
     /// Begins a transaction that only reads.
@@ -134,7 +145,7 @@ impl Transaction {
         Ok(result)
     }
 
-    fn client(&self) -> Result<&Client, DbError> {
+    fn client(&self) -> Result<&Session, DbError> {
         // It is there until the transaction is finished, which consumes it.
         self.connection.as_deref().ok_or_else(|| DbError::Pool("the transaction is over".to_owned()))
     }

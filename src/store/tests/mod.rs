@@ -21,6 +21,7 @@ pub(super) mod postgres_server;
 mod properties;
 mod query;
 mod retention;
+mod soak;
 mod tally;
 pub(super) mod tracking;
 mod unreadable;

@@ -8,7 +8,7 @@ use super::bridge::Bridge;
 use super::replay::{Change, Emitted, Replay};
 
 /// The rule of [`super::bridge::RULES`].
-const RULE: &str = "unschedulable-pods";
+pub(crate) const RULE: &str = "unschedulable-pods";
 
 /// The changes of each target in their order, each with the key of its notification's group.
 #[derive(Debug, Default)]
@@ -60,8 +60,10 @@ impl Ledger {
     ) -> HashMap<String, usize> {
         let (copies, mut firsts) = first_copies(destination, got);
         let mut decided = transactions(bridge, rule).await;
+        let store_failed = has_store_gap(bridge).await;
         for (target, changes) in &self.targets {
-            let (emitted, superseded) = replay(target, changes, decided.remove(target).unwrap_or_default());
+            let decided = decided.remove(target).unwrap_or_default();
+            let (emitted, superseded) = replay(target, changes, decided, store_failed);
             let received = firsts.remove(target.as_str()).unwrap_or_default();
             let order: Vec<u64> = received.iter().map(|event| sequence(event)).collect();
             assert!(order.is_sorted_by(|a, b| a < b), "{destination}: order of {target}: {order:?}");
@@ -92,8 +94,9 @@ fn replay(
     target: &str,
     changes: &[(String, Change)],
     decided: Vec<Transaction>,
+    store_failed: bool,
 ) -> (Vec<Emitted>, HashSet<String>) {
-    let mut replay = Replay::default();
+    let mut replay = Replay::new(store_failed);
     let mut next = 0;
     for Transaction { group, decisions, .. } in decided {
         let at =
@@ -106,6 +109,13 @@ fn replay(
     }
     assert_eq!(changes.get(next), None, "{target}: never decided");
     replay.end()
+}
+
+/// Whether the last reception gap of a source was a failure of the store.
+async fn has_store_gap(bridge: &Bridge) -> bool {
+    let status = bridge.get_json("/api/v1/status").await;
+    let gaps = status["reception_gaps"].as_object().expect("gaps by source");
+    gaps.values().any(|gap| gap["cause"] == "store")
 }
 
 /// The number of copies of each event, and the first copies by target in the order of arrival.

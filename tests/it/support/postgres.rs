@@ -195,6 +195,51 @@ impl PostgresServer {
         self.stopped = Some(process.into_directory());
     }
 
+    /// [`Self::stop`], but as a crash: it recovers when it is started again.
+    pub(crate) fn crash(&mut self) {
+        let file = self.directory().join("data/postmaster.pid");
+        let text = fs::read_to_string(file).expect("the id of its process");
+        let id = text.lines().next().expect("an id");
+        checked("kill", Command::new("kill").args(["-QUIT", id]).output());
+        self.stop();
+    }
+
+    /// Makes a standby the primary.
+    pub(crate) fn promote(&self) {
+        assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t");
+    }
+
+    /// Confirms no transaction any more before a standby has it. Waits until one follows.
+    pub(crate) fn require_standby(&self) {
+        self.configure("synchronous_standby_names = '*'");
+        self.wait_sql("SELECT count(*) > 0 FROM pg_stat_replication WHERE sync_state = 'sync'");
+    }
+
+    /// Lets a standby receive nothing any more.
+    pub(crate) fn stop_following(&self) {
+        self.configure("primary_conninfo = ''");
+        self.wait_sql("SELECT count(*) = 0 FROM pg_stat_wal_receiver");
+    }
+
+    /// Waits until a standby has everything that this server has.
+    pub(crate) fn wait_followed_by(&self, standby: &Self) {
+        let position = self.sql("postgres", "SELECT pg_current_wal_lsn()");
+        standby.wait_sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{position}'"));
+    }
+
+    fn configure(&self, setting: &str) {
+        self.sql("postgres", &format!("ALTER SYSTEM SET {setting}"));
+        self.sql("postgres", "SELECT pg_reload_conf()");
+    }
+
+    fn wait_sql(&self, condition: &str) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while self.sql("postgres", condition) != "t" {
+            assert!(Instant::now() < deadline, "{condition}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Starts it again.
     pub(crate) fn restart(&mut self, settings: &[&str]) {
         let directory = self.stopped.take().expect("a stopped server");

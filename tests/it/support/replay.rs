@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SCALE_OUT: &str = "scale_out";
 const SCALE_IN: &str = "scale_in";
@@ -40,6 +40,8 @@ pub(crate) struct Replay {
     owes: Owes,
     events: Vec<Emitted>,
     superseded: HashSet<String>,
+    /// The bridge reports that notifications could not be stored.
+    store_failed: bool,
 }
 
 /// Whether the rule owes a decrease.
@@ -53,6 +55,10 @@ enum Owes {
 }
 
 impl Replay {
+    pub(crate) fn new(store_failed: bool) -> Self {
+        Self { store_failed, ..Self::default() }
+    }
+
     /// Follows the decisions of one transaction; `change` is what its notification changes when it is decided for the
     /// first time. Panics if a decision is missing or not justified.
     pub(crate) fn transaction(&mut self, change: Option<Change>, decisions: &[Value]) {
@@ -122,6 +128,11 @@ impl Replay {
                 self.assert_waits_for_delivery(action, decision);
                 self.deferred.insert(action);
             }
+            "stabilizing" => {
+                assert!(action == SCALE_IN && is_pending, "not requested: {decision}");
+                self.assert_waits_for_stored_gap(decision);
+                self.deferred.insert(action);
+            }
             "withdrawn" => {
                 assert!(self.deferred.remove(action), "not deferred: {decision}");
                 let is_over = if action == SCALE_IN { self.open > 0 } else { !self.needs_scale_out() };
@@ -159,6 +170,13 @@ impl Replay {
         let mut blocking = self.events.iter().filter(|event| action == SCALE_IN || event.action == SCALE_OUT);
         assert!(blocking.any(|event| detail.contains(&event.id)), "waits for no event: {decision}");
         assert_eq!(decision["until"], Value::Null, "{decision}");
+    }
+
+    /// A decrease waits until the reception gap that a failed commit has left is stored, even without a late window.
+    fn assert_waits_for_stored_gap(&self, decision: &Value) {
+        let blocked_by = &decision["blocked_by"];
+        assert!(self.store_failed, "the store never failed: {decision}");
+        assert_eq!((&blocked_by["kind"], &blocked_by["cause"]), (&json!("reception_gap"), &json!("store")));
     }
 
     /// An opening ends the emitted scale-in that no answer has confirmed.

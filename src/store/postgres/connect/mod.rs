@@ -5,6 +5,7 @@
 //! them.
 
 mod iam;
+mod session;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -28,6 +29,7 @@ use crate::credentials::read_secret;
 use crate::store::Error;
 use iam::Tokens;
 pub(crate) use iam::rds_region;
+pub(super) use session::Session;
 use tls::Tls;
 
 /// How long to wait for a connection that is in use.
@@ -215,19 +217,22 @@ fn config(url: &DatabaseUrl, server: &DatabaseServer) -> Config {
 }
 
 /// Opens the connections of the pool.
-pub(super) struct Manager(Connector);
+pub(super) struct Manager {
+    connector: Connector,
+    is_limited: bool,
+}
 
 impl managed::Manager for Manager {
-    type Type = Client;
+    type Type = Session;
     type Error = ConnectError;
 
-    async fn create(&self) -> Result<Client, ConnectError> {
-        self.0.connect().await
+    async fn create(&self) -> Result<Session, ConnectError> {
+        Ok(Session::new(self.connector.connect().await?, self.is_limited))
     }
 
     /// Without a question to the server: a connection that has died meanwhile fails its transaction, which is run again.
-    async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<ConnectError> {
-        if client.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<ConnectError> {
+        if session.is_usable() { Ok(()) } else { Err(RecycleError::message("closed")) }
     }
 }
 
@@ -242,7 +247,16 @@ pub(super) struct Pool {
 impl Pool {
     /// A pool of up to `max_connections` connections. None is opened yet.
     pub(super) fn new(connector: Connector, max_connections: usize, replica: i64) -> Result<Self, Error> {
-        let pool = managed::Pool::builder(Manager(connector))
+        Self::with_manager(Manager { connector, is_limited: true }, max_connections, replica)
+    }
+
+    /// A pool of one connection for statements that can take any time.
+    pub(super) fn unlimited(connector: Connector) -> Result<Self, Error> {
+        Self::with_manager(Manager { connector, is_limited: false }, 1, fastrand::i64(1..))
+    }
+
+    fn with_manager(manager: Manager, max_connections: usize, replica: i64) -> Result<Self, Error> {
+        let pool = managed::Pool::builder(manager)
             .max_size(max_connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT))
@@ -270,7 +284,7 @@ impl Pool {
         channel: &str,
     ) -> Result<(Client, mpsc::UnboundedReceiver<String>), DbError> {
         let (notices, received) = mpsc::unbounded_channel();
-        let connector = &self.connections.manager().0;
+        let connector = &self.connections.manager().connector;
         let client = connector.open(Some(notices)).await.map_err(DbError::Connect)?;
         client.batch_execute(&format!("LISTEN {channel}")).await?;
         Ok((client, received))
@@ -284,6 +298,11 @@ impl Pool {
     /// The transactions of this process.
     pub(super) fn commits(&self) -> &Arc<Commits> {
         &self.commits
+    }
+
+    /// Whether statements wait a limited time for locks and answers.
+    pub(super) fn is_limited(&self) -> bool {
+        self.connections.manager().is_limited
     }
 
     pub(super) fn is_closed(&self) -> bool {

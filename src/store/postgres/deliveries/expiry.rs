@@ -1,5 +1,7 @@
 //! Deliveries whose age is over, whatever they wait for.
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 
 use super::claim::claimed;
@@ -12,6 +14,7 @@ use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::time::{ClockReading, Time};
+use crate::store::clock::since_boot;
 use crate::store::outbox::Expired;
 use crate::store::postgres::Shared;
 use crate::store::postgres::destinations::{Destination, HeldLease};
@@ -67,6 +70,16 @@ fn has_expired(
     clock.wall > Time::from_nanos(expirytime) || clock.now.since(Time::from_nanos(age_from)) > max_age
 }
 
+/// A check reads all unsettled deliveries of a destination. One that takes longer than this is not repeated at once.
+const CHEAP: Duration = Duration::from_millis(50);
+/// Checks that are not cheap take at most one part in so many of the time.
+const CHECK_SHARE: u32 = 20;
+
+/// How long after a check that took `took` there is no other one. One that has found as many as it may is repeated.
+fn pause_after(took: Duration, found: usize, max: usize) -> Duration {
+    if took < CHEAP || found >= max { Duration::ZERO } else { took * CHECK_SHARE }
+}
+
 /// Claims deliveries that have expired, at most `max`. They keep their place.
 pub(super) async fn claim_expired(
     shared: &Shared,
@@ -76,11 +89,19 @@ pub(super) async fn claim_expired(
 ) -> Result<Expired, Error> {
     let destination = shared.destinations.require(name)?;
     leases::flush(shared, &destination).await?;
+    let started = since_boot();
+    if started < *destination.next_expiry_check.lock() {
+        return Ok(Expired { waiting: 1, ..Expired::default() });
+    }
     let mut runs = Runs::default();
     loop {
         let check = Check { shared, destination: &destination, limits, max, token: fastrand::i64(1..) };
         if let Some(done) = runs.end(check.run().await).await {
-            return done.map_err(|error| store_error(shared, error));
+            let expired = done.map_err(|error| store_error(shared, error))?;
+            let (now, found) = (since_boot(), expired.claimed.len() + expired.examined);
+            *destination.next_expiry_check.lock() =
+                now + pause_after(now.saturating_sub(started), found, max);
+            return Ok(expired);
         }
     }
 }
@@ -106,8 +127,7 @@ impl Check<'_> {
         let transaction = Transaction::begin(&self.shared.pool).await?;
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let clock = ClockReading::equal(Time::from_nanos(now));
-        let before =
-            |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+        let before = |age: Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
         let AgeLimits { max_age, scale_in_max_age } = self.limits;
         let max = i64::try_from(self.max).unwrap_or(i64::MAX);
         let params: [Param<'_>; 5] = [
@@ -202,9 +222,15 @@ impl Examined {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_check_that_takes_long_is_repeated_the_less_often_unless_it_has_found_as_many_as_it_may() {
+        let millis = Duration::from_millis;
+        assert_eq!(pause_after(millis(49), 0, 10), Duration::ZERO);
+        assert_eq!(pause_after(millis(100), 9, 10), millis(2000));
+        assert_eq!(pause_after(millis(100), 10, 10), Duration::ZERO);
+    }
 
     #[test]
     fn a_delivery_expires_with_its_event_or_by_its_age_and_a_decrease_by_the_shorter_limit() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -43,6 +44,8 @@ pub(super) struct Destination {
     pub scan_floor: Mutex<ScanFloor>,
     /// When the next delivery becomes claimable, as of the last claim.
     pub next_due: Mutex<Option<Time>>,
+    /// Before this time, by [`since_boot`](crate::store::clock::since_boot), the ages of deliveries are not checked.
+    pub next_expiry_check: Mutex<Duration>,
     /// It is not configured any more: its deliveries are given up.
     pub is_retiring: AtomicBool,
     /// While it is retiring: another replica delivers to it.
@@ -100,6 +103,7 @@ impl Destinations {
                 pending_release: Mutex::default(),
                 scan_floor: Mutex::default(),
                 next_due: Mutex::default(),
+                next_expiry_check: Mutex::default(),
                 is_retiring: AtomicBool::default(),
                 is_served_elsewhere: AtomicBool::default(),
                 wakeup: Notify::new(),

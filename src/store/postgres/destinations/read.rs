@@ -12,9 +12,10 @@ use crate::store::postgres::error::DbError;
 use crate::store::postgres::transaction::Param;
 
 /// Of one moment, by kind: what the statement has seen, unsettled deliveries by state, dead letters, and the oldest
-/// unsettled events. A cancelled delivery counts until its call is over.
+/// unsettled events. A cancelled delivery counts until its call is over. What is unsettled is read once, by its index:
+/// in the order of the events, the server could read all deliveries.
 const COUNT: &str = "
-    WITH unsettled AS NOT MATERIALIZED (
+    WITH unsettled AS MATERIALIZED (
         SELECT destination, event, attempts FROM deliveries WHERE state = 0 AND destination = ANY ($1)
         UNION ALL
         SELECT destination, event, attempts FROM deliveries

@@ -86,7 +86,7 @@ impl ServerError {
 }
 
 /// Messages of PgBouncer, which has one SQLSTATE for most of its errors.
-const PGBOUNCER: [(&str, &str); 7] = [
+const PGBOUNCER: [(&str, &str); 8] = [
     (
         "password authentication failed",
         "check user and password in the file of `url_file`, and those that PgBouncer sends to the server",
@@ -102,6 +102,7 @@ const PGBOUNCER: [(&str, &str); 7] = [
         "unsupported startup parameter",
         "remove `options` from the URL, and set its settings with `ALTER ROLE … IN DATABASE … SET …`",
     ),
+    ("not allowed in statement pooling mode", "set `pool_mode = transaction` for the database in PgBouncer"),
     ("SSL required", "use `sslmode=verify-full`"),
 ];
 

@@ -1,11 +1,13 @@
 //! What this process knows about the fleet between two questions, and what the fleet knows about this process.
 //!
 //! 1. `tally`, `view`: the cache.
-//! 2. `refresh`: reads it anew.
-//! 3. `replicas`: the row of this process, liveness, and a database that came back behind.
-//! 4. `notify`: what shortens polling.
+//! 2. `open`: what is read at the start.
+//! 3. `refresh`: reads the cache anew.
+//! 4. `replicas`: signs of life, the list of replicas, and a database that came back behind.
+//! 5. `notify`: what shortens polling.
 
 mod notify;
+mod open;
 mod refresh;
 mod replicas;
 pub(super) mod tally;
@@ -19,7 +21,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use crate::store::Error;
 pub(super) use notify::{Changed, Notifier};
-pub(super) use replicas::open;
+pub(super) use open::open;
 pub(super) use view::FleetView;
 
 /// Reads the cache anew, whatever it costs.
@@ -46,7 +48,7 @@ pub(super) fn set_ready(shared: &Shared, is_ready: bool) {
 /// Says that this process does not accept notifications any more.
 pub(super) async fn close(shared: &Shared) {
     set_ready(shared, false);
-    if let Err(error) = replicas::remove(shared).await {
-        tracing::debug!(%error, "the row of this replica stays");
+    if let Err(error) = replicas::set_stopped(shared).await {
+        tracing::debug!(%error, "other replicas show this one as lost");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
+use super::open::last_kept;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
@@ -90,6 +91,7 @@ async fn counts(shared: &Shared) -> Result<(), DbError> {
     for row in transaction.query(SELECT_TALLY, &[]).await? {
         tally::add(&mut read, row.get(0), row.get(1));
     }
+    shared.fleet.set_last_kept(last_kept(&transaction).await?);
     transaction.commit().await?;
     shared.fleet.set_tally(read);
     shared.destinations.refresh(&shared.pool).await

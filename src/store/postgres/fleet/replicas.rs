@@ -1,119 +1,50 @@
-//! The replicas of the fleet: each has a row that says that it is alive, and notices when the database came back behind.
+//! The signs of life of this process, which show it the others too, and whether the database came back behind.
 
-use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::view::Opened;
-use crate::domain::control::{Controls, GapCause, ReceptionGap};
-use crate::domain::name::Name;
+use super::open::{ALIVE_NANOS, host_name, is_other_database, read_controls, server};
+use crate::domain::control::{GapCause, ReceptionGap};
 use crate::domain::time::Time;
-use crate::store::Error;
-use crate::store::notifications::MAX_SCANNED_FOR_LAST;
 use crate::store::postgres::Shared;
-use crate::store::postgres::connect::Pool;
-use crate::store::postgres::error::{DbError, Stage};
+use crate::store::postgres::clock::wall_clock;
+use crate::store::postgres::error::DbError;
 use crate::store::postgres::schema;
-use crate::store::postgres::transaction::Transaction;
+use crate::store::postgres::transaction::{Param, Transaction};
+use crate::store::{Replica, Replicas, Rewinds};
 
 /// The interval of the signs of life.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A replica that was heard within this time is alive.
-const ALIVE_NANOS: i64 = 5_000_000_000;
 /// Rows of replicas that were not heard for a day are deleted.
 const FORGOTTEN_NANOS: i64 = 86_400_000_000_000;
+/// Replicas that were lost are listed for an hour.
+const LISTED_NANOS: i64 = 3_600_000_000_000;
 
-const SELECT_STORE: &str = "
-    SELECT now_ns(), s.created, s.incarnation, s.server, c.body,
-           (SELECT max(ready_until) FROM replicas WHERE id <> $1),
-           EXISTS (SELECT 1 FROM replicas WHERE id <> $1 AND is_ready AND seen > now_ns() - $2)
-    FROM store s, controls c";
-const SELECT_KEPT: &str = "
-    SELECT source, max(at - ahead) FROM (SELECT source, at, ahead FROM notifications ORDER BY id DESC LIMIT $1) n GROUP BY source";
-/// When the server was started, and its timeline: each failover has a new one.
-const SELECT_SERVER: &str = "
-    SELECT pg_postmaster_start_time()::text || ' ' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+/// Returns also when a replica was heard last before, as far as this database knows.
 const BEAT: &str = "
-    INSERT INTO replicas AS r (id, name, started, seen, beat, is_ready, ready_until, schema_step)
-    VALUES ($1, $2, now_ns(), now_ns(), $3, $4, CASE WHEN $4 THEN now_ns() END, $5)
-    ON CONFLICT (id) DO UPDATE SET seen = now_ns(), beat = r.beat + 1, is_ready = $4,
+    INSERT INTO replicas AS r
+        (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, clock_offset)
+    VALUES ($1, $2, now_ns(), now_ns(), $3, $4, CASE WHEN $4 THEN now_ns() END, $5, $7, $8)
+    ON CONFLICT (id) DO UPDATE SET seen = now_ns(), beat = r.beat + 1, is_ready = $4, clock_offset = $8,
         ready_until = CASE WHEN $4 THEN now_ns() ELSE r.ready_until END
     RETURNING beat,
-        EXISTS (SELECT 1 FROM replicas o WHERE o.id <> $1 AND o.is_ready AND o.seen > now_ns() - $6)";
+        EXISTS (SELECT 1 FROM replicas o WHERE o.id <> $1 AND o.is_ready AND o.seen > now_ns() - $6),
+        now_ns(), (SELECT max(o.seen) FROM replicas o)";
+const SELECT_REPLICAS: &str = "
+    SELECT s.schema_step, s.min_step, r.id, r.name, r.version, r.schema_step, r.started, r.seen,
+        r.seen > now_ns() - $1, r.is_ready, r.clock_offset, now_ns()
+    FROM store s, replicas r WHERE NOT r.is_stopped AND r.seen > now_ns() - $2 ORDER BY r.name, r.started";
+const LOCK_STORE: &str = "SELECT incarnation, server, rewound, now_ns() FROM store FOR UPDATE";
 const COUNT_COMMITS: &str = "SELECT count(*) FROM commits WHERE replica = $1 AND number = ANY ($2)";
-
-/// Reads what a store needs to know at its start.
-pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Error> {
-    let read = async {
-        let transaction = Transaction::begin(pool).await?;
-        let params = [(&pool.replica() as _, Type::INT8), (&ALIVE_NANOS as _, Type::INT8)];
-        let row = transaction.query_one(SELECT_STORE, &params).await?;
-        let controls = read_controls(row.get(4))?;
-        let others_are_ready: bool = row.get(6);
-        let mut incarnation: i64 = row.get(2);
-        let server = server(&transaction).await?;
-        let known: &str = row.get(3);
-        // Nobody was there to see what happened meanwhile.
-        if !others_are_ready && !known.is_empty() && timeline(known) != timeline(&server) {
-            incarnation = fastrand::i64(1..);
-            tracing::warn!(
-                "the database has another timeline than at the last stop: event ids are new from now on"
-            );
-        }
-        let set = "UPDATE store SET server = $1, incarnation = $2";
-        transaction.execute(set, &[(&server, Type::TEXT), (&incarnation, Type::INT8)]).await?;
-        let mut last_kept = BTreeMap::new();
-        for row in transaction.query(SELECT_KEPT, &[(&i64::from(MAX_SCANNED_FOR_LAST), Type::INT8)]).await? {
-            if let Ok(source) = Name::new(row.get(0)) {
-                last_kept.insert(source, Time::from_nanos(row.get(1)));
-            }
-        }
-        let opened = Opened {
-            now: Time::from_nanos(row.get(0)),
-            created: Time::from_nanos(row.get(1)),
-            incarnation,
-            controls,
-            last_stored: row.get::<_, Option<i64>>(5).filter(|_| !others_are_ready).map(Time::from_nanos),
-            last_kept,
-        };
-        transaction.commit().await?;
-        Ok::<_, DbError>(opened)
-    };
-    read.await.map_err(|error| error.into_store(Stage::Open))
-}
-
-fn read_controls(body: &str) -> Result<Controls, DbError> {
-    if body.is_empty() {
-        return Ok(Controls::default());
-    }
-    serde_json::from_str(body)
-        .map_err(|error| DbError::Damaged(format!("the controls in the database cannot be read: {error}")))
-}
-
-/// Empty if the server does not say.
-async fn server(transaction: &Transaction) -> Result<String, DbError> {
-    // A function that is missing or forbidden must not end the transaction.
-    transaction.batch("SAVEPOINT server").await?;
-    match transaction.query_one(SELECT_SERVER, &[]).await {
-        Ok(row) => Ok(row.get(0)),
-        Err(error) if error.is_permanent() || error.is_unsupported() => {
-            transaction.batch("ROLLBACK TO SAVEPOINT server").await?;
-            Ok(String::new())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn timeline(server: &str) -> &str {
-    server.rsplit(' ').next().unwrap_or_default()
-}
 
 /// Shows that this process is alive until the store is gone.
 pub(super) async fn run(shared: Weak<Shared>) {
-    let mut replica = Replica { name: host_name(), beat: 0, server: String::new() };
+    let mut replica = Heartbeat { name: host_name(), ..Heartbeat::default() };
+    let Some(beat_now) = shared.upgrade().map(|shared| shared.fleet.beat_now.clone()) else { return };
     loop {
         {
             let Some(shared) = shared.upgrade().filter(|shared| !shared.pool.is_closed()) else { return };
@@ -121,40 +52,44 @@ pub(super) async fn run(shared: Weak<Shared>) {
                 tracing::debug!(%error, "no sign of life in the database");
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+        drop(tokio::time::timeout(INTERVAL, beat_now.notified()).await);
     }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// What this process knows about its row.
 #[derive(Default)]
-pub(super) struct Replica {
+pub(super) struct Heartbeat {
     name: String,
     /// The last one that the server has confirmed.
     beat: i64,
     server: String,
+    /// The wall clock of this process minus the server's.
+    clock_offset: Option<i64>,
 }
 
-impl Replica {
+impl Heartbeat {
     pub(super) async fn beat(&mut self, shared: &Shared) -> Result<(), DbError> {
         let transaction = Transaction::begin(&shared.pool).await?;
-        let is_ready = shared.fleet.is_ready.load(Ordering::Relaxed);
+        let is_ready = shared.fleet.is_ready.load(Ordering::Relaxed) && shared.health.too_old().is_none();
         let next = self.beat + 1;
-        let params = [
-            (&shared.replica as _, Type::INT8),
-            (&self.name as _, Type::TEXT),
-            (&next as _, Type::INT8),
-            (&is_ready as _, Type::BOOL),
-            (&schema::SCHEMA_STEP as _, Type::INT4),
-            (&ALIVE_NANOS as _, Type::INT8),
+        let params: [Param<'_>; 8] = [
+            (&shared.replica, Type::INT8),
+            (&self.name, Type::TEXT),
+            (&next, Type::INT8),
+            (&is_ready, Type::BOOL),
+            (&schema::SCHEMA_STEP, Type::INT4),
+            (&ALIVE_NANOS, Type::INT8),
+            (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+            (&self.clock_offset, Type::INT8),
         ];
+        let asked = wall_clock();
         let row = transaction.query_one(BEAT, &params).await?;
+        let answered = wall_clock();
         let (beat, others_are_ready): (i64, bool) = (row.get(0), row.get(1));
-        let server = server(&transaction).await?;
-        let is_other_server = !self.server.is_empty() && self.server != server;
+        let clock_offset = offset(asked, Time::from_nanos(row.get(2)), answered);
+        list(&transaction, shared).await?;
+        let (server, known) = server(&transaction, shared.fleet.server).await?;
+        let is_other_server = known != server || !self.server.is_empty() && self.server != server;
         let is_behind = beat < next || is_other_server && has_lost_commits(&transaction, shared).await?;
         let oldest = shared.pool.commits().oldest().unwrap_or(0);
         let forget = "DELETE FROM commits WHERE replica = $1 AND number < $2";
@@ -162,11 +97,19 @@ impl Replica {
         if beat % 60 == 1 {
             forget_others(&transaction).await?;
         }
-        if is_behind || is_other_server {
-            adopt(&transaction, shared, &server, is_behind).await?;
-        }
+        let adopted = match is_behind || is_other_server {
+            true => {
+                let seen = row.get::<_, Option<i64>>(3).map(Time::from_nanos);
+                let last_set = shared.clock.last_set();
+                let lost_since = seen.map_or(last_set, |seen| seen.min(last_set));
+                Some(adopt(&transaction, shared, &server, is_behind.then_some(lost_since)).await?)
+            }
+            false => None,
+        };
         transaction.commit().await?;
-        (self.beat, self.server) = (beat, server);
+        adopted.into_iter().for_each(|adopted| adopted.publish(shared));
+        (self.beat, self.server, self.clock_offset) = (beat, server, Some(clock_offset));
+        shared.fleet.clock_offset.store(clock_offset, Ordering::Relaxed);
         shared.fleet.others_are_ready.store(others_are_ready, Ordering::Relaxed);
         if is_behind {
             shared.pool.commits().clear();
@@ -176,7 +119,7 @@ impl Replica {
 }
 
 #[cfg(test)]
-impl Replica {
+impl Heartbeat {
     /// Begins where the task of the store is.
     pub(super) async fn adopt_row(&mut self, shared: &Shared) {
         let transaction = Transaction::begin_reading(&shared.pool).await.unwrap();
@@ -189,6 +132,41 @@ impl Replica {
     pub(super) fn set_server(&mut self, server: &str) {
         server.clone_into(&mut self.server);
     }
+}
+
+/// The wall clock of this process minus the server's, which was read between two readings of the wall clock.
+fn offset(asked: Time, server: Time, answered: Time) -> i64 {
+    let trip = answered.as_nanos().saturating_sub(asked.as_nanos());
+    asked.as_nanos().saturating_add(trip / 2).saturating_sub(server.as_nanos())
+}
+
+/// Reads the replicas, and whether this one is too old for what was written.
+async fn list(transaction: &Transaction, shared: &Shared) -> Result<(), DbError> {
+    let params: [Param<'_>; 2] = [(&ALIVE_NANOS, Type::INT8), (&LISTED_NANOS, Type::INT8)];
+    let rows = transaction.query(SELECT_REPLICAS, &params).await?;
+    let Some(first) = rows.first() else { return Ok(()) };
+    if let Err(cause) = schema::check_readable(first.get(1)) {
+        shared.health.outdated(&cause);
+    }
+    let replica = |row: &Row| Replica {
+        id: row.get(2),
+        name: row.get(3),
+        version: row.get(4),
+        schema_step: row.get(5),
+        started: Time::from_nanos(row.get(6)),
+        seen: Time::from_nanos(row.get(7)),
+        is_alive: row.get(8),
+        is_ready: row.get(9),
+        is_own: row.get::<_, i64>(2) == shared.replica,
+        clock_offset: row.get(10),
+    };
+    let replicas = Replicas {
+        read_at: Time::from_nanos(first.get(11)),
+        schema_step: first.get(0),
+        all: rows.iter().map(replica).collect(),
+    };
+    *shared.fleet.replicas.lock() = Some(replicas);
+    Ok(())
 }
 
 /// Whether a transaction that was confirmed to this process is missing.
@@ -208,33 +186,64 @@ async fn forget_others(transaction: &Transaction) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Goes on with the server as it is. If it is behind what this process has seen, what was decided meanwhile is unknown:
-/// ids of events are new from now on, and all sources have a reception gap.
+/// What is published after the commit of [`adopt`].
+struct Adopted {
+    incarnation: i64,
+    /// What was lost, if this process is the first to notice.
+    lost: Option<ReceptionGap>,
+}
+
+impl Adopted {
+    fn publish(self, shared: &Shared) {
+        shared.fleet.set_incarnation(self.incarnation);
+        let Some(gap) = self.lost else { return };
+        tracing::error!(
+            cause = %gap.cause,
+            from = %gap.from.millis(),
+            until = %gap.until.millis(),
+            fix = "check what was scaled in this time, see docs/postgres.md",
+            "the database came back behind what was confirmed"
+        );
+        let mut rewinds = shared.fleet.rewinds.lock();
+        *rewinds = Rewinds { count: rewinds.count + 1, last: Some(gap) };
+    }
+}
+
+/// Goes on with the server as it is. A server with another history may lack what was decided: ids of events are new from now
+/// on. If this process knows that it does, and since when, all sources have a reception gap. Of several processes that know
+/// it, the first acts.
 async fn adopt(
     transaction: &Transaction,
     shared: &Shared,
     server: &str,
-    is_behind: bool,
-) -> Result<(), DbError> {
-    let row =
-        transaction.query_one("SELECT incarnation, server, now_ns() FROM store FOR UPDATE", &[]).await?;
-    let (incarnation, known): (i64, String) = (row.get(0), row.get(1));
-    let now = Time::from_nanos(row.get(2));
-    let is_seen = known == server && incarnation != shared.fleet.incarnation();
-    if !is_behind || is_seen {
-        let set = "UPDATE store SET server = $1 WHERE server <> $1";
-        transaction.execute(set, &[(&server, Type::TEXT)]).await?;
-        shared.fleet.set_incarnation(incarnation);
-        return Ok(());
+    lost_since: Option<Time>,
+) -> Result<Adopted, DbError> {
+    let row = transaction.query_one(LOCK_STORE, &[]).await?;
+    let (mut incarnation, known, rewound): (i64, String, String) = (row.get(0), row.get(1), row.get(2));
+    let now = Time::from_nanos(row.get(3));
+    let lost_since = lost_since.filter(|_| rewound != server);
+    let is_noticed = lost_since.is_some();
+    // Another process may have changed it, when it has adopted the server.
+    let is_new_here = incarnation == shared.fleet.incarnation();
+    let is_other_database = is_other_database(&known, server);
+    if is_other_database || is_noticed && is_new_here {
+        incarnation = fastrand::i64(1..);
     }
-    let incarnation = fastrand::i64(1..);
-    let set = "UPDATE store SET server = $1, incarnation = $2";
-    transaction.execute(set, &[(&server, Type::TEXT), (&incarnation, Type::INT8)]).await?;
+    let set =
+        "UPDATE store SET server = $1, incarnation = $2, rewound = CASE WHEN $3 THEN $1 ELSE rewound END";
+    let params: [Param<'_>; 3] =
+        [(&server, Type::TEXT), (&incarnation, Type::INT8), (&is_noticed, Type::BOOL)];
+    transaction.execute(set, &params).await?;
+    let Some(from) = lost_since else {
+        if is_other_database {
+            tracing::warn!("another server has taken over, event ids are new from now on");
+        }
+        return Ok(Adopted { incarnation, lost: None });
+    };
     let row = transaction.query_one("SELECT body FROM controls FOR UPDATE", &[]).await?;
     let mut controls = read_controls(row.get(0))?;
-    let last_seen = shared.clock.last_set();
+    let gap = ReceptionGap { from, until: now, cause: GapCause::DataLoss };
     for source in shared.fleet.controls().receiving() {
-        let gap = ReceptionGap { from: last_seen, until: now, cause: GapCause::Store };
         controls.record_gap(source, gap);
     }
     // Above what this process has seen, so that nobody takes it for older.
@@ -244,21 +253,13 @@ async fn adopt(
     let set = "UPDATE controls SET version = $1, generation = $2, body = $3";
     let params = [(&version as _, Type::INT8), (&generation as _, Type::INT8), (&body as _, Type::TEXT)];
     transaction.execute(set, &params).await?;
-    shared.fleet.set_incarnation(incarnation);
-    tracing::error!(
-        from = %last_seen.millis(),
-        until = %now.millis(),
-        "the database came back behind what was confirmed: what happened in between is lost, nothing is decreased \
-         until the sources were heard again, and event ids are new from now on"
-    );
-    shared.fleet.rewinds.fetch_add(1, Ordering::Relaxed);
-    Ok(())
+    Ok(Adopted { incarnation, lost: Some(gap) })
 }
 
-/// Deletes the row of this process.
-pub(super) async fn remove(shared: &Shared) -> Result<(), DbError> {
+/// This process was stopped: it is not missed.
+pub(super) async fn set_stopped(shared: &Shared) -> Result<(), DbError> {
     let transaction = Transaction::begin(&shared.pool).await?;
-    let set = "UPDATE replicas SET is_ready = false WHERE id = $1";
+    let set = "UPDATE replicas SET is_ready = false, is_stopped = true WHERE id = $1";
     transaction.execute(set, &[(&shared.replica, Type::INT8)]).await?;
     transaction.commit().await
 }

@@ -11,7 +11,7 @@ use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::{Snapshot, Tally, UnreadableRow};
+use crate::store::{Replicas, Rewinds, Snapshot, Tally, UnreadableRow};
 
 /// What was read when the store was opened.
 pub(in crate::store::postgres) struct Opened {
@@ -22,6 +22,8 @@ pub(in crate::store::postgres) struct Opened {
     /// When a replica was last ready; `None` if the store is new, or if one is ready now.
     pub last_stored: Option<Time>,
     pub last_kept: BTreeMap<Name, Time>,
+    /// The SQL expression that says which server and database this is.
+    pub server: &'static str,
 }
 
 /// The cache. Own commits change it at once, and a refresh replaces it.
@@ -29,7 +31,7 @@ pub(in crate::store::postgres) struct FleetView {
     /// When the store was created.
     pub created: Time,
     last_stored: Option<Time>,
-    last_kept: BTreeMap<Name, Time>,
+    last_kept: Mutex<BTreeMap<Name, Time>>,
     incarnation: AtomicI64,
     controls: RwLock<Arc<Controls>>,
     tally: Mutex<CountedTally>,
@@ -44,8 +46,16 @@ pub(in crate::store::postgres) struct FleetView {
     pub others_are_ready: AtomicBool,
     /// Another replica has changed what a refresh reads.
     pub refresh_now: Arc<Notify>,
-    /// How often the database came back behind what this process has seen.
-    pub rewinds: AtomicU64,
+    /// See [`Opened::server`].
+    pub server: &'static str,
+    /// A decision has met a server with which no replica has worked yet.
+    pub beat_now: Arc<Notify>,
+    /// How often this process was the first to notice that the database came back behind.
+    pub rewinds: Mutex<Rewinds>,
+    /// The replicas; `None` until they are read.
+    pub replicas: Mutex<Option<Replicas>>,
+    /// The wall clock of this process minus the server's, in nanoseconds; 0 until it is measured.
+    pub clock_offset: AtomicI64,
 }
 
 /// Counts with the changes since the current refresh has begun, which it may not have seen.
@@ -57,11 +67,11 @@ struct CountedTally {
 
 impl FleetView {
     pub(in crate::store::postgres) fn new(opened: Opened) -> Self {
-        let Opened { now: _, created, incarnation, controls, last_stored, last_kept } = opened;
+        let Opened { now: _, created, incarnation, controls, last_stored, last_kept, server } = opened;
         Self {
             created,
             last_stored,
-            last_kept,
+            last_kept: Mutex::new(last_kept),
             incarnation: AtomicI64::new(incarnation),
             controls: RwLock::new(Arc::new(controls)),
             tally: Mutex::default(),
@@ -69,9 +79,13 @@ impl FleetView {
             next_due: watch::Sender::new(None),
             due_changes: AtomicU64::new(0),
             refresh_now: Arc::default(),
+            server,
+            beat_now: Arc::default(),
             is_ready: AtomicBool::new(false),
             others_are_ready: AtomicBool::new(false),
-            rewinds: AtomicU64::new(0),
+            rewinds: Mutex::default(),
+            replicas: Mutex::default(),
+            clock_offset: AtomicI64::new(0),
         }
     }
 
@@ -105,7 +119,11 @@ impl FleetView {
     }
 
     pub(in crate::store::postgres) fn last_kept(&self) -> BTreeMap<Name, Time> {
-        self.last_kept.clone()
+        self.last_kept.lock().clone()
+    }
+
+    pub(super) fn set_last_kept(&self, last_kept: BTreeMap<Name, Time>) {
+        *self.last_kept.lock() = last_kept;
     }
 
     pub(in crate::store::postgres) fn next_due(&self) -> watch::Receiver<Option<Time>> {

@@ -48,7 +48,7 @@ impl Import {
     /// # Errors
     /// The database cannot be used, has data, or a bridge uses it.
     pub(in crate::store) async fn begin(settings: Settings, overview: Overview) -> Result<Self, Error> {
-        let pool = Pool::new(settings.connector, 1, fastrand::i64(1..))?;
+        let pool = Pool::unlimited(settings.connector)?;
         schema::migrate(&pool).await?;
         let transaction = Transaction::begin(&pool).await.map_err(|error| error.into_store(Stage::Open))?;
         let params: [Param<'_>; 1] = [(&REPLICA_NANOS, Type::INT8)];

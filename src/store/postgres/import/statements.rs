@@ -48,8 +48,8 @@ pub(super) const INSERT_NOTIFICATIONS: &str = "
         AS new (id, at, ahead, source, body)";
 /// A replica that was ready until the other store was written last: the first start is a gap of reception since then.
 pub(super) const INSERT_REPLICA: &str = "
-    INSERT INTO replicas (id, name, started, seen, beat, is_ready, ready_until, schema_step)
-    VALUES ($1, 'copied', $2, $3, 1, false, $3, $4)";
+    INSERT INTO replicas (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, is_stopped)
+    VALUES ($1, 'copied', $2, $3, 1, false, $3, $4, '', true)";
 pub(super) const UPDATE_CONTROLS: &str = "UPDATE controls SET version = $1, generation = $2, body = $3";
 /// New numbers and positions are larger than all that were used.
 pub(super) const FINISH: &str = "

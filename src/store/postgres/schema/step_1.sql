@@ -9,9 +9,13 @@ CREATE TABLE store (
     incarnation bigint NOT NULL DEFAULT 0,
     -- Added to transaction ids, so that positions of records increase also after a dump was restored.
     xid_offset bigint NOT NULL DEFAULT 0,
-    -- When the server was started and its timeline, as the replicas have last seen them.
+    -- When the server was started, and which of its databases on which timeline this is, as the replicas have last seen them.
     server text NOT NULL DEFAULT '',
-    schema_step integer NOT NULL
+    -- The server that was found to lack what a replica had committed; empty if none was.
+    rewound text NOT NULL DEFAULT '',
+    schema_step integer NOT NULL,
+    -- Bridges of an older step cannot read what was written.
+    min_step integer NOT NULL DEFAULT 1
 );
 
 -- Positions of records and kept notifications: the transaction's id, shifted by 20 bits, plus a number in the transaction.
@@ -54,9 +58,10 @@ CREATE TABLE targets (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX targets_due ON targets (due) WHERE due IS NOT NULL;
-CREATE INDEX targets_recheck ON targets (id) WHERE recheck;
+-- Not by the id: in the order of the primary key, a query for the first ones could read all targets.
+CREATE INDEX targets_recheck ON targets (last_at) WHERE recheck;
 CREATE INDEX targets_controls ON targets (generation) WHERE depends_on_controls;
-CREATE INDEX targets_waits ON targets (id) WHERE waits IS NOT NULL;
+CREATE INDEX targets_waits ON targets (last_at) WHERE waits IS NOT NULL;
 -- Few distinct values, so that counting them reads little.
 CREATE INDEX targets_tally ON targets (tally) WHERE tally IS NOT NULL;
 CREATE INDEX targets_empty ON targets (last_at) WHERE state IS NULL;
@@ -179,7 +184,10 @@ CREATE TABLE replicas (
     beat bigint NOT NULL,        -- increases each time
     is_ready boolean NOT NULL,   -- whether it accepts notifications
     ready_until bigint,          -- when it was last heard while it was ready
-    schema_step integer NOT NULL
+    schema_step integer NOT NULL,
+    version text NOT NULL,       -- of its program
+    clock_offset bigint,         -- its wall clock minus the server's clock; NULL if it was not measured
+    is_stopped boolean NOT NULL DEFAULT false     -- it was stopped in order
 ) WITH (fillfactor = 50);
 
 -- The last transactions of each replica: one that was confirmed and is not there was lost.

@@ -1,7 +1,7 @@
 //! Commits. If the connection is lost meanwhile, the database is asked whether the transaction was committed, before anybody
 //! is answered.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
@@ -12,6 +12,8 @@ use crate::store::postgres::transaction::{FailedCommit, Param, Transaction};
 /// How often the database is asked, and how long after one another.
 const MAX_QUESTIONS: u32 = 50;
 const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
+/// Questions that are not answered take long.
+const MAX_ASKING: Duration = Duration::from_secs(15);
 
 /// The server may still execute what it has received. The number of a transaction that a promoted standby does not have can
 /// be one that it never had.
@@ -45,6 +47,7 @@ pub(super) async fn commit(
         return Ok(CommitOutcome::No(error));
     }
     tracing::warn!(%error, "connection lost during a commit, asking the database whether it was committed");
+    let began = Instant::now();
     for question in 0..MAX_QUESTIONS {
         if question > 0 {
             tokio::time::sleep(QUESTION_INTERVAL).await;
@@ -54,6 +57,9 @@ pub(super) async fn commit(
             Ok(Some(false)) => return Ok(CommitOutcome::No(error)),
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "whether a transaction was committed is not known yet"),
+        }
+        if began.elapsed() > MAX_ASKING {
+            break;
         }
     }
     Err(DbError::Pool(format!("{error}; whether the transaction was committed is not known")))

@@ -103,4 +103,5 @@ pub(super) async fn close(shared: &Shared) {
             tracing::error!("a worker of the store panicked");
         }
     }
+    shared.transactions.totals.log();
 }

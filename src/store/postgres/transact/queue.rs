@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
@@ -29,8 +29,17 @@ pub(in crate::store::postgres) struct Queue {
     pub(super) line: Arc<Line>,
     pub(super) caches: Caches,
     pub(super) workers: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) totals: Totals,
+}
+
+/// What the committed batches have taken.
+#[derive(Default)]
+pub(super) struct Totals {
+    transactions: AtomicU64,
+    commands: AtomicU64,
+    round_trips: AtomicU64,
     /// The largest number of round trips between the beginning and the commit of a batch.
-    pub(super) max_round_trips: AtomicU32,
+    max_round_trips: AtomicU32,
 }
 
 /// What the handle of the store shares with the workers.
@@ -58,14 +67,34 @@ pub(super) struct Batch<'a> {
 }
 
 impl Queue {
-    /// A batch was written in this number of round trips.
-    pub(super) fn record_round_trips(&self, round_trips: u32) {
-        self.max_round_trips.fetch_max(round_trips, Ordering::Relaxed);
-    }
-
     /// Nothing is added any more; what is queued is still run.
     pub(super) fn close(&self) {
         self.line.close();
+    }
+}
+
+impl Totals {
+    /// A batch of so many commands was written in so many round trips, without its commit.
+    pub(super) fn add(&self, commands: usize, round_trips: u32) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        self.commands.fetch_add(commands as u64, Ordering::Relaxed);
+        self.round_trips.fetch_add(round_trips.into(), Ordering::Relaxed);
+        self.max_round_trips.fetch_max(round_trips, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn max_round_trips(&self) -> u32 {
+        self.max_round_trips.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn log(&self) {
+        tracing::debug!(
+            transactions = self.transactions.load(Ordering::Relaxed),
+            commands = self.commands.load(Ordering::Relaxed),
+            round_trips = self.round_trips.load(Ordering::Relaxed),
+            max_round_trips = self.max_round_trips.load(Ordering::Relaxed),
+            "decisions written"
+        );
     }
 }
 

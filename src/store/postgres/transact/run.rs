@@ -27,6 +27,9 @@ const LOCKING_RUN: u32 = 4;
 const MAX_CONFLICT_DELAY: Duration = Duration::from_millis(20);
 /// A connection that was lost while it was not used is replaced this often before the commands fail.
 const MAX_RECONNECTS: u32 = 2;
+/// How often, and how long after one another, it is looked whether a replica has begun to work with another server.
+const MAX_SERVER_WAITS: u32 = 100;
+const SERVER_WAIT: Duration = Duration::from_millis(20);
 /// A larger batch is decided on a thread of its own, so that it does not delay other tasks.
 const MAX_INLINE_WEIGHT: usize = 20;
 
@@ -35,6 +38,8 @@ enum Run {
     Finished,
     /// Another run can succeed: more targets are needed, or another transaction was faster.
     Again,
+    /// The database is on a server with which no replica has worked yet.
+    OtherServer,
 }
 
 /// Runs a batch and answers its commands.
@@ -72,16 +77,25 @@ fn fail(shared: &Shared, batch: &mut Batch<'_>, error: DbError) {
 }
 
 async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(), DbError> {
-    let (mut runs, mut reconnects) = (0, 0);
+    let (mut runs, mut reconnects, mut waits) = (0, 0, 0);
     loop {
         runs += 1;
         let locks = if runs >= LOCKING_RUN { Locks::ALL } else { Locks::default() };
         let error = match run_once(shared, batch, locks).await {
             Ok(Run::Finished) => return Ok(()),
+            Ok(Run::OtherServer) if waits < MAX_SERVER_WAITS => {
+                waits += 1;
+                runs -= 1;
+                shared.fleet.beat_now.notify_one();
+                tokio::time::sleep(SERVER_WAIT).await;
+                continue;
+            }
+            Ok(Run::OtherServer) => return Err(DbError::UnknownServer),
             Ok(Run::Again) => DbError::Contended,
             Err(error) => error,
         };
-        if error.is_disconnect() && reconnects < MAX_RECONNECTS {
+        let is_silent = matches!(error, DbError::NoAnswer(_));
+        if error.is_disconnect() && !is_silent && reconnects < MAX_RECONNECTS {
             reconnects += 1;
             continue;
         }
@@ -104,6 +118,10 @@ async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Resul
     let is_large = batch.commands.iter().map(Command::weight).sum::<usize>() > MAX_INLINE_WEIGHT;
     let rows = compute(is_large, move || LockedRows::read(&locked)).await??;
     let mut read = view::read(shared, &transaction, &batch.commands, &rows, locks).await?;
+    if !read.shown.is_known_server {
+        transaction.rollback().await?;
+        return Ok(Run::OtherServer);
+    }
     if !read.is_complete(&batch.commands, &rows) {
         transaction.rollback().await?;
         return Ok(Run::Again);
@@ -228,7 +246,7 @@ async fn commit_decisions(
         round_trips = transaction.round_trips(),
         "batch written"
     );
-    shared.transactions.record_round_trips(transaction.round_trips());
+    shared.transactions.totals.add(batch.commands.len(), transaction.round_trips());
     match commit::commit(shared, transaction, shown.xid).await? {
         CommitOutcome::Yes => {}
         CommitOutcome::No(error) => return Err(error),

@@ -2,7 +2,6 @@
 
 mod lost_commits;
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -131,7 +130,7 @@ async fn a_hundred_commands_share_a_transaction_of_at_most_six_round_trips() {
         };
         join_all((0..commands).map(write)).await.into_iter().for_each(Result::unwrap);
     }
-    let round_trips = shared(store).transactions.max_round_trips.load(Ordering::Relaxed);
+    let round_trips = shared(store).transactions.totals.max_round_trips();
     assert!((3..=6).contains(&round_trips), "{round_trips}");
     let transactions: u64 =
         database.execute("SELECT count(DISTINCT id >> 20) FROM records").unwrap().parse().unwrap();

@@ -25,10 +25,13 @@ use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::{UnreadableStates, View};
 
 /// The controls are sent only if they are not those that this process has read last.
-const READ: &str = "
-    SELECT now_ns(), pg_current_xact_id()::text::bigint, s.incarnation, md5(c.body),
-           CASE WHEN md5(c.body) <> $1 THEN c.body END, o.body, i.body
-    FROM store s, controls c, rates o, rates i WHERE o.direction = 1 AND i.direction = 2";
+fn read_statement(server: &str) -> String {
+    format!(
+        "SELECT now_ns(), pg_current_xact_id()::text::bigint, s.incarnation, md5(c.body),
+                CASE WHEN md5(c.body) <> $1 THEN c.body END, o.body, i.body, s.server = {server}
+         FROM store s, controls c, rates o, rates i WHERE o.direction = 1 AND i.direction = 2"
+    )
+}
 /// After the locks: who adds an alert to a target has it locked.
 const LOCATE: &str = "
     SELECT n.alert, found.target FROM unnest($1::bytea[]) AS n (alert)
@@ -48,6 +51,8 @@ pub(super) struct Shown {
     pub incarnation: u64,
     pub controls: Arc<Controls>,
     pub rates: Rates,
+    /// Whether a replica has seen that the database is not behind. Until then its incarnation may have to change.
+    pub is_known_server: bool,
 }
 
 /// The rows of `controls` and `rates` that are locked.
@@ -117,7 +122,8 @@ pub(super) async fn read(
     let (digest, known) = caches.controls();
     let digest_param: [Param<'_>; 1] = [(&digest, Type::TEXT)];
     let states: Vec<DecidedTarget<'_>> = rows.states().collect();
-    let shown = transaction.query_one(READ, &digest_param);
+    let statement = read_statement(shared.fleet.server);
+    let shown = transaction.query_one(&statement, &digest_param);
     let lock = lock(transaction, &digest, locks);
     let feedback = feedback::read(shared, transaction, &states);
     let (_, (row, located, feedback)) = try_join(lock, try_join3(shown, locate, feedback)).await?;
@@ -131,6 +137,7 @@ pub(super) async fn read(
         incarnation: row.get::<_, i64>(2).cast_unsigned(),
         controls,
         rates: caches.rates([row.get(5), row.get(6)])?,
+        is_known_server: row.get(7),
     };
     let mut by_alert = HashMap::<_, Vec<i64>, _>::default();
     for row in &located {

@@ -27,7 +27,8 @@ pub(crate) struct EncodedBlock {
 pub(crate) fn encode_blocks(events: &[NewEvent]) -> Vec<EncodedBlock> {
     let mut blocks = Vec::new();
     let mut begin = 0;
-    let mut bodies = Vec::new();
+    let bytes: usize = events.iter().map(|event| LENGTH_PREFIX_BYTES + event.body.len()).sum();
+    let mut bodies = Vec::with_capacity(bytes.min(2 * MAX_BLOCK_BYTES));
     for (index, event) in events.iter().enumerate() {
         bodies.extend((event.body.len() as u64).to_le_bytes());
         bodies.extend(event.body.as_bytes());

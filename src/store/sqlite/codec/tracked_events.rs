@@ -11,7 +11,7 @@ use super::varint;
 use crate::domain::event::LegacyEvent;
 use crate::domain::phase::Phase;
 use crate::store::EventSeq;
-use crate::store::fast_map::{Map, Set};
+use crate::store::fast_map::Map;
 
 /// A list of more events is not searched from its beginning for each of them.
 const MAX_LINEAR_SEARCH: usize = 8;
@@ -80,16 +80,16 @@ impl TargetEvents {
         Some(found).filter(|found| !found.is_empty())
     }
 
-    /// The list for the target's new state, which has these open episodes and asks for the events with these hashes:
-    /// known and new events, without those that nothing asks for any more. `had_open` says whether the state before had
-    /// an open episode.
+    /// The list for the target's new state, which has these open episodes and asks for the events with these hashes,
+    /// which are sorted: known and new events, without those that nothing asks for any more. `had_open` says whether the
+    /// state before had an open episode.
     pub(crate) fn after(&self, new: &[TrackedEvent], had_open: bool, open: &[u64], known: &[u64]) -> Self {
         if self.list.is_none() && had_open && !open.is_empty() {
             return Self::default();
         }
-        let known: Set<u64> = known.iter().copied().collect();
         let is_wanted = |event: &&TrackedEvent| {
-            event.phase == Phase::Firing && open.contains(&event.episode) || known.contains(&event.id)
+            event.phase == Phase::Firing && open.contains(&event.episode)
+                || known.binary_search(&event.id).is_ok()
         };
         let all = self.list.iter().flatten().chain(new);
         Self { list: Some(all.filter(is_wanted).copied().collect()), legacy: Arc::default() }
@@ -97,8 +97,10 @@ impl TargetEvents {
 
     /// The list in its stored form; `None` if unknown.
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        for TrackedEvent { id, episode, phase, seq, route, acting } in self.list.as_ref()? {
+        let list = self.list.as_ref()?;
+        // Two hashes, and short numbers.
+        let mut bytes = Vec::with_capacity(24 * list.len());
+        for TrackedEvent { id, episode, phase, seq, route, acting } in list {
             bytes.extend(id.to_be_bytes());
             bytes.extend(episode.to_be_bytes());
             varint::put(&mut bytes, seq.0.cast_unsigned());

@@ -84,7 +84,7 @@ pub(crate) struct NewState {
     pub open_episodes: Vec<u64>,
     /// Whether the state before had an open episode.
     pub had_open_episode: bool,
-    /// Hashes of the ids of the events that it knows.
+    /// Hashes of the ids of the events that it knows, sorted.
     pub known_events: Vec<u64>,
 }
 
@@ -219,16 +219,15 @@ impl StateWrite {
         };
         if !state.is_empty() {
             let text = json::to_string(&state, STATE_CAPACITY)?;
+            let ids = state.emissions.iter().map(|emission| &emission.id);
+            let mut known_events: Vec<u64> = ids.map(|id| firing_events::hash(id)).collect();
+            known_events.sort_unstable();
             write.after = Some(NewState {
                 encoded: states::encode(text),
                 alerts: alerts.iter().flat_map(|alert| alert.0).collect(),
                 open_episodes: firing_events::open_episodes(&state).collect(),
                 had_open_episode: old.is_some_and(|old| firing_events::open_episodes(old).next().is_some()),
-                known_events: state
-                    .emissions
-                    .iter()
-                    .map(|emission| firing_events::hash(&emission.id))
-                    .collect(),
+                known_events,
                 key,
                 state: Arc::new(state),
             });

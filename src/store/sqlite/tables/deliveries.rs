@@ -282,12 +282,12 @@ pub(crate) fn write_positions(
 ) -> rusqlite::Result<()> {
     for (name, lane_changes) in &mut staged.lanes {
         let Some(handle) = lanes.get(name).filter(|_| !lane_changes.is_unwritten()) else { continue };
-        let passed = lane_changes.passed();
+        let mut passed = lane_changes.passed();
         lane_changes.blocked_by_retry = handle.with_lane(|lane| lane.blocked_by_retry(&passed));
         for seq in &lane_changes.blocked_by_retry {
             park(connection, &handle, *seq)?;
         }
-        let passed = lane_changes.passed();
+        passed.extend(&lane_changes.blocked_by_retry);
         let (dead, enqueued) = (lane_changes.dead_delta, lane_changes.enqueued);
         let after = handle.with_lane(|lane| lane.position_after(&passed, dead, enqueued));
         write_position(connection, &handle, after)?;

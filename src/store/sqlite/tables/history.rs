@@ -19,8 +19,8 @@ pub(crate) fn put_record(
     if batch.next.newest_stamp.replace(stamp).is_some_and(|newest| stamp < newest) {
         connection.prepare_cached("INSERT INTO wall_clock_steps VALUES (?1)")?.execute([id])?;
     }
+    let mut put = connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?;
     for target in targets {
-        let mut put = connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?;
         put.execute(params![target, stamp, id])?;
     }
     let targets: Vec<u8> = targets.iter().flat_map(|target| target.to_be_bytes()).collect();

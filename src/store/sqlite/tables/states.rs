@@ -380,9 +380,8 @@ pub(crate) fn watch_of_bits(bits: i64) -> Watch {
     Watch {
         tracks_events: bits & 1 != 0,
         awaits_delivery: bits & 2 != 0,
-        destinations: Vec::new(),
-        waiting_since: Vec::new(),
         awaits_unknown_destination: bits & 4 != 0,
+        destinations: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod claims;
 mod concurrent;
 mod leases;
 mod outcomes;
+mod plans;
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls};

@@ -1,0 +1,8 @@
+//! Many replicas on one PostgreSQL database.
+
+mod alertmanagers;
+mod clocks;
+mod controls;
+mod failover;
+mod faults;
+mod twins;
