@@ -60,10 +60,10 @@ pub(crate) fn measure(folder: &Path, only: Option<&str>) -> io::Result<Report> {
 fn storms(folder: &Path, server: &Server, report: &mut Report) -> io::Result<()> {
     let mut measured: [Vec<Measured>; DEPLOYMENTS.len()] = Default::default();
     for turn in 1..=TURNS {
-        for (place, all) in DEPLOYMENTS.iter().zip(&mut measured) {
-            log_progress(&format!("postgres: turn {turn} of {TURNS}, {place:?}"));
+        for (deployment, all) in DEPLOYMENTS.iter().zip(&mut measured) {
+            log_progress(&format!("postgres: turn {turn} of {TURNS}, {deployment:?}"));
             let (folder, setup) = (folder.join("storm"), Setup::default());
-            let done = match *place {
+            let done = match *deployment {
                 Deployment::Sqlite => {
                     let fleet = Fleet::sqlite(&folder, &setup)?;
                     let done = fleet.storm(0, storm_alerts())?;
@@ -98,7 +98,7 @@ impl Report {
         let ratio = |all: &[Measured], read: fn(&Measured) -> f64| {
             median(all.iter().zip(sqlite).map(|(own, sqlite)| read(own) / read(sqlite)).collect())
         };
-        let rows = DEPLOYMENTS.iter().zip(measured).map(|(place, all)| {
+        let rows = DEPLOYMENTS.iter().zip(measured).map(|(deployment, all)| {
             let figures = [
                 middle(all, |one| one.accepted),
                 middle(all, |one| one.delivered),
@@ -107,7 +107,7 @@ impl Report {
                 middle(all, |one| one.bridge_us),
                 middle(all, |one| one.server_us),
             ];
-            let name = match place {
+            let name = match deployment {
                 Deployment::Sqlite => "SQLite".to_owned(),
                 Deployment::Postgres(1) => "PostgreSQL, 1 replica".to_owned(),
                 Deployment::Postgres(replicas) => format!("PostgreSQL, {replicas} replicas"),
