@@ -34,7 +34,7 @@ const BEAT: &str = "
     RETURNING beat,
         EXISTS (SELECT 1 FROM replicas o WHERE o.id <> $1 AND o.is_ready AND o.seen > now_ns() - $6),
         now_ns(), (SELECT max(o.seen) FROM replicas o)";
-const LIST: &str = "
+const SELECT_REPLICAS: &str = "
     SELECT s.schema_step, s.min_step, r.id, r.name, r.version, r.schema_step, r.started, r.seen,
         r.seen > now_ns() - $1, r.is_ready, r.clock_offset, now_ns()
     FROM store s, replicas r WHERE NOT r.is_stopped AND r.seen > now_ns() - $2 ORDER BY r.name, r.started";
@@ -143,7 +143,7 @@ fn offset(asked: Time, server: Time, answered: Time) -> i64 {
 /// Reads the replicas, and whether this one is too old for what was written.
 async fn list(transaction: &Transaction, shared: &Shared) -> Result<(), DbError> {
     let params: [Param<'_>; 2] = [(&ALIVE_NANOS, Type::INT8), (&LISTED_NANOS, Type::INT8)];
-    let rows = transaction.query(LIST, &params).await?;
+    let rows = transaction.query(SELECT_REPLICAS, &params).await?;
     let Some(first) = rows.first() else { return Ok(()) };
     if let Err(cause) = schema::check_readable(first.get(1)) {
         shared.health.outdated(&cause);
