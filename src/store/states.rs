@@ -148,7 +148,7 @@ pub struct Changes {
     pub events: Vec<NewEvent>,
     /// Changes of the delivery of events that a state tracks.
     pub delivery_changes: Vec<DeliveryChange>,
-    /// Changes of the rates of the [view](View::rates), if it has any.
+    /// Changes of the rates of the view, if it has any.
     pub rates: RateDelta,
     /// The audit entry, if an operator's act makes these changes.
     pub audit: Option<AuditEntry>,

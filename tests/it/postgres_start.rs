@@ -443,7 +443,7 @@ fn token_stub(tls: ServerConfig) -> (u16, Arc<parking_lot::Mutex<Vec<String>>>) 
 
 fn ask_for_password(mut stream: &TcpStream, tls: Arc<ServerConfig>) -> Option<String> {
     const CLEAR_TEXT: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 3];
-    const REFUSED: &[u8] = b"SFATAL\0VFATAL\0C28000\0MPAM authentication failed\0\0";
+    const PAM_FAILED: &[u8] = b"SFATAL\0VFATAL\0C28000\0MPAM authentication failed\0\0";
     let mut ssl_request = [0; 8];
     stream.read_exact(&mut ssl_request).ok()?;
     stream.write_all(b"S").ok()?;
@@ -458,8 +458,8 @@ fn ask_for_password(mut stream: &TcpStream, tls: Arc<ServerConfig>) -> Option<St
     message(&mut stream, 0)?;
     stream.write_all(&CLEAR_TEXT).ok()?;
     let password = message(&mut stream, 1)?;
-    let length = u32::try_from(REFUSED.len() + 4).ok()?.to_be_bytes();
-    stream.write_all(&[b"E", &length[..], REFUSED].concat()).ok()?;
+    let length = u32::try_from(PAM_FAILED.len() + 4).ok()?.to_be_bytes();
+    stream.write_all(&[b"E", &length[..], PAM_FAILED].concat()).ok()?;
     stream.conn.send_close_notify();
     stream.flush().ok()?;
     String::from_utf8(password).ok().map(|password| password.trim_end_matches('\0').to_owned())

@@ -19,13 +19,13 @@ use super::error::DbError;
 /// A replica that is cut off or stopped in the middle of a transaction would keep its locks until TCP notices that, which takes
 /// two hours by default. The server ends the transaction instead, before others give up waiting for these locks.
 const BEGIN: &str = "
-    BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
+    BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
     SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '15s'";
 const BEGIN_READING: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '10s'";
 /// For the schema and for imports.
 const BEGIN_UNLIMITED: &str = "
-    BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
+    BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
     SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
 
 /// An open transaction.

@@ -2,10 +2,10 @@
 //!
 //! A row of `deliveries` for each event and destination is in a *queue*: that of its destination and target, in the order
 //! of the events. `due` says when an unsettled delivery can be claimed: when it is emitted, at the end of a backoff, or
-//! when the lease of its claim ends. Rows are locked and read, changed by [`row`], and written as a set by [`write`].
+//! when the lease of its claim ends. Rows are locked and read, changed by [`row`], and written as a set by [`mod@write`].
 //!
 //! Whoever changes the outcome of a delivery, or begins its call, holds the lock of its target. Claims hold only locks of
-//! deliveries and queues, and skip what others hold, see [`claim`].
+//! deliveries and queues, and skip what others hold, see [`mod@claim`].
 
 pub(super) mod changes;
 mod claim;
