@@ -127,7 +127,7 @@ fn fleet_heading(style: &Style, fleet: &FleetStatus) -> String {
 }
 
 fn replicas_table(style: &Style, replicas: &[ReplicaView]) -> String {
-    let mut headers = vec!["REPLICA", "STATUS", "LAST SEEN", "VERSION", "SCHEMA STEP", "CLOCK"];
+    let mut headers = vec!["REPLICA", "STATUS", "LAST SEEN", "VERSION", "SCHEMA", "CLOCK"];
     // Several can run on one host.
     let names: BTreeSet<&str> = replicas.iter().map(|replica| &*replica.name).collect();
     let has_ids = style.is_wide() || names.len() < replicas.len();
@@ -469,10 +469,10 @@ mod tests {
           open episodes       pods 2
           deferred            none
 
-        REPLICA             STATUS     LAST SEEN           VERSION  SCHEMA STEP  CLOCK
-        bridge-0            ready      02:29:59 (1s ago)   0.1.0    1            -0.250 s
-        bridge-1 (answers)  not ready  02:29:59 (1s ago)   0.1.0    1            -0.250 s
-        bridge-2            lost       02:10:00 (20m ago)  0.2.0    1            -
+        REPLICA             STATUS     LAST SEEN           VERSION  SCHEMA  CLOCK
+        bridge-0            ready      02:29:59 (1s ago)   0.1.0    1       -0.250 s
+        bridge-1 (answers)  not ready  02:29:59 (1s ago)   0.1.0    1       -0.250 s
+        bridge-2            lost       02:10:00 (20m ago)  0.2.0    1       -
         ");
     }
 

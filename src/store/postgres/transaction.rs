@@ -7,14 +7,11 @@ use std::time::Instant;
 use deadpool::managed::Object;
 use futures_util::future::try_join;
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
 
 use super::commits::Commits;
+pub(super) use super::connect::Param;
 use super::connect::{Connection, Pool, Session};
 use super::error::DbError;
-
-/// A statement's parameter with its type, since statements are unnamed.
-pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Durable when it is committed, whatever the role's settings say. Each statement sees what was committed before it, as
 /// the statements after a lock need. Not `READ WRITE`, which a standby refuses before it can be asked what it is. Statements are

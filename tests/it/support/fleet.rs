@@ -11,7 +11,7 @@ use super::relay::Relay;
 use super::tools::eventually_within;
 
 /// How long a fleet may need until everything is delivered, on a busy machine.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// Deliveries that are open or leased.
 const UNDELIVERED: &str = "SELECT count(*) FROM deliveries WHERE state = 0 OR token IS NOT NULL";

@@ -29,7 +29,7 @@ use crate::credentials::read_secret;
 use crate::store::Error;
 use iam::Tokens;
 pub(crate) use iam::rds_region;
-pub(super) use session::Session;
+pub(super) use session::{Param, Session};
 use tls::Tls;
 
 /// How long to wait for a connection that is in use.

@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use crate::store::postgres::error::DbError;
-use crate::store::postgres::transaction::Param;
+
+/// A statement's parameter with its type, since statements are unnamed.
+pub(in crate::store::postgres) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// How long an answer may take. Longer than the server lets a statement wait for a lock, see `transaction`.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
