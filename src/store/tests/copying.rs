@@ -220,7 +220,10 @@ async fn nothing_is_copied_to_a_database_with_data_or_while_a_bridge_uses_one_of
     let full = refusal(moved.postgres.as_ref().unwrap()).await;
     assert!(full.contains("has data of a bridge already"), "{full}");
     let bridge = database.open(&destinations()).await;
-    database.execute("INSERT INTO replicas (id, name, started, seen, beat, is_ready, schema_step) VALUES (7, 'host', now_ns(), now_ns(), 1, true, 1)");
+    database.execute(
+        "INSERT INTO replicas (id, name, started, seen, beat, is_ready, schema_step, version)
+         VALUES (7, 'host', now_ns(), now_ns(), 1, true, 1, '0.1.0')",
+    );
     let used = refusal(&database).await;
     assert!(used.contains("a bridge uses the PostgreSQL database"), "{used}");
     bridge.close().await;
