@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
 
 use super::replicas::Heartbeat;
 use super::*;
@@ -25,11 +26,18 @@ impl Database {
     }
 
     async fn execute(&self, sql: &str) {
-        let (client, connection) = tokio_postgres::connect(&self.0, NoTls).await.unwrap();
-        let connection = tokio::spawn(connection);
-        client.batch_execute(sql).await.unwrap();
-        drop(client);
-        connection.await.unwrap().unwrap();
+        loop {
+            let (client, connection) = tokio_postgres::connect(&self.0, NoTls).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let executed = client.batch_execute(sql).await;
+            drop(client);
+            connection.await.unwrap().unwrap();
+            match executed {
+                // With what the tasks of replicas do at the same time.
+                Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {}
+                executed => return executed.unwrap(),
+            }
+        }
     }
 
     async fn open(&self) -> Postgres {
