@@ -330,6 +330,18 @@ fn a_database_that_cannot_store_every_label() {
 }
 
 #[test]
+fn a_role_that_may_only_read() {
+    let (server, ..) = server();
+    let database = database();
+    let set = format!("ALTER ROLE bridge IN DATABASE {database} SET default_transaction_read_only = on");
+    server.sql("postgres", &set);
+    assert_refused(
+        &format!("postgres://bridge:{PASSWORD}@localhost:PORT/{database}"),
+        &["read-only transaction", "`default_transaction_read_only = on`", "connect to the primary"],
+    );
+}
+
+#[test]
 fn a_schema_two_steps_newer_and_values_that_only_newer_versions_can_read() {
     let (server, ..) = server();
     let database = database();

@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::inventory::{destinations_table, list_cell_of, sources_table};
+use super::inventory::{destinations_table, sources_table};
+use super::replicas::{fleet_heading, replicas_table};
 use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, store};
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::decision::{covered, end_of};
 use crate::cli::output::{OutputArgs, pluralize, print_note};
 use crate::cli::style::{Style, Tone};
 use crate::ops::api::{
-    self, DeferredView, DestinationView, EpisodePage, EpisodeView, FleetStatus, HoldView, ListEpisodesParams,
-    OwedView, ReloadReport, ReplicaView, SourceView, UnreadableRowView,
+    self, DeferredView, DestinationView, EpisodePage, EpisodeView, HoldView, ListEpisodesParams, OwedView,
+    ReloadReport, SourceView, UnreadableRowView,
 };
 
 /// Show the status of a running bridge
@@ -111,53 +112,6 @@ fn summary(style: &Style, status: &api::Status) -> String {
         None => shown,
         Some(fleet) => format!("{shown}\n{}", replicas_table(style, &fleet.replicas)),
     }
-}
-
-/// `Fleet: 2 of 3 replicas ready, schema step 1`, and what an operator has to know about it.
-fn fleet_heading(style: &Style, fleet: &FleetStatus) -> String {
-    let FleetStatus { schema_step, read_at, replicas } = fleet;
-    let ready = replicas.iter().filter(|replica| &*replica.status == "ready").count();
-    let shown = format!("Fleet: {ready} of {} ready", pluralize(replicas.len(), "replica"));
-    let versions: BTreeSet<&str> = replicas.iter().map(|replica| &*replica.version).collect();
-    let mut shown = format!("{}, schema step {schema_step}", style.paint(Tone::Strong, &shown));
-    if versions.len() > 1 {
-        shown += &format!(", versions {}", list_cell_of(versions.into_iter()));
-    }
-    format!("{shown}, as of {}\n", style.time(read_at))
-}
-
-fn replicas_table(style: &Style, replicas: &[ReplicaView]) -> String {
-    let mut headers = vec!["REPLICA", "STATUS", "LAST SEEN", "VERSION", "SCHEMA", "CLOCK"];
-    // Several can run on one host.
-    let names: BTreeSet<&str> = replicas.iter().map(|replica| &*replica.name).collect();
-    let has_ids = style.is_wide() || names.len() < replicas.len();
-    if has_ids {
-        headers.push("ID");
-    }
-    if style.is_wide() {
-        headers.push("STARTED");
-    }
-    let row = |replica: &ReplicaView| {
-        let name = cell(&replica.name);
-        let status = cell(&replica.status).replace('_', " ");
-        let tone = if &*replica.status == "ready" { Tone::Good } else { Tone::Bad };
-        let mut row = vec![
-            if replica.answers { format!("{name} (answers)") } else { name },
-            style.paint(tone, &status),
-            style.time(&replica.last_seen_at),
-            cell(&replica.version),
-            replica.schema_step.to_string(),
-            replica.clock_offset_seconds.map_or_else(|| "-".to_owned(), |offset| format!("{offset:+.3} s")),
-        ];
-        if has_ids {
-            row.push(cell(&replica.id));
-        }
-        if style.is_wide() {
-            row.push(style.time(&replica.started_at));
-        }
-        row
-    };
-    style.table(&headers, &replicas.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Which of the bridge's own secrets cannot be read.

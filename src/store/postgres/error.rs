@@ -130,9 +130,10 @@ impl DbError {
             SqlState::INVALID_SCHEMA_NAME => {
                 Some("create the schema that `search_path` of the role names, and let the role use it")
             }
-            SqlState::READ_ONLY_SQL_TRANSACTION => {
-                Some("connect to the primary, or add `target_session_attrs=read-write` to the URL")
-            }
+            SqlState::READ_ONLY_SQL_TRANSACTION => Some(
+                "connect to the primary, or add `target_session_attrs=read-write` to the URL; or the role has \
+                 `default_transaction_read_only = on`",
+            ),
             _ => connect::fix_at_pooler(db.message()),
         }
     }
