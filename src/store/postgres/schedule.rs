@@ -119,7 +119,7 @@ pub(super) async fn claim(
     let claim = claim_statement();
     let params: [Param<'_>; 3] =
         [(&replica, Type::INT8), (&unreadable, Type::INT8_ARRAY), (&max, Type::INT8)];
-    let claim = async { Ok(client.query_typed(&claim, &params).await?) };
+    let claim = async { client.query_typed(&claim, &params).await };
     futures_util::future::try_join(claim, next(client, replica, unreadable)).await
 }
 

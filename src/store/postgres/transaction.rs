@@ -72,13 +72,13 @@ impl Transaction {
 
     /// Several statements without parameters.
     pub(super) async fn batch(&self, sql: &str) -> Result<(), DbError> {
-        self.send(async { Ok(self.client()?.batch_execute(sql).await?) }).await
+        self.send(async { self.client()?.batch_execute(sql).await }).await
     }
 
     /// All rows. Futures of several statements that are polled together are one round trip, and are executed in their
     /// order.
     pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
-        self.send(async { Ok(self.client()?.query_typed(sql, params).await?) }).await
+        self.send(async { self.client()?.query_typed(sql, params).await }).await
     }
 
     /// The only row.
@@ -89,7 +89,7 @@ impl Transaction {
 
     /// The number of changed rows.
     pub(super) async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64, DbError> {
-        self.send(async { Ok(self.client()?.execute_typed(sql, params).await?) }).await
+        self.send(async { self.client()?.execute_typed(sql, params).await }).await
     }
 
     /// Commits. After an error it is unknown whether it was committed, unless the server says that it was not.
@@ -135,7 +135,7 @@ impl Transaction {
         let result = if self.has_begun.swap(true, Ordering::Relaxed) {
             statement.await?
         } else {
-            let begin = async { Ok(self.client()?.batch_execute(self.begin).await?) };
+            let begin = async { self.client()?.batch_execute(self.begin).await };
             try_join(begin, statement).await?.1
         };
         self.round_trips.fetch_max(round_trip, Ordering::Relaxed);

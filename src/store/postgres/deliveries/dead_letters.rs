@@ -47,7 +47,7 @@ pub(super) async fn list(
         let client = shared.pool.get().await?;
         let params: [Param<'_>; 4] =
             [(&seq, Type::INT8), (&name, Type::TEXT), (&destination, Type::TEXT), (&max, Type::INT8)];
-        Ok(client.query_typed(PAGE, &params).await?)
+        client.query_typed(PAGE, &params).await
     };
     let rows = read.await.map_err(|error: DbError| store_error(shared, error))?;
     let letters = rows.iter().filter_map(|row| {

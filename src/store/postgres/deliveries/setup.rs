@@ -78,7 +78,7 @@ pub(super) async fn remove_destination(shared: &Shared, name: &Name) -> Result<(
 pub(super) async fn orphaned_destinations(shared: &Shared) -> Result<Vec<Name>, Error> {
     let read = async {
         let client = shared.pool.get().await?;
-        Ok(client.query_typed(ORPHANED, &[(&shared.replica, Type::INT8)]).await?)
+        client.query_typed(ORPHANED, &[(&shared.replica, Type::INT8)]).await
     };
     let rows = read.await.map_err(|error: DbError| store_error(shared, error))?;
     let known = shared.destinations.all();

@@ -16,7 +16,7 @@ impl Reader {
 
     /// All rows.
     pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, DbError> {
-        Ok(self.0.query_typed(sql, params).await?)
+        self.0.query_typed(sql, params).await
     }
 
     /// The only row.
