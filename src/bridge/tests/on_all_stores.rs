@@ -14,7 +14,6 @@ use crate::domain::engine::tests::reference::random::{configs, histories};
 use crate::domain::engine::tests::reference::world::{Action, BridgeInput, World};
 use crate::domain::engine::tests::{POLICY, at};
 use crate::domain::notification::Envelope;
-use crate::domain::retry::AgeLimits;
 use crate::store::tests::postgres::Database;
 use crate::store::{Claimed, DeliveryQueue as _, RecordQuery, RefusalReason, Settlement, Sqlite, Tally};
 
@@ -23,8 +22,8 @@ const CREATED: i64 = -100_000;
 /// The time after the last input.
 const IDLE_SECONDS: i64 = 3 * 3600;
 const RETRY_DELAY: Duration = Duration::from_mins(7);
-const LIMITS: AgeLimits =
-    AgeLimits { max_age: Duration::from_hours(1), scale_in_max_age: Duration::from_mins(5) };
+const MAX_AGE: Duration = Duration::from_hours(1);
+const SCALE_IN_MAX_AGE: Duration = Duration::from_mins(5);
 const MAX_CLAIMED: usize = 100;
 /// The maximum number of times that something is due in one instant.
 const MAX_ROUNDS: usize = 200;
@@ -224,11 +223,7 @@ impl Simulation {
 
     /// Calls the destination with all events that can be sent now. Returns whether there were any.
     async fn deliver(&mut self) -> bool {
-        let expired = self.store.claim_expired(&queue(), LIMITS, MAX_CLAIMED).await.unwrap();
-        let mut claimed = expired.claimed;
-        if claimed.is_empty() {
-            claimed = self.store.claim(&queue(), MAX_CLAIMED).await.unwrap();
-        }
+        let claimed = self.store.claim(&queue(), MAX_CLAIMED).await.unwrap();
         let leases = claimed.iter().map(|claimed| claimed.lease).collect();
         let refused = self.store.begin_calls(&queue(), leases).await.unwrap();
         let mut settled = Vec::new();
@@ -253,7 +248,7 @@ impl Simulation {
             None => {}
         }
         let (header, now) = (claimed.body.header().unwrap(), self.clock.now());
-        let max_age = if header.decreases_capacity() { LIMITS.scale_in_max_age } else { LIMITS.max_age };
+        let max_age = if header.decreases_capacity() { SCALE_IN_MAX_AGE } else { MAX_AGE };
         let given_up_at = claimed.emitted_at.after(max_age).min(header.expirytime);
         if now >= given_up_at {
             return Settlement::Dead {
