@@ -62,7 +62,7 @@ const DELETE_TARGETS: &str = "
         AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
         AND NOT EXISTS (
             SELECT FROM destinations n, LATERAL (
-                SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state = 0 LIMIT 1) open)
+                SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open)
         AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))
         LIMIT $2 FOR UPDATE OF t SKIP LOCKED)";
 /// All are summed, so that the limit holds also after many replicas have added and removed some.

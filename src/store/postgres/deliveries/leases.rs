@@ -33,7 +33,7 @@ const RENEW: &str = "
 const ALL_DUE: &str = "
     WITH waiting AS (
         SELECT event FROM deliveries
-        WHERE destination = $1 AND state = 0 AND NOT is_parked AND (token IS NULL OR due <= $2)
+        WHERE destination = $1 AND state + 0 = 0 AND NOT is_parked AND (token IS NULL OR due <= $2)
         AND (due > $2 OR is_suspended OR is_aside) FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE deliveries d SET due = $2, is_suspended = false, is_aside = false
     FROM waiting WHERE d.destination = $1 AND d.event = waiting.event";

@@ -21,7 +21,7 @@ const SELECT: &str = "SELECT id, name FROM destinations WHERE name = ANY ($1)";
 /// Destinations to which no live replica delivers.
 const ORPHANED: &str = "
     SELECT name FROM destinations n
-    WHERE EXISTS (SELECT FROM deliveries d WHERE d.destination = n.id AND d.state = 0)
+    WHERE EXISTS (SELECT FROM deliveries d WHERE d.destination = n.id AND d.state + 0 = 0)
     AND NOT EXISTS (SELECT FROM replica_destinations r
         WHERE r.destination = n.id AND r.replica <> $1 AND r.until > now_ns())";
 /// Adds destinations: all of them or, after an error, none.

@@ -17,7 +17,7 @@ pub(super) async fn list(shared: &Shared, name: &Name, max: usize) -> Result<Vec
     let destination = shared.destinations.require(name)?;
     let select = format!(
         "SELECT {COLUMNS}, e.body, d.token IS NOT NULL AND d.due > now_ns()
-         FROM deliveries d JOIN events e ON e.seq = d.event WHERE d.destination = $1 AND d.state = 0 LIMIT $2"
+         FROM deliveries d JOIN events e ON e.seq = d.event WHERE d.destination = $1 AND d.state + 0 = 0 LIMIT $2"
     );
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let read = async {

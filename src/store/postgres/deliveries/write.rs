@@ -29,20 +29,20 @@ const UPDATE: &str = "
 /// The plan must not depend on what the planner knows about the tables. The heads are found first, since a join of the
 /// queues with all open deliveries can look cheaper. The range of one target has the order of the index of queues; with an
 /// equality, the order is that of the primary key too, in which the server could read all deliveries. The updated rows are
-/// found by the primary key, since no partial index has the sum.
+/// found by the primary key, since no partial index has the difference.
 pub(super) const UNPARK: &str = "
     WITH head AS MATERIALIZED (
         SELECT queue.destination, first.event FROM unnest($1::int[], $2::bigint[]) AS queue (destination, target)
         CROSS JOIN LATERAL (
             SELECT o.event FROM deliveries o
-            WHERE o.destination = queue.destination AND o.target BETWEEN queue.target AND queue.target AND o.state = 0
-            AND NOT o.is_suspended AND NOT (o.is_aside AND o.due > $3)
+            WHERE o.destination = queue.destination AND o.target BETWEEN queue.target AND queue.target
+            AND o.state + 0 = 0 AND NOT o.is_suspended AND NOT (o.is_aside AND o.due > $3)
             ORDER BY o.target, o.event LIMIT 1
         ) AS first
     )
     UPDATE deliveries d SET due = CASE WHEN d.is_parked THEN $3 ELSE d.due END, is_parked = false
     FROM head
-    WHERE d.destination = head.destination AND d.event = head.event AND d.state + 0 = 0
+    WHERE d.destination = head.destination AND d.event = head.event AND d.state - 0 = 0
     AND (d.is_parked OR $4 AND d.token IS NULL AND d.due <= $3)";
 
 /// Changed deliveries with what has to follow.

@@ -16,7 +16,7 @@ use crate::store::postgres::transaction::Param;
 /// in the order of the events, the server could read all deliveries.
 const COUNT: &str = "
     WITH unsettled AS MATERIALIZED (
-        SELECT destination, event, attempts FROM deliveries WHERE state = 0 AND destination = ANY ($1)
+        SELECT destination, event, attempts FROM deliveries WHERE state + 0 = 0 AND destination = ANY ($1)
         UNION ALL
         SELECT destination, event, attempts FROM deliveries
         WHERE state = 3 AND token IS NOT NULL AND destination = ANY ($1)

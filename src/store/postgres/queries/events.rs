@@ -34,9 +34,9 @@ const DELIVERIES: &str = "
            d.is_uncertain, d.error, d.answer,
            CASE WHEN d.state = 0 AND d.attempts = 0 AND d.error IS NULL AND NOT d.is_aside THEN (
                SELECT e.id FROM deliveries b JOIN events e ON e.seq = b.event
-               WHERE b.destination = d.destination AND b.target = d.target AND b.event < d.event
-               AND b.state = 0 AND NOT b.is_aside AND NOT b.is_suspended
-               ORDER BY b.event LIMIT 1
+               WHERE b.destination = d.destination AND b.target BETWEEN d.target AND d.target AND b.event < d.event
+               AND b.state + 0 = 0 AND NOT b.is_aside AND NOT b.is_suspended
+               ORDER BY b.target, b.event LIMIT 1
            ) END
     FROM deliveries d JOIN destinations n ON n.id = d.destination WHERE d.event = ANY ($1)";
 
