@@ -151,7 +151,7 @@ impl Filled {
         let per = |count: f64, all: &mut dyn Iterator<Item = &Statement>| {
             let [mut milliseconds, mut pages] = [0.0, 0.0];
             all.for_each(|statement| {
-                (milliseconds, pages) = (milliseconds + statement.milliseconds, pages + statement.pages)
+                (milliseconds, pages) = (milliseconds + statement.milliseconds, pages + statement.pages);
             });
             [milliseconds / count, pages / count]
         };

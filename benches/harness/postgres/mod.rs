@@ -7,7 +7,7 @@ mod growth;
 mod run;
 mod server;
 #[path = "../../../tests/it/support/postgres.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
+#[allow(dead_code, clippy::expect_used, clippy::unwrap_used, reason = "shared with the tests")]
 mod support;
 
 use std::fmt::Write as _;
