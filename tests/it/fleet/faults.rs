@@ -84,9 +84,9 @@ impl Trial {
             }
             Fault::Shutdown | Fault::Crash => {
                 if matches!(fault, Fault::Shutdown) {
-                    self.server.stop()
+                    self.server.stop();
                 } else {
-                    self.server.crash()
+                    self.server.crash();
                 }
                 tokio::time::sleep(Duration::from_millis(self.rng.u64(..300))).await;
                 self.server.restart(&[]);
