@@ -85,7 +85,8 @@ impl Load {
         let times = std::thread::scope(|scope| {
             let (starts_at, next, retried) = (&*starts_at, &next, &retried);
             let bridges = std::iter::once(self.bridge).chain(self.others.iter().copied()).cycle();
-            let send = |bridge| scope.spawn(move || self.send_on_connection(bridge, starts_at, next, retried));
+            let send =
+                |bridge| scope.spawn(move || self.send_on_connection(bridge, starts_at, next, retried));
             let threads: Vec<_> = bridges.take(self.connections as usize).map(send).collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, io::Result<Vec<u64>>>| {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("a sender ended with a panic")))

@@ -87,8 +87,18 @@ pub(super) fn growth(folder: &Path, server: &Server, report: &mut Report) -> io:
         }
     }
     let rows = all.iter().map(Filled::row).collect();
-    let heads =
-        ["episodes", "accepted/s", "delivered/s", "bridge µs", "server µs", "ms/notif.", "pages", "ms/claim", "pages", "start ms"];
+    let heads = [
+        "episodes",
+        "accepted/s",
+        "delivered/s",
+        "bridge µs",
+        "server µs",
+        "ms/notif.",
+        "pages",
+        "ms/claim",
+        "pages",
+        "start ms",
+    ];
     let title = format!(
         "Growth: storms of {} alerts with open episodes in the database, 1 replica, means of {TURNS} turns; times on the server",
         storm_alerts() / 3
@@ -132,14 +142,17 @@ impl Filled {
         let statements = server.statements(&self.database);
         fleet.stop()?;
         self.next += alerts / 5 + alerts;
-        let is_of_claim = |statement: &&Statement| CLAIM.iter().any(|words| statement.text.starts_with(words));
+        let is_of_claim =
+            |statement: &&Statement| CLAIM.iter().any(|words| statement.text.starts_with(words));
         let of_claims: Vec<&Statement> = statements.iter().filter(is_of_claim).collect();
         let first = of_claims.iter().find(|statement| statement.text.starts_with(CLAIM[0]));
         let claims = first.map_or(f64::NAN, |statement| statement.calls);
         let notifications = alerts as f64 / ALERTS_PER_BODY;
         let per = |count: f64, all: &mut dyn Iterator<Item = &Statement>| {
             let [mut milliseconds, mut pages] = [0.0, 0.0];
-            all.for_each(|statement| (milliseconds, pages) = (milliseconds + statement.milliseconds, pages + statement.pages));
+            all.for_each(|statement| {
+                (milliseconds, pages) = (milliseconds + statement.milliseconds, pages + statement.pages)
+            });
             [milliseconds / count, pages / count]
         };
         let notification = per(notifications, &mut statements.iter());

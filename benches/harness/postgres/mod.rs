@@ -115,8 +115,14 @@ impl Report {
             std::iter::once(name).chain(figures.into_iter().map(number)).chain([ratio]).collect()
         });
         let heads = [
-            "store", "accepted/s", "delivered/s", "200 median ms", "p99 ms", "bridge µs/alert",
-            "server µs/alert", "delivered",
+            "store",
+            "accepted/s",
+            "delivered/s",
+            "200 median ms",
+            "p99 ms",
+            "bridge µs/alert",
+            "server µs/alert",
+            "delivered",
         ];
         let title = format!(
             "Storms of {} alerts, each its own target; medians of {TURNS} turns, ratios to SQLite within a turn",

@@ -72,8 +72,7 @@ impl<'a> Fleet<'a> {
         let others = others.iter().map(|bridge| bridge.webhook).collect();
         let sent = Load { first, others, ..Load::new(one.webhook, alerts) }.run()?;
         let after = wait_for(self.stub.address, before.messages + alerts)?;
-        let (bridge, server) =
-            (self.bridge_cpu_us()? - bridge_before, self.server_cpu_us()? - server_before);
+        let (bridge, server) = (self.bridge_cpu_us()? - bridge_before, self.server_cpu_us()? - server_before);
         let count = alerts as f64;
         let rate = |until: u64| count * 1e6 / until.saturating_sub(sent.first_us) as f64;
         Ok(Measured {

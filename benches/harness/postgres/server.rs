@@ -43,7 +43,11 @@ impl Server {
     pub(crate) fn describe(&self) -> String {
         let settings = "SELECT string_agg(name || ' = ' || current_setting(name), ', ' ORDER BY name)
             FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'shared_buffers', 'max_wal_size')";
-        format!("PostgreSQL {}, {}", self.sql("postgres", "SHOW server_version"), self.sql("postgres", settings))
+        format!(
+            "PostgreSQL {}, {}",
+            self.sql("postgres", "SHOW server_version"),
+            self.sql("postgres", settings)
+        )
     }
 
     /// Creates a database, empty or as a copy.
@@ -113,15 +117,21 @@ impl Server {
     /// CPU time of all its processes in microseconds, with those that have ended.
     pub(crate) fn cpu_us(&self) -> io::Result<u64> {
         let pid = fs::read_to_string(self.0.directory().join("data/postmaster.pid"))?;
-        let postmaster: u32 = pid.lines().next().unwrap_or_default().trim().parse().map_err(io::Error::other)?;
+        let postmaster: u32 =
+            pid.lines().next().unwrap_or_default().trim().parse().map_err(io::Error::other)?;
         let mut ticks = 0;
         for entry in fs::read_dir("/proc")? {
             let Ok(name) = entry?.file_name().into_string() else { continue };
             let Ok(pid) = name.parse::<u32>() else { continue };
             // It may have ended meanwhile.
             let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            let fields: Vec<u64> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace()
-                .skip(1).map(|field| field.parse().unwrap_or(0)).collect();
+            let fields: Vec<u64> = stat
+                .rsplit_once(')')
+                .map_or("", |(_, rest)| rest)
+                .split_whitespace()
+                .skip(1)
+                .map(|field| field.parse().unwrap_or(0))
+                .collect();
             let own: u64 = fields.iter().skip(10).take(2).sum();
             let of_ended: u64 = fields.iter().skip(12).take(2).sum();
             if pid == postmaster {

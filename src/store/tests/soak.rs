@@ -26,8 +26,7 @@ const MAX_BACKLOG: u64 = 2_000;
 /// How long what was delivered is stored.
 const RETENTION: Duration = Duration::from_secs(30);
 /// Of a server of production; vacuum runs as by default.
-const SETTINGS: [&str; 4] =
-    ["fsync=on", "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=4GB"];
+const SETTINGS: [&str; 4] = ["fsync=on", "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=4GB"];
 
 fn parameter(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
@@ -104,7 +103,10 @@ impl Soak {
                 let began = Instant::now();
                 let claimed = self.store.claim(&name("queue"), MAX_CLAIMED).await.unwrap();
                 if claimed.is_empty() {
-                    drop(tokio::time::timeout(Duration::from_millis(200), self.store.wait(&name("queue"))).await);
+                    drop(
+                        tokio::time::timeout(Duration::from_millis(200), self.store.wait(&name("queue")))
+                            .await,
+                    );
                     continue;
                 }
                 let seen = delivered.fetch_add(claimed.len() as u64, Ordering::Relaxed);
@@ -176,9 +178,11 @@ async fn claims_stay_fast_beside_an_open_transaction_and_the_size_stays_flat() {
     let fresh = soak.deliver(SAMPLE.min(deliveries / 4), Instant::now()).await.show("fresh");
 
     let open = soak.connect().await;
-    open.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id(), count(*) FROM targets")
-        .await
-        .unwrap();
+    open.batch_execute(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id(), count(*) FROM targets",
+    )
+    .await
+    .unwrap();
     let until = Instant::now() + Duration::from_secs(minutes * 60);
     let beside = soak.deliver(deliveries, until).await.show("beside an open transaction");
     let dead = soak.server.sql(&soak.database, "SELECT sum(n_dead_tup) FROM pg_stat_user_tables");
@@ -189,7 +193,10 @@ async fn claims_stay_fast_beside_an_open_transaction_and_the_size_stays_flat() {
     let after = soak.deliver(deliveries / 4, Instant::now()).await.show("after it");
     let second = soak.clean("after retention again").await;
     soak.store.close().await;
-    assert!(beside <= fresh * 3.0, "p99 of claims: {beside:.2} ms beside an open transaction, {fresh:.2} ms fresh");
+    assert!(
+        beside <= fresh * 3.0,
+        "p99 of claims: {beside:.2} ms beside an open transaction, {fresh:.2} ms fresh"
+    );
     assert!(after <= fresh * 3.0, "p99 of claims: {after:.2} ms after it, {fresh:.2} ms fresh");
     assert!(second <= first * 1.05, "{second:.0} MB after {first:.0} MB");
 }

@@ -127,8 +127,7 @@ impl Check<'_> {
         let transaction = Transaction::begin(&self.shared.pool).await?;
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let clock = ClockReading::equal(Time::from_nanos(now));
-        let before =
-            |age: Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+        let before = |age: Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
         let AgeLimits { max_age, scale_in_max_age } = self.limits;
         let max = i64::try_from(self.max).unwrap_or(i64::MAX);
         let params: [Param<'_>; 5] = [

@@ -26,7 +26,8 @@ impl World {
 
     /// The number of pages that a statement reads, as if it were unnamed.
     async fn pages(&self, sql: &str, params: Params<'_>) -> i64 {
-        let rows = self.client.query_typed(&format!("EXPLAIN (ANALYZE, BUFFERS) {sql}"), params).await.unwrap();
+        let rows =
+            self.client.query_typed(&format!("EXPLAIN (ANALYZE, BUFFERS) {sql}"), params).await.unwrap();
         let plan: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
         // The first line is about all of the plan.
         let all = plan.iter().find_map(|line| line.trim().strip_prefix("Buffers: shared "));
@@ -42,9 +43,9 @@ impl World {
 async fn a_settlement_and_the_next_due_target_read_few_pages_whatever_the_number_of_deliveries_and_targets() {
     let world = World::new(1).await;
     world.fill(3).await;
-    let queue: i32 = world.client.query_typed("SELECT id FROM destinations WHERE name = 'queue'", &[]).await.unwrap()
-        [0]
-    .get(0);
+    let queue: i32 =
+        world.client.query_typed("SELECT id FROM destinations WHERE name = 'queue'", &[]).await.unwrap()[0]
+            .get(0);
     // Ten targets with an open delivery each, and ten without.
     let queues = vec![queue; 20];
     let targets: Vec<i64> = world
