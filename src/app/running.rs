@@ -107,7 +107,7 @@ impl RunningBridge {
         let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
         let clock_task = tokio::spawn(compare_clocks(store.clone(), background.clone()));
-        tokio::spawn(readiness::log_backlog(store.clone(), settings.clone(), background.clone()));
+        tokio::spawn(readiness::watch(bridge.clone(), store.clone(), settings.clone(), background.clone()));
         let reloader = Reloader {
             origin,
             settings,

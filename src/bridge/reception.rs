@@ -89,6 +89,11 @@ impl Bridge {
         self.0.gaps.begin(self.0.store.now(), |_| true);
     }
 
+    /// Notifications of all sources are refused now. Called again and again while they are.
+    pub(crate) fn refuse_all(&self, cause: GapCause) {
+        self.0.gaps.record_for_all(cause, self.0.store.now());
+    }
+
     /// A notification of `source` is being received.
     pub(crate) fn receive<'a>(&'a self, source: &'a Name) -> Reception<'a> {
         Reception { bridge: self, source, cause: Some(GapCause::Refused) }

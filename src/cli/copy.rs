@@ -47,6 +47,12 @@ fn location(kind: &str, text: &str) -> Result<PathBuf, String> {
 
 impl StoreCopy {
     pub(super) fn run(&self) -> ExitCode {
+        // Not shown, since it can contain the password: what is left of a URL after `postgres:`.
+        if self.to.as_os_str().as_encoded_bytes().starts_with(b"//") {
+            return usage_error(format_args!(
+                "`--to` is a URL: write it into a file that only the bridge can read, and pass postgres:FILE"
+            ));
+        }
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return usage_error(format_args!("cannot start: {error}")),

@@ -129,8 +129,10 @@ async fn wrong_arguments_and_stores_that_cannot_be_used_copy_nothing_and_say_wha
         (sqlite, "postgres:", "write `postgres:` before the path of the file"),
         ("sqlite:absent.db", postgres, "absent.db does not exist"),
         (sqlite, "postgres:secrets/absent", "secrets/absent"),
+        (sqlite, "postgres://bridge:s3cret@127.0.0.1/bridge", "write it into a file"),
     ] {
         let (code, printed) = copy_from_to(&dir, from, to);
+        assert!(!printed.contains("s3cret"), "{printed}");
         assert!(code == Some(2) && printed.contains(expected), "{from} {to}: {expected}: {code:?} {printed}");
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -134,6 +134,16 @@ impl GapTracker {
         self.has_pending.store(true, Ordering::Release);
     }
 
+    /// Records that notifications of all sources would be refused.
+    pub(in crate::bridge) fn record_for_all(&self, cause: GapCause, now: Time) {
+        let mut gaps = self.gaps.lock();
+        let sources = std::mem::take(&mut gaps.sources);
+        let gap = ReceptionGap { from: now, until: now, cause };
+        sources.iter().for_each(|source| gaps.record(source, gap, &self.metrics));
+        gaps.sources = sources;
+        self.has_pending.store(true, Ordering::Release);
+    }
+
     /// Shows that the process is running, and records a gap if it was not. Every decision calls this: after a stop,
     /// none is made before the gap is known.
     pub(in crate::bridge) fn tick(&self, now: Time) {

@@ -5,4 +5,5 @@ mod clocks;
 mod controls;
 mod failover;
 mod faults;
+mod gaps;
 mod twins;

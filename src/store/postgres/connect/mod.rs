@@ -143,6 +143,12 @@ struct Target {
 }
 
 fn read_url(url_file: &Path, iam: bool) -> Result<DatabaseUrl, ConnectError> {
+    // Not shown: it can contain the password.
+    if url_file.to_string_lossy().contains("://") {
+        let cause =
+            "`url_file` is a URL: write it into a file that only the bridge can read, and name that file";
+        return Err(ConnectError::Settings(cause.to_owned()));
+    }
     let error = |cause: String| ConnectError::Settings(format!("{}: {cause}", url_file.display()));
     let text = read_secret(url_file).map_err(error)?;
     DatabaseUrl::parse(text.expose(), iam).map_err(|errors| error(all_errors(&errors)))

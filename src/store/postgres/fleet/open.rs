@@ -1,10 +1,11 @@
 //! What a process reads about the fleet when it opens the store, and how it joins it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::view::Opened;
+use super::view::{MAX_SILENCE, Opened};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -16,13 +17,16 @@ use crate::store::postgres::schema;
 use crate::store::postgres::transaction::{Param, Transaction};
 
 /// A replica that was heard within this time is alive.
-pub(super) const ALIVE_NANOS: i64 = 5_000_000_000;
+pub(super) const ALIVE_NANOS: i64 = MAX_SILENCE.as_nanos() as i64;
 
 const SELECT_STORE: &str = "
     SELECT now_ns(), s.created, s.incarnation, c.body,
-           (SELECT max(ready_until) FROM replicas WHERE id <> $1),
-           EXISTS (SELECT 1 FROM replicas WHERE id <> $1 AND is_ready AND seen > now_ns() - $2)
+           (SELECT max(ready_until) FROM replicas WHERE id <> $1)
     FROM store s, controls c FOR UPDATE OF s";
+const SELECT_READY: &str = "
+    SELECT id, beat FROM replicas WHERE id <> $1 AND is_ready AND NOT is_stopped AND seen > now_ns() - $2";
+/// How long after one another it is looked for signs of life.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const SELECT_KEPT: &str = "
     SELECT source, max(at - ahead) FROM (SELECT source, at, ahead FROM notifications ORDER BY id DESC LIMIT $1) n GROUP BY source";
 /// The row of this process, before it is ready.
@@ -42,12 +46,12 @@ const TABLE: &str = "
 /// Reads what a store needs to know at its start.
 pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Error> {
     let read = async {
+        let others_are_ready = are_others_ready(pool).await?;
         let transaction = Transaction::begin(pool).await?;
         schema::join(&transaction).await?;
-        let params = [(&pool.replica() as _, Type::INT8), (&ALIVE_NANOS as _, Type::INT8)];
+        let params: [Param<'_>; 1] = [(&pool.replica(), Type::INT8)];
         let row = transaction.query_one(SELECT_STORE, &params).await?;
         let controls = read_controls(row.get(3))?;
-        let others_are_ready: bool = row.get(5);
         let mut incarnation: i64 = row.get(2);
         let expression = server_expression(&transaction).await?;
         let (server, known) = server(&transaction, expression).await?;
@@ -78,6 +82,27 @@ pub(in crate::store::postgres) async fn open(pool: &Pool) -> Result<Opened, Erro
         Ok::<_, DbError>(opened)
     };
     read.await.map_err(|error| error.into_store(Stage::Open))
+}
+
+/// Whether another replica accepts notifications. The row of one that was killed looks for some seconds as if it did: it
+/// counts if it gives a sign of life meanwhile.
+async fn are_others_ready(pool: &Pool) -> Result<bool, DbError> {
+    let mut first: Option<BTreeMap<i64, i64>> = None;
+    loop {
+        let transaction = Transaction::begin_reading(pool).await?;
+        let params: [Param<'_>; 2] = [(&pool.replica(), Type::INT8), (&ALIVE_NANOS, Type::INT8)];
+        let rows = transaction.query(SELECT_READY, &params).await?;
+        transaction.commit().await?;
+        let beats: BTreeMap<i64, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        if beats.is_empty() {
+            return Ok(false);
+        }
+        let known = first.get_or_insert_with(|| beats.clone());
+        if beats.iter().any(|(id, beat)| known.get(id).is_none_or(|before| beat > before)) {
+            return Ok(true);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 pub(super) fn host_name() -> String {

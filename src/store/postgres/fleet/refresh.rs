@@ -40,9 +40,7 @@ pub(super) async fn run(shared: Weak<Shared>) {
             Ok::<(), DbError>(())
         };
         if let Err(error) = refreshed.await {
-            shared.health.failed(&error.to_string());
-        } else if shared.health.is_failing() {
-            shared.health.committed();
+            tracing::debug!(%error, "the cache of the fleet is not refreshed");
         }
     }
 }

@@ -24,8 +24,18 @@ const FORGOTTEN_NANOS: i64 = 86_400_000_000_000;
 /// Replicas that were lost are listed for an hour.
 const LISTED_NANOS: i64 = 3_600_000_000_000;
 
-/// Returns also when a replica was heard last before, as far as this database knows.
+/// Returns also when a replica was heard last before, as far as this database knows; and since when a replica is missed that
+/// accepted notifications, and whether it is this one. Others are not missed again before they are back.
 const BEAT: &str = "
+    WITH missed AS MATERIALIZED (
+        SELECT min(seen) AS since, bool_or(id = $1) AS is_own FROM replicas
+        WHERE is_ready AND NOT is_stopped AND seen < now_ns() - $6
+    ), lost AS (
+        UPDATE replicas SET is_ready = false WHERE id IN (
+            SELECT o.id FROM replicas o
+            WHERE o.is_ready AND NOT o.is_stopped AND o.id <> $1 AND o.seen < now_ns() - $6
+            FOR NO KEY UPDATE SKIP LOCKED)
+    )
     INSERT INTO replicas AS r
         (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, clock_offset)
     VALUES ($1, $2, now_ns(), now_ns(), $3, $4, CASE WHEN $4 THEN now_ns() END, $5, $7, $8)
@@ -33,7 +43,7 @@ const BEAT: &str = "
         ready_until = CASE WHEN $4 THEN now_ns() ELSE r.ready_until END
     RETURNING beat,
         EXISTS (SELECT 1 FROM replicas o WHERE o.id <> $1 AND o.is_ready AND o.seen > now_ns() - $6),
-        now_ns(), (SELECT max(o.seen) FROM replicas o)";
+        now_ns(), (SELECT max(o.seen) FROM replicas o), (SELECT since FROM missed), (SELECT is_own FROM missed)";
 const SELECT_REPLICAS: &str = "
     SELECT s.schema_step, s.min_step, r.id, r.name, r.version, r.schema_step, r.started, r.seen,
         r.seen > now_ns() - $1, r.is_ready, r.clock_offset, now_ns()
@@ -50,6 +60,9 @@ pub(super) async fn run(shared: Weak<Shared>) {
             let Some(shared) = shared.upgrade().filter(|shared| !shared.pool.is_closed()) else { return };
             if let Err(error) = replica.beat(&shared).await {
                 tracing::debug!(%error, "no sign of life in the database");
+                if !error.is_conflict() {
+                    shared.health.failed(&error.to_string());
+                }
             }
         }
         drop(tokio::time::timeout(INTERVAL, beat_now.notified()).await);
@@ -106,8 +119,18 @@ impl Heartbeat {
             }
             false => None,
         };
+        let missed = missed_gap(&row);
+        if let Some(gap) = missed {
+            record_gap(&transaction, shared, gap).await?;
+        }
         transaction.commit().await?;
+        shared.fleet.beat_confirmed();
+        // It is written to, every second.
+        shared.health.committed();
         adopted.into_iter().for_each(|adopted| adopted.publish(shared));
+        if let Some(ReceptionGap { from, until, cause }) = missed {
+            tracing::warn!(%cause, from = %from.millis(), until = %until.millis(), "a ready replica was not heard");
+        }
         (self.beat, self.server, self.clock_offset) = (beat, server, Some(clock_offset));
         shared.fleet.clock_offset.store(clock_offset, Ordering::Relaxed);
         shared.fleet.others_are_ready.store(others_are_ready, Ordering::Relaxed);
@@ -240,9 +263,24 @@ async fn adopt(
         }
         return Ok(Adopted { incarnation, lost: None });
     };
+    let gap = ReceptionGap { from, until: now, cause: GapCause::DataLoss };
+    record_gap(transaction, shared, gap).await?;
+    Ok(Adopted { incarnation, lost: Some(gap) })
+}
+
+/// The reception gap of all sources because a replica that accepted notifications is missed: it has refused them, or did
+/// not run.
+fn missed_gap(row: &Row) -> Option<ReceptionGap> {
+    let (until, since): (i64, Option<i64>) = (row.get(2), row.get(4));
+    let cause =
+        if row.get::<_, Option<bool>>(5) == Some(true) { GapCause::Store } else { GapCause::NotRunning };
+    Some(ReceptionGap { from: Time::from_nanos(since?), until: Time::from_nanos(until), cause })
+}
+
+/// Records a gap of all sources.
+async fn record_gap(transaction: &Transaction, shared: &Shared, gap: ReceptionGap) -> Result<(), DbError> {
     let row = transaction.query_one("SELECT body FROM controls FOR UPDATE", &[]).await?;
     let mut controls = read_controls(row.get(0))?;
-    let gap = ReceptionGap { from, until: now, cause: GapCause::DataLoss };
     for source in shared.fleet.controls().receiving() {
         controls.record_gap(source, gap);
     }
@@ -253,7 +291,7 @@ async fn adopt(
     let set = "UPDATE controls SET version = $1, generation = $2, body = $3";
     let params = [(&version as _, Type::INT8), (&generation as _, Type::INT8), (&body as _, Type::TEXT)];
     transaction.execute(set, &params).await?;
-    Ok(Adopted { incarnation, lost: Some(gap) })
+    Ok(())
 }
 
 /// This process was stopped: it is not missed.

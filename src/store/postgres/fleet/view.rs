@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -12,6 +13,9 @@ use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{Replicas, Rewinds, Snapshot, Tally, UnreadableRow};
+
+/// A replica that gives no sign of life for longer is lost.
+pub(super) const MAX_SILENCE: Duration = Duration::from_secs(5);
 
 /// What was read when the store was opened.
 pub(in crate::store::postgres) struct Opened {
@@ -50,6 +54,8 @@ pub(in crate::store::postgres) struct FleetView {
     pub server: &'static str,
     /// A decision has met a server with which no replica has worked yet.
     pub beat_now: Arc<Notify>,
+    /// When the last sign of life was confirmed.
+    last_beat: Mutex<Instant>,
     /// How often this process was the first to notice that the database came back behind.
     pub rewinds: Mutex<Rewinds>,
     /// The replicas; `None` until they are read.
@@ -81,6 +87,7 @@ impl FleetView {
             refresh_now: Arc::default(),
             server,
             beat_now: Arc::default(),
+            last_beat: Mutex::new(Instant::now()),
             is_ready: AtomicBool::new(false),
             others_are_ready: AtomicBool::new(false),
             rewinds: Mutex::default(),
@@ -108,6 +115,16 @@ impl FleetView {
 
     pub(super) fn incarnation(&self) -> i64 {
         self.incarnation.load(Ordering::Relaxed)
+    }
+
+    /// A sign of life of this process was confirmed.
+    pub(super) fn beat_confirmed(&self) {
+        *self.last_beat.lock() = Instant::now();
+    }
+
+    /// Whether this process accepts notifications, and has given no sign of life for so long that it counts as lost.
+    pub(in crate::store::postgres) fn is_missed(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed) && self.last_beat.lock().elapsed() > MAX_SILENCE
     }
 
     pub(super) fn set_incarnation(&self, incarnation: i64) {

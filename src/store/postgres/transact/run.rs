@@ -27,7 +27,7 @@ const LOCKING_RUN: u32 = 4;
 const MAX_CONFLICT_DELAY: Duration = Duration::from_millis(20);
 /// A connection that was lost while it was not used is replaced this often before the commands fail.
 const MAX_RECONNECTS: u32 = 2;
-/// How often, and how long after one another, it is looked whether a replica has begun to work with another server.
+/// How often, and how long after one another, it is looked whether a sign of life has come.
 const MAX_SERVER_WAITS: u32 = 100;
 const SERVER_WAIT: Duration = Duration::from_millis(20);
 /// A larger batch is decided on a thread of its own, so that it does not delay other tasks.
@@ -38,7 +38,8 @@ enum Run {
     Finished,
     /// Another run can succeed: more targets are needed, or another transaction was faster.
     Again,
-    /// The database is on a server with which no replica has worked yet.
+    /// The database is on a server with which no replica has worked yet, or has not heard this process for long: a sign of
+    /// life comes first.
     OtherServer,
 }
 
@@ -112,6 +113,10 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
 async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Result<Run, DbError> {
     if batch.commands.is_empty() {
         return Ok(Run::Finished);
+    }
+    // This process may have refused notifications: the next sign of life records that as a reception gap.
+    if shared.fleet.is_missed() {
+        return Ok(Run::OtherServer);
     }
     let transaction = Transaction::begin(&shared.pool).await?;
     let locked = rows::lock(&transaction, &batch.commands).await?;
