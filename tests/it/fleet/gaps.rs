@@ -41,15 +41,23 @@ async fn a_replica_that_stops_leaves_none() {
     let server = PostgresServer::shared();
     let database = server.create_database(None);
     let [mut first, second] = two_replicas(&server.url(&database)).await;
+    // Each knows of the other one when it has given a sign of life after that.
+    wait_beats(server, &database, 2).await;
     assert!(first.stop().await.success());
-    // The other one has looked for those that are missed since.
-    let beat = || {
-        let beats = server.sql(&database, "SELECT beat FROM replicas WHERE NOT is_stopped");
-        beats.trim().parse::<u64>().expect("the beats of one replica")
-    };
-    let before = beat();
-    eventually("more signs of life", async || (beat() > before + 6).then_some(())).await;
+    // Long enough that it would be missed.
+    wait_beats(server, &database, 7).await;
     assert_eq!(gap(&second).await, Value::Null);
+}
+
+/// Waits until each replica that runs is ready and has given so many signs of life more.
+async fn wait_beats(server: &PostgresServer, database: &str, more: u64) {
+    let least = || {
+        let of_ready =
+            "SELECT CASE WHEN bool_and(is_ready) THEN min(beat) END FROM replicas WHERE NOT is_stopped";
+        server.sql(database, of_ready).trim().parse::<u64>().ok()
+    };
+    let before = eventually("ready replicas", async || least()).await;
+    eventually("signs of life", async || least().filter(|beat| *beat >= before + more)).await;
 }
 
 #[tokio::test]
