@@ -76,6 +76,7 @@ impl Bridge {
     pub(crate) async fn begin_reception(&self) {
         self.0.gaps.end(self.0.store.now());
         self.0.store.set_ready(true);
+        self.0.store.announce_ready().await;
         self.commit_gaps().await;
     }
 

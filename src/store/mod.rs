@@ -235,6 +235,14 @@ impl Store {
         }
     }
 
+    /// Lets other replicas know that this process accepts notifications, before it accepts the first: they would not miss it if
+    /// it died. Nothing happens if the store is not available.
+    pub(crate) async fn announce_ready(&self) {
+        if let Self::Postgres(store) = self {
+            Box::pin(store.announce_ready()).await;
+        }
+    }
+
     /// Whether another replica on this store accepts notifications, as of some seconds ago.
     pub(crate) fn others_are_ready(&self) -> bool {
         matches!(self, Self::Postgres(store) if store.others_are_ready())

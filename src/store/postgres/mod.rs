@@ -136,6 +136,10 @@ impl Postgres {
         self.0.health.outage()
     }
 
+    pub(super) async fn announce_ready(&self) {
+        fleet::announce_ready(&self.0).await;
+    }
+
     pub(super) fn set_ready(&self, is_ready: bool) {
         fleet::set_ready(&self.0, is_ready);
     }

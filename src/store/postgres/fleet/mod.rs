@@ -45,6 +45,13 @@ pub(super) fn set_ready(shared: &Shared, is_ready: bool) {
     shared.fleet.is_ready.store(is_ready, Ordering::Relaxed);
 }
 
+/// Says that this process accepts notifications from now on.
+pub(super) async fn announce_ready(shared: &Shared) {
+    if let Err(error) = replicas::set_ready(shared).await {
+        tracing::debug!(%error, "other replicas hear later that this one is ready");
+    }
+}
+
 /// Says that this process does not accept notifications any more.
 pub(super) async fn close(shared: &Shared) {
     set_ready(shared, false);

@@ -294,6 +294,14 @@ async fn record_gap(transaction: &Transaction, shared: &Shared, gap: ReceptionGa
     Ok(())
 }
 
+/// This process accepts notifications: it is missed if it dies.
+pub(super) async fn set_ready(shared: &Shared) -> Result<(), DbError> {
+    let transaction = Transaction::begin(&shared.pool).await?;
+    let set = "UPDATE replicas SET is_ready = true, seen = now_ns(), ready_until = now_ns() WHERE id = $1";
+    transaction.execute(set, &[(&shared.replica, Type::INT8)]).await?;
+    transaction.commit().await
+}
+
 /// This process was stopped: it is not missed.
 pub(super) async fn set_stopped(shared: &Shared) -> Result<(), DbError> {
     let transaction = Transaction::begin(&shared.pool).await?;
