@@ -82,6 +82,7 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     pub(super) async fn beat(&mut self, shared: &Shared) -> Result<(), DbError> {
+        let _row = shared.fleet.row.lock().await;
         let transaction = Transaction::begin(&shared.pool).await?;
         let is_ready = shared.fleet.is_ready.load(Ordering::Relaxed) && shared.health.too_old().is_none();
         let next = self.beat + 1;
@@ -296,6 +297,7 @@ async fn record_gap(transaction: &Transaction, shared: &Shared, gap: ReceptionGa
 
 /// This process accepts notifications: it is missed if it dies.
 pub(super) async fn set_ready(shared: &Shared) -> Result<(), DbError> {
+    let _row = shared.fleet.row.lock().await;
     let transaction = Transaction::begin(&shared.pool).await?;
     let set = "UPDATE replicas SET is_ready = true, seen = now_ns(), ready_until = now_ns() WHERE id = $1";
     transaction.execute(set, &[(&shared.replica, Type::INT8)]).await?;
@@ -304,6 +306,7 @@ pub(super) async fn set_ready(shared: &Shared) -> Result<(), DbError> {
 
 /// This process was stopped: it is not missed.
 pub(super) async fn set_stopped(shared: &Shared) -> Result<(), DbError> {
+    let _row = shared.fleet.row.lock().await;
     let transaction = Transaction::begin(&shared.pool).await?;
     let set = "UPDATE replicas SET is_ready = false, is_stopped = true WHERE id = $1";
     transaction.execute(set, &[(&shared.replica, Type::INT8)]).await?;

@@ -54,6 +54,9 @@ pub(in crate::store::postgres) struct FleetView {
     pub server: &'static str,
     /// A decision has met a server with which no replica has worked yet.
     pub beat_now: Arc<Notify>,
+    /// Held by what writes the row of this process, so that a sign of life which was begun before it was ready does not
+    /// overwrite that it is.
+    pub row: tokio::sync::Mutex<()>,
     /// When the last sign of life was confirmed.
     last_beat: Mutex<Instant>,
     /// How often this process was the first to notice that the database came back behind.
@@ -87,6 +90,7 @@ impl FleetView {
             refresh_now: Arc::default(),
             server,
             beat_now: Arc::default(),
+            row: tokio::sync::Mutex::default(),
             last_beat: Mutex::new(Instant::now()),
             is_ready: AtomicBool::new(false),
             others_are_ready: AtomicBool::new(false),
