@@ -22,7 +22,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Opens the store of the configuration. Meanwhile the listeners answer 503.
 ///
 /// # Errors
-/// It cannot be opened; `Error::Unusable` if somebody has to change something.
+/// It cannot be opened; `Error::Unusable` if an operator has to change something.
 pub(super) async fn open(
     settings: &config::Store,
     destinations: Vec<Name>,

@@ -165,6 +165,11 @@ async fn a_full_backlog_is_not_ready() {
         code == 503 && says.contains("too many unsettled deliveries: 2, delivery.max_backlog is 2"),
         "{says}"
     );
+    eventually("a reception gap although nothing was refused", async || {
+        let status = bridge.get_json("/api/v1/status").await;
+        (status["reception_gaps"]["prod-eu"]["cause"] == "backlog").then_some(())
+    })
+    .await;
     for _ in 0..3 {
         assert_eq!(bridge.post(captured("three-firing")).await.status, 503);
     }

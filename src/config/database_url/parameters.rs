@@ -284,7 +284,7 @@ impl<'p> Reader<'p> {
         let verified = match mode {
             Some("allow" | "prefer") => {
                 self.error(
-                    "this `sslmode` falls back to plain text if somebody on the way asks for it",
+                    "this `sslmode` falls back to plain text if an attacker on the network asks for it",
                     "use `sslmode=verify-full`",
                 );
                 return;

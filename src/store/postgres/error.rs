@@ -30,9 +30,10 @@ pub(super) enum DbError {
     /// What was read has changed before it was locked.
     #[error("another transaction was faster")]
     Contended,
-    /// The database is on another server, and it is not known yet whether that lacks anything.
-    #[error("another server has taken over, and is not examined yet")]
-    UnknownServer,
+    /// The database is on another server, or has not heard this process for long: what may be missing there, and what was
+    /// refused here, is known with the next sign of life.
+    #[error("the database has not confirmed a sign of life of this replica yet")]
+    Unheard,
 }
 
 /// When an error has happened: it decides what it means.
@@ -104,7 +105,7 @@ impl DbError {
         }
     }
 
-    /// Whether it stays until somebody changes something.
+    /// Whether it stays until an operator changes something.
     fn needs_operator(&self) -> bool {
         match self {
             Self::Connect(error) => error.needs_operator(),
@@ -115,7 +116,7 @@ impl DbError {
                 self.fix().is_some() || self.code().is_some_and(is_of)
             }
             Self::Damaged(_) => true,
-            Self::Pool(_) | Self::NoAnswer(_) | Self::Contended | Self::UnknownServer => false,
+            Self::Pool(_) | Self::NoAnswer(_) | Self::Contended | Self::Unheard => false,
         }
     }
 

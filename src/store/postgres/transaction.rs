@@ -1,4 +1,4 @@
-//! Transactions. One that is neither committed nor rolled back closes its connection: nobody knows its state.
+//! Transactions. One that is neither committed nor rolled back closes its connection: its state is unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -4,7 +4,7 @@
 //! of the events. `due` says when an unsettled delivery can be claimed: when it is emitted, at the end of a backoff, or
 //! when the lease of its claim ends. Rows are locked and read, changed by [`row`], and written as a set by [`mod@write`].
 //!
-//! Whoever changes the outcome of a delivery, or begins its call, holds the lock of its target. Claims hold only locks of
+//! A transaction that changes the outcome of a delivery, or begins its call, holds the lock of its target. Claims hold only locks of
 //! deliveries and queues, and skip what others hold, see [`mod@claim`].
 
 pub(super) mod changes;

@@ -74,7 +74,7 @@ pub(super) async fn remove_destination(shared: &Shared, name: &Name) -> Result<(
     Ok(())
 }
 
-/// Destinations that have unsettled deliveries and to which nobody delivers.
+/// Destinations that have unsettled deliveries and to which no replica delivers.
 pub(super) async fn orphaned_destinations(shared: &Shared) -> Result<Vec<Name>, Error> {
     let read = async {
         let client = shared.pool.get().await?;

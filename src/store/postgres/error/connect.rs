@@ -62,7 +62,7 @@ impl fmt::Display for ServerError {
 }
 
 impl ConnectError {
-    /// Whether it stays until somebody changes something. If not, trying again can help.
+    /// Whether it stays until an operator changes something. If not, trying again can help.
     pub(in crate::store::postgres) fn needs_operator(&self) -> bool {
         match self {
             Self::Settings(_) => true,
@@ -106,12 +106,12 @@ const PGBOUNCER: [(&str, &str); 8] = [
     ("SSL required", "use `sslmode=verify-full`"),
 ];
 
-/// The fix of an error of PgBouncer that stays until somebody changes something.
+/// The fix of an error of PgBouncer that stays until an operator changes something.
 pub(super) fn fix_at_pooler(message: &str) -> Option<&'static str> {
     PGBOUNCER.iter().find(|(text, _)| message.contains(text)).map(|(_, fix)| *fix)
 }
 
-/// The fix of an error that stays until somebody changes something; none for one that can pass.
+/// The fix of an error that stays until an operator changes something; none for one that can pass.
 fn fix(error: &tokio_postgres::Error) -> Option<&'static str> {
     if let Some(db) = error.as_db_error() {
         return match *db.code() {

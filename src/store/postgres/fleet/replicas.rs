@@ -285,7 +285,7 @@ async fn record_gap(transaction: &Transaction, shared: &Shared, gap: ReceptionGa
     for source in shared.fleet.controls().receiving() {
         controls.record_gap(source, gap);
     }
-    // Above what this process has seen, so that nobody takes it for older.
+    // Above what this process has seen, so that no replica takes it for older.
     controls.version = controls.version.max(shared.fleet.controls().version) + 1;
     let (version, generation) = (controls.version as i64, controls.generation as i64);
     let body = serde_json::to_string(&controls).map_err(|error| DbError::Damaged(error.to_string()))?;

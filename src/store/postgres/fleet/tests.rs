@@ -12,9 +12,9 @@ use crate::domain::control::{Controls, GapCause};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
-use crate::store::Replicas;
 use crate::store::postgres::{Connector, Postgres, Settings};
 use crate::store::tests::postgres_server::PostgresServer;
+use crate::store::{Changes, Keys, Replicas, Store};
 
 /// A database of its own.
 struct Database(String);
@@ -104,6 +104,31 @@ async fn controls_counts_and_what_is_due_reach_every_replica() {
     let nodes = Name::new("nodes").unwrap();
     until("the counts", || replica.0.fleet.snapshot().tally.open_episodes.get(&nodes) == Some(&2)).await;
     assert_eq!(replica.0.fleet.snapshot().tally.deferred.get(&Verdict::Paused), Some(&1));
+}
+
+#[tokio::test]
+async fn a_process_that_was_not_heard_for_long_decides_nothing_before_its_gap_is_recorded() {
+    let database = Database::create().await;
+    let store = database.open().await;
+    let body = serde_json::to_string(&controls(7, &["prod"])).unwrap();
+    database.execute(&format!("UPDATE controls SET version = 7, body = '{body}'")).await;
+    until("the controls", || store.controls().version == 7).await;
+    store.set_ready(true);
+    store.announce_ready().await;
+    let decide = || {
+        let store = Store::Postgres(store.clone());
+        async move { store.transact(Keys::default(), |view| (Changes::default(), view.controls.clone())).await }
+    };
+    assert_eq!(decide().await.unwrap().reception_gaps(&Name::new("prod").unwrap()), None);
+    // The task gives no sign of life meanwhile.
+    let row = store.0.fleet.row.lock().await;
+    database.execute("UPDATE replicas SET seen = now_ns() - 10000000000").await;
+    store.0.fleet.forget_beat();
+    assert!(matches!(decide().await, Err(Error::Unavailable(text)) if text.contains("sign of life")));
+    drop(row);
+    let gaps = *decide().await.unwrap().reception_gaps(&Name::new("prod").unwrap()).expect("a gap");
+    assert_eq!(gaps.last.cause, GapCause::Store);
+    assert!(gaps.last.until.since(gaps.last.from) > Duration::from_secs(9), "{gaps:?}");
 }
 
 #[tokio::test]

@@ -126,6 +126,11 @@ impl FleetView {
         *self.last_beat.lock() = Instant::now();
     }
 
+    #[cfg(test)]
+    pub(super) fn forget_beat(&self) {
+        *self.last_beat.lock() = Instant::now().checked_sub(2 * MAX_SILENCE).unwrap();
+    }
+
     /// Whether this process accepts notifications, and has given no sign of life for so long that it counts as lost.
     pub(in crate::store::postgres) fn is_missed(&self) -> bool {
         self.is_ready.load(Ordering::Relaxed) && self.last_beat.lock().elapsed() > MAX_SILENCE

@@ -35,7 +35,7 @@ pub(super) struct Command {
     pub more: Vec<(Hash, TargetKey)>,
     /// The targets of its alerts, as far as an earlier run has found them.
     pub located: Vec<Hash>,
-    /// Locked by nobody: so that several tasks can read the rest.
+    /// Not locked, so that several tasks can read the rest.
     decide: Mutex<Option<DecideFn>>,
     reply: Option<oneshot::Sender<Result<(), Error>>>,
 }

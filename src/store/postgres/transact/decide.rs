@@ -46,7 +46,7 @@ pub(super) fn decide(
             }
             let seen = outcome.rates.clone();
             let is_applied = outcome.rates.try_apply(&seen, &changes.rates);
-            debug_assert!(is_applied, "nobody else changes these rates");
+            debug_assert!(is_applied, "no other transaction changes these rates");
             for direction in changes.rates.directions() {
                 outcome.changed.rates[usize::from(direction == Direction::ALL[1])] = true;
             }

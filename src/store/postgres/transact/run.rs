@@ -28,8 +28,8 @@ const MAX_CONFLICT_DELAY: Duration = Duration::from_millis(20);
 /// A connection that was lost while it was not used is replaced this often before the commands fail.
 const MAX_RECONNECTS: u32 = 2;
 /// How often, and how long after one another, it is looked whether a sign of life has come.
-const MAX_SERVER_WAITS: u32 = 100;
-const SERVER_WAIT: Duration = Duration::from_millis(20);
+const MAX_BEAT_WAITS: u32 = 100;
+const BEAT_WAIT: Duration = Duration::from_millis(20);
 /// A larger batch is decided on a thread of its own, so that it does not delay other tasks.
 const MAX_INLINE_WEIGHT: usize = 20;
 
@@ -40,7 +40,7 @@ enum Run {
     Again,
     /// The database is on a server with which no replica has worked yet, or has not heard this process for long: a sign of
     /// life comes first.
-    OtherServer,
+    Unheard,
 }
 
 /// Runs a batch and answers its commands.
@@ -84,14 +84,14 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
         let locks = if runs >= LOCKING_RUN { Locks::ALL } else { Locks::default() };
         let error = match run_once(shared, batch, locks).await {
             Ok(Run::Finished) => return Ok(()),
-            Ok(Run::OtherServer) if waits < MAX_SERVER_WAITS => {
+            Ok(Run::Unheard) if waits < MAX_BEAT_WAITS => {
                 waits += 1;
                 runs -= 1;
                 shared.fleet.beat_now.notify_one();
-                tokio::time::sleep(SERVER_WAIT).await;
+                tokio::time::sleep(BEAT_WAIT).await;
                 continue;
             }
-            Ok(Run::OtherServer) => return Err(DbError::UnknownServer),
+            Ok(Run::Unheard) => return Err(DbError::Unheard),
             Ok(Run::Again) => DbError::Contended,
             Err(error) => error,
         };
@@ -116,7 +116,7 @@ async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Resul
     }
     // This process may have refused notifications: the next sign of life records that as a reception gap.
     if shared.fleet.is_missed() {
-        return Ok(Run::OtherServer);
+        return Ok(Run::Unheard);
     }
     let transaction = Transaction::begin(&shared.pool).await?;
     let locked = rows::lock(&transaction, &batch.commands).await?;
@@ -125,7 +125,7 @@ async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Resul
     let mut read = view::read(shared, &transaction, &batch.commands, &rows, locks).await?;
     if !read.shown.is_known_server {
         transaction.rollback().await?;
-        return Ok(Run::OtherServer);
+        return Ok(Run::Unheard);
     }
     if !read.is_complete(&batch.commands, &rows) {
         transaction.rollback().await?;
