@@ -8,10 +8,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SNAPSHOTS := $(abspath $(TARGET))/snapshots.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help build release run demo test soak fuzz bench lint clean
+.PHONY: help build release run demo test soak soak-postgres fuzz bench lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build a plain release binary, for trying things
 	cargo build --release --locked
@@ -39,15 +39,22 @@ test: ## run all tests, with real Prometheus and Alertmanager and an AWS emulato
 	INSTA_SNAPSHOT_REFERENCES_FILE="$(SNAPSHOTS)" cargo test --locked --lib --bins --tests
 	@.ci/unreferenced-snapshots "$(SNAPSHOTS)"
 
-soak: $(if $(PAIR),,fuzz) ## fuzz, and compare the engine with its reference model, each at most MINUTES; DEPTH=6 MINUTES=600 PAIR=revert_and_idle
+soak: $(if $(PAIR),,fuzz soak-postgres) ## fuzz, load PostgreSQL, and compare the engine with its reference model, each at most MINUTES; DEPTH=6 MINUTES=600 PAIR=revert_and_idle
 	CARGO_PROFILE_TEST_OPT_LEVEL=2 SOAK_DEPTH="$(or $(DEPTH),4)" SOAK_MINUTES="$(or $(MINUTES),600)" \
 		$(if $(PAIR),SOAK_PAIR="$(PAIR)") \
 		cargo test --locked --lib -- reference::exhaustive::soak --ignored --nocapture
+
+soak-postgres: ## deliver on PostgreSQL beside a transaction that stays open; DELIVERIES=200000 OPEN_MINUTES=2 takes less than 2,000,000 and 10
+	deploy/tools.sh
+	CARGO_PROFILE_TEST_OPT_LEVEL=2 SOAK_DELIVERIES="$(or $(DELIVERIES),2000000)" \
+		SOAK_OPEN_MINUTES="$(or $(OPEN_MINUTES),10)" \
+		cargo test --locked --lib -- store::tests::soak --ignored --nocapture
 
 fuzz: ## fuzz what reads untrusted bytes, a tenth of MINUTES (600) for each target; ONLY=matcher fuzzes one
 	SECONDS_EACH=$$(( $(or $(MINUTES),600) * 6 )) fuzz/run $(ONLY)
 
 bench: release ## measure the whole bridge under load against its targets; ONLY=storm runs one part
+	deploy/tools.sh
 	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/deploy/scalebridge" \
 		cargo bench --locked --bench harness -- $(if $(ONLY),--only $(ONLY))
 

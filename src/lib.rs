@@ -5,9 +5,10 @@
 //!
 //! - `json`: JSON encoding, and the escapes that SQS requires.
 //! - [`domain`]: alerts, rules, targets, events, and the engine that decides. Pure: no IO, no clock.
-//! - [`config`], `store`: configuration files to checked settings; the durable state.
-//! - `telemetry`: logs and metrics.
+//! - [`config`]: configuration files to checked settings.
 //! - `credentials`: who may send to a source and use the admin listener; TLS settings and outgoing HTTP clients.
+//! - `store`: the durable state, which reaches PostgreSQL with the TLS of `credentials`.
+//! - `telemetry`: logs and metrics.
 //! - `sources`, `bridge`, `dispatch`: bodies to notifications; notifications to committed decisions;
 //!   committed events to destinations.
 //! - `kinds`: the configuration with the kinds of sources and destinations that there are.

@@ -29,7 +29,7 @@ use crate::domain::notification::Status;
 use crate::domain::source::Source;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
-use crate::domain::time::{ClockReading, Time};
+use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 use crate::store::{Backlog, Tally};
 
@@ -113,6 +113,16 @@ struct AuthFailureLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
+}
+
+/// The help of a metric that each replica has of its own.
+fn of_replica(help: &str) -> String {
+    format!("{help} (of this replica)")
+}
+
+/// The help of a metric of the store. Replicas that share it have the same value, up to a few seconds old.
+fn of_fleet(help: &str) -> String {
+    format!("{help} (of the fleet: take the maximum over replicas)")
 }
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
@@ -212,114 +222,73 @@ impl Metrics {
         // A plain gauge: parsers of the older text format do not know the OpenMetrics type `info`.
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        bridge.register("build_info", "Version of the running binary", build);
-        bridge.register(
-            "notifications",
-            "Webhook requests by source and HTTP status code",
-            self.notifications.clone(),
-        );
-        bridge.register("alerts", "Alerts received by source and status", self.alerts.clone());
-        bridge.register(
-            "source_reception_gaps",
-            "Times in which notifications of a source could not be accepted, by cause",
-            self.gaps.clone(),
-        );
-        bridge.register(
-            "source_reception_gap_seconds",
-            "Length of the reception gaps of a source in seconds",
-            self.gap_seconds.clone(),
-        );
-        bridge.register("decisions", "Decisions by rule and verdict", self.decisions.clone());
-        bridge.register("events", "Events emitted by source, rule and action", self.events.clone());
-        bridge.register(
-            "last_notification_timestamp_seconds",
-            "Unix time of the last accepted notification of a source; 0 if none is known",
-            self.last_notification.clone(),
-        );
-        bridge.register(
-            "source_heartbeat",
-            "1 if the heartbeat of a source is open; 0 if it is not, or if none is configured",
-            self.heartbeat.clone(),
-        );
+        bridge.register("build_info", of_replica("Version of the running binary"), build);
+        let help = of_replica("Webhook requests by source and HTTP status code");
+        bridge.register("notifications", help, self.notifications.clone());
+        bridge.register("alerts", of_replica("Alerts received by source and status"), self.alerts.clone());
+        let help = of_replica("Times in which notifications of a source could not be accepted, by cause");
+        bridge.register("source_reception_gaps", help, self.gaps.clone());
+        let help = of_replica("Length of the reception gaps of a source in seconds");
+        bridge.register("source_reception_gap_seconds", help, self.gap_seconds.clone());
+        bridge.register("decisions", of_replica("Decisions by rule and verdict"), self.decisions.clone());
+        let help = of_replica("Events emitted by source, rule and action");
+        bridge.register("events", help, self.events.clone());
+        let help = of_fleet("Unix time of the last accepted notification of a source; 0 if none is known");
+        bridge.register("last_notification_timestamp_seconds", help, self.last_notification.clone());
+        let help =
+            of_fleet("1 if the heartbeat of a source is open; 0 if it is not, or if none is configured");
+        bridge.register("source_heartbeat", help, self.heartbeat.clone());
     }
 
     fn register_deliveries(&self, bridge: &mut Registry) {
-        bridge.register("deliveries", "Delivery attempts by destination and result", self.deliveries.clone());
-        bridge.register(
-            "delivery_duration_seconds",
-            "Duration of delivery calls in seconds",
-            self.delivery_seconds.clone(),
-        );
-        bridge.register(
-            "alert_to_delivery_seconds",
-            "Seconds from the startsAt of an event's oldest alert to its delivery",
-            self.alert_to_delivery_seconds.clone(),
-        );
-        bridge.register(
-            "outbox_deliveries",
-            "Unsettled deliveries by destination and state",
-            self.outbox.clone(),
-        );
-        bridge.register(
-            "outbox_oldest_seconds",
-            "Age of the oldest unsettled delivery in seconds",
-            self.outbox_oldest_seconds.clone(),
-        );
-        bridge.register("dead_letters", "Dead letters by destination", self.dead_letters.clone());
-        bridge.register(
-            "destination_up",
+        let help = of_replica("Delivery attempts by destination and result");
+        bridge.register("deliveries", help, self.deliveries.clone());
+        let help = of_replica("Duration of delivery calls in seconds");
+        bridge.register("delivery_duration_seconds", help, self.delivery_seconds.clone());
+        let help = of_replica("Seconds from the startsAt of an event's oldest alert to its delivery");
+        bridge.register("alert_to_delivery_seconds", help, self.alert_to_delivery_seconds.clone());
+        let help = of_fleet("Unsettled deliveries by destination and state");
+        bridge.register("outbox_deliveries", help, self.outbox.clone());
+        let help = of_fleet("Age of the oldest unsettled delivery in seconds");
+        bridge.register("outbox_oldest_seconds", help, self.outbox_oldest_seconds.clone());
+        let help = of_fleet("Dead letters by destination");
+        bridge.register("dead_letters", help, self.dead_letters.clone());
+        let help = of_replica(
             "1 if the destination accepts deliveries; 0 if its circuit breaker is open or its last ten calls delivered nothing",
-            self.destination_up.clone(),
         );
+        bridge.register("destination_up", help, self.destination_up.clone());
     }
 
     fn register_state(&self, bridge: &mut Registry) {
-        bridge.register("open_episodes", "Open episodes by rule", self.open_episodes.clone());
-        bridge.register(
-            "owed_decreases",
-            "Increases that a rule has emitted and not taken back",
-            self.owed_decreases.clone(),
-        );
-        bridge.register(
-            "deferred_decisions",
-            "Deferred actions and late firings by blocking verdict",
-            self.deferred.clone(),
-        );
-        bridge.register("paused", "Active pauses", self.paused.clone());
-        bridge.register(
-            "auth_failures",
-            "Requests refused for their credentials, or because a page of another site sent them",
-            self.auth_failures.clone(),
-        );
+        bridge.register("open_episodes", of_fleet("Open episodes by rule"), self.open_episodes.clone());
+        let help = of_fleet("Increases that a rule has emitted and not taken back");
+        bridge.register("owed_decreases", help, self.owed_decreases.clone());
+        let help = of_fleet("Deferred actions and late firings by blocking verdict");
+        bridge.register("deferred_decisions", help, self.deferred.clone());
+        bridge.register("paused", of_fleet("Active pauses"), self.paused.clone());
+        let help =
+            of_replica("Requests refused for their credentials, or because a page of another site sent them");
+        bridge.register("auth_failures", help, self.auth_failures.clone());
         self.store_up.set(1);
-        bridge.register(
-            "store_up",
-            "1 if the last decision was committed; 0 if the store could not read or write it",
-            self.store_up.clone(),
-        );
-        bridge.register(
-            "store_unreadable_rows",
-            "Rows of the store that were found unreadable; each concerns one target",
-            self.unreadable_rows.clone(),
-        );
-        bridge.register(
-            "due_lag_seconds",
+        let help =
+            of_replica("1 if the last decision was committed; 0 if the store could not read or write it");
+        bridge.register("store_up", help, self.store_up.clone());
+        let help = of_replica("Rows of the store that were found unreadable; each concerns one target");
+        bridge.register("store_unreadable_rows", help, self.unreadable_rows.clone());
+        let help = of_fleet(
             "Seconds for which the target that is due first has been waiting to be processed; 0 if none is due",
-            self.due_lag_seconds.clone(),
         );
-        bridge.register(
-            "clock_offset_seconds",
-            "The store's clock, by which all waits are measured, minus the wall clock, in seconds",
-            self.clock_offset_seconds.clone(),
+        bridge.register("due_lag_seconds", help, self.due_lag_seconds.clone());
+        let help = of_replica(
+            "The wall clock minus the store's clock, by which all waits are measured, in seconds; with PostgreSQL that is the server's",
         );
-        bridge.register(
-            "config_last_reload_successful",
-            "1 if the last load of the configuration was successful; 0 if it failed",
-            self.config_successful.clone(),
-        );
+        bridge.register("clock_offset_seconds", help, self.clock_offset_seconds.clone());
+        let help = of_replica("1 if the last load of the configuration was successful; 0 if it failed");
+        bridge.register("config_last_reload_successful", help, self.config_successful.clone());
+        let help = of_replica("Unix time of the last successful load of the configuration");
         bridge.register(
             "config_last_reload_success_timestamp_seconds",
-            "Unix time of the last successful load of the configuration",
+            help,
             self.config_success_time.clone(),
         );
     }
@@ -514,11 +483,11 @@ impl Metrics {
         self.unreadable_rows.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Sets the gauges of time: the difference of the clocks, and the delay of the target that is `due` first by the
-    /// store's clock.
-    pub fn set_clock_gauges(&self, clock: ClockReading, due: Option<Time>) {
-        self.clock_offset_seconds.set(clock.ahead_nanos() as f64 / 1e9);
-        self.due_lag_seconds.set(due.map_or(Duration::ZERO, |due| clock.now.since(due)).as_secs_f64());
+    /// Sets the gauges of time: by how many nanoseconds the wall clock is ahead of the store's clock, and the delay of the
+    /// target that is `due` first by the store's clock.
+    pub fn set_clock_gauges(&self, now: Time, offset: i64, due: Option<Time>) {
+        self.clock_offset_seconds.set(offset as f64 / 1e9);
+        self.due_lag_seconds.set(due.map_or(Duration::ZERO, |due| now.since(due)).as_secs_f64());
     }
 
     /// Records a load of the configuration: successful at the Unix time `at`, or failed (`None`).

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,12 +24,30 @@ pub(crate) struct Setup {
     pub max_backlog: Option<u64>,
     /// TLS on the webhook, and a bearer token for the source.
     pub secured: bool,
+    /// Logs at the level `debug`, as JSON.
+    pub debug_log: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { rules: 10, destinations: 1, max_body_bytes: None, max_backlog: None, secured: false }
+        Self {
+            rules: 10,
+            destinations: 1,
+            max_body_bytes: None,
+            max_backlog: None,
+            secured: false,
+            debug_log: false,
+        }
     }
+}
+
+/// The store of a bridge.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Store<'a> {
+    /// A file in the folder of the bridge.
+    Sqlite,
+    /// The database at this URL.
+    Postgres(&'a str),
 }
 
 /// A running bridge that has answered 200 to `/-/ready`.
@@ -45,9 +64,20 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// Starts a bridge with the store in `folder`, which is created if missing, and waits until it is ready.
     pub(crate) fn start(folder: &Path, setup: &Setup, aws: SocketAddr) -> io::Result<Self> {
+        Self::start_on(Store::Sqlite, folder, setup, aws)
+    }
+
+    /// Starts a bridge with this store and its other files in `folder`, and waits until it is ready.
+    pub(crate) fn start_on(
+        store: Store<'_>,
+        folder: &Path,
+        setup: &Setup,
+        aws: SocketAddr,
+    ) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (webhook, admin) = (free_port()?, free_port()?);
-        std::fs::write(folder.join("scalebridge.yaml"), configuration(folder, setup, aws, webhook, admin))?;
+        let store = store_section(store, folder)?;
+        std::fs::write(folder.join("scalebridge.yaml"), configuration(&store, setup, aws, webhook, admin))?;
         std::fs::write(folder.join("rules.yaml"), rules(setup))?;
         let certificate = setup.secured.then(|| secured::write_files(folder)).transpose()?;
         let log = std::fs::File::create(folder.join("log.txt"))?;
@@ -113,7 +143,12 @@ impl Bridge {
         Ok(std::fs::read_to_string(self.folder.join("log.txt"))?.contains("synchronous=FULL"))
     }
 
-    /// Sends SIGTERM and waits for the exit. Returns the path of the store.
+    /// The log so far.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.join("log.txt")
+    }
+
+    /// Sends SIGTERM and waits for the exit. Returns the path of the store, if it is a file.
     pub(crate) fn stop(mut self) -> io::Result<PathBuf> {
         Command::new("kill").arg(self.process.id().to_string()).status()?;
         self.process.wait()?;
@@ -139,14 +174,24 @@ fn free_port() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
+/// The section `store`, with the file that it names.
+fn store_section(store: Store<'_>, folder: &Path) -> io::Result<String> {
+    let Store::Postgres(url) = store else {
+        return Ok(format!("{{ sqlite: {{ path: \"{}\" }} }}", folder.join("scalebridge.db").display()));
+    };
+    let path = folder.join("url");
+    std::fs::write(&path, url)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(format!("{{ postgres: {{ url_file: \"{}\" }} }}", path.display()))
+}
+
 fn configuration(
-    folder: &Path,
+    store: &str,
     setup: &Setup,
     aws: SocketAddr,
     webhook: SocketAddr,
     admin: SocketAddr,
 ) -> String {
-    let store = folder.join("scalebridge.db");
     let body = setup.max_body_bytes.map_or(String::new(), |bytes| {
         format!(", max_body_bytes: {bytes}, max_in_flight_bytes: {}", bytes * 2)
     });
@@ -156,18 +201,18 @@ fn configuration(
         }
         false => ("", ""),
     };
+    let log = if setup.debug_log { "level: debug, format: json" } else { "level: info" };
     let backlog =
         setup.max_backlog.map_or(String::new(), |max| format!("delivery: {{ max_backlog: {max} }}\n"));
     let mut text = format!(
         "server: {{ listen: \"{webhook}\"{body}{tls} }}
 admin: {{ listen: \"{admin}\" }}
-store: {{ sqlite: {{ path: \"{}\" }} }}
-log: {{ level: info }}
+store: {store}
+log: {{ {log} }}
 {backlog}sources: {{ prod-eu: {{ labels: {{ cluster: prod-eu, region: eu-west-1 }}{auth} }} }}
 rules: [rules.yaml]
 destinations:
-",
-        store.display()
+"
     );
     for queue in queue_names(setup) {
         // Writing to a String cannot fail.

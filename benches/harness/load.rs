@@ -18,6 +18,8 @@ use super::stub::now_us;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub bridge: SocketAddr,
+    /// Further replicas: the connections take turns.
+    pub others: Vec<SocketAddr>,
     pub alerts: u64,
     /// Alerts per notification.
     pub alerts_per_body: u64,
@@ -53,6 +55,7 @@ impl Load {
     pub(crate) fn new(bridge: SocketAddr, alerts: u64) -> Self {
         Self {
             bridge,
+            others: Vec::new(),
             alerts,
             alerts_per_body: 20,
             connections: 8,
@@ -80,8 +83,11 @@ impl Load {
         let (next, retried) = (AtomicU64::new(0), AtomicU64::new(0));
         let first_us = now_us();
         let times = std::thread::scope(|scope| {
-            let send = || self.send_on_connection(&starts_at, &next, &retried);
-            let threads: Vec<_> = (0..self.connections).map(|_| scope.spawn(send)).collect();
+            let (starts_at, next, retried) = (&*starts_at, &next, &retried);
+            let bridges = std::iter::once(self.bridge).chain(self.others.iter().copied()).cycle();
+            let send =
+                |bridge| scope.spawn(move || self.send_on_connection(bridge, starts_at, next, retried));
+            let threads: Vec<_> = bridges.take(self.connections as usize).map(send).collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, io::Result<Vec<u64>>>| {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("a sender ended with a panic")))
             };
@@ -104,11 +110,12 @@ impl Load {
     /// Sends the share of one connection.
     fn send_on_connection(
         &self,
+        bridge: SocketAddr,
         starts_at: &str,
         next: &AtomicU64,
         retried: &AtomicU64,
     ) -> io::Result<Vec<u64>> {
-        let stream = TcpStream::connect(self.bridge)?;
+        let stream = TcpStream::connect(bridge)?;
         stream.set_nodelay(true)?;
         let mut reader: BufReader<Box<dyn Stream>> = BufReader::new(match &self.certificate {
             Some(certificate) => Box::new(secured::connect(stream, certificate)?),

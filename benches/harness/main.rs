@@ -3,7 +3,8 @@
 //! `make bench` runs it: the release binary, an SQS stub (`stub`) and the load generator (`load`) are separate
 //! processes on the same machine. Figures, ceilings and scaling behaviour are written as text, JSON and one SVG
 //! to `benches/results/`. `make bench ONLY=storm` runs one scenario and writes no file; the scenarios are
-//! `storm`, `secured`, `idle`, `large`, `coalesced`, `pending`, `million` and `growth`.
+//! `storm`, `secured`, `idle`, `large`, `coalesced`, `pending`, `million`, `postgres` and `growth`. `postgres` writes its
+//! own file, `postgres.txt`; its parts `postgres-storms`, `postgres-trips` and `postgres-growth` write none.
 //!
 //! After each run the harness checks that the store has a decision for every alert, that the stub has received
 //! every event, and that the bridge has logged that its store commits with `synchronous=FULL`.
@@ -14,6 +15,7 @@ mod check;
 mod load;
 mod machine;
 mod plot;
+mod postgres;
 mod report;
 mod results;
 mod scenarios;
@@ -21,7 +23,7 @@ mod secured;
 mod stub;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use results::Results;
@@ -57,12 +59,25 @@ fn measure(words: &[&str]) -> io::Result<()> {
     for figure in report::missed(&results) {
         writeln!(io::stderr(), "below its floor: {}", figure.name)?;
     }
+    if let Some(postgres) = &results.postgres {
+        let [machine, system] = report::machine(&results);
+        let postgres = format!("{machine}\n{system}\n{postgres}");
+        writeln!(io::stdout(), "\n{postgres}")?;
+        if only.is_none_or(|only| only == "postgres") {
+            std::fs::write(results_folder()?.join("postgres.txt"), postgres)?;
+        }
+    }
     if only.is_none() { write(&results, &text) } else { Ok(()) }
 }
 
-fn write(results: &Results, text: &str) -> io::Result<()> {
+fn results_folder() -> io::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
     std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn write(results: &Results, text: &str) -> io::Result<()> {
+    let folder = results_folder()?;
     std::fs::write(folder.join("results.txt"), text)?;
     std::fs::write(folder.join("results.json"), report::json(results)?)?;
     std::fs::write(folder.join("results.svg"), plot::svg(results))

@@ -140,7 +140,7 @@ pub(crate) fn clip(text: &str, width: usize) -> String {
 }
 
 /// `sides` has `<` or `>` for each column, its alignment. The first column is truncated if the page is too narrow.
-fn table(title: &str, sides: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(crate) fn table(title: &str, sides: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let heads: Vec<String> = heads.iter().map(|&head| head.to_owned()).collect();
     let all = || std::iter::once(&heads).chain(&rows);
     let longest = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();

@@ -12,6 +12,9 @@ pub(crate) struct Results {
     /// `None` if no ceilings were measured.
     #[serde(rename = "processor_time")]
     pub cpu_time: Option<CpuTime>,
+    /// The text of `postgres.txt`, if the store on PostgreSQL was measured.
+    #[serde(skip)]
+    pub postgres: Option<String>,
 }
 
 /// CPU time per alert, converted to the reference machine, for which the targets were set.

@@ -10,7 +10,7 @@ use super::ceilings::ComponentRates;
 use super::load::{Load, Sent};
 use super::results::{Better, CpuTime, Figure, Growth, Point, Results};
 use super::stub::{Stats, Stub};
-use super::{check, machine};
+use super::{check, machine, postgres};
 
 /// Alerts of the scenario `storm`, for which the targets are set.
 const STORM_ALERTS: u64 = 300_000;
@@ -81,15 +81,15 @@ impl Run {
     }
 }
 
-fn ensure(holds: bool, what: &str) -> io::Result<()> {
+pub(crate) fn ensure(holds: bool, what: &str) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::Error::other(format!("a promise is broken: {what}"))) }
 }
 
-fn stats(stub: SocketAddr) -> io::Result<Stats> {
+pub(crate) fn stats(stub: SocketAddr) -> io::Result<Stats> {
     Ok(serde_json::from_str(&bridge::get(stub, "/stats")?.1)?)
 }
 
-fn wait_for(stub: SocketAddr, messages: u64) -> io::Result<Stats> {
+pub(crate) fn wait_for(stub: SocketAddr, messages: u64) -> io::Result<Stats> {
     let begun = Instant::now();
     loop {
         let stats = stats(stub)?;
@@ -103,12 +103,12 @@ fn wait_for(stub: SocketAddr, messages: u64) -> io::Result<Stats> {
     }
 }
 
-fn figure(name: &str, unit: &str, better: Better, measured: f64, goals: (f64, f64)) -> Figure {
+pub(crate) fn figure(name: &str, unit: &str, better: Better, measured: f64, goals: (f64, f64)) -> Figure {
     let (floor, aim) = goals;
     Figure { name: name.to_owned(), unit: unit.to_owned(), better, measured, floor, aim }
 }
 
-fn log_progress(text: &str) {
+pub(crate) fn log_progress(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 
@@ -123,6 +123,7 @@ pub(crate) fn run(only: Option<&str>) -> io::Result<Results> {
         ceilings: Vec::new(),
         growth: Vec::new(),
         cpu_time: None,
+        postgres: None,
     };
     let figures = &mut results.figures;
     if wanted("storm") {
@@ -154,6 +155,12 @@ pub(crate) fn run(only: Option<&str>) -> io::Result<Results> {
     let mut episodes = Vec::new();
     if wanted("million") {
         episodes = million(&folder.join("million"), figures)?;
+    }
+    let part = only.and_then(|only| only.strip_prefix("postgres-"));
+    if wanted("postgres") || part.is_some() {
+        let report = postgres::measure(&folder.join("postgres"), part)?;
+        figures.extend(report.figures);
+        results.postgres = Some(report.text);
     }
     if wanted("growth") {
         results.growth = growth(&folder)?;
@@ -220,7 +227,7 @@ fn secured(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

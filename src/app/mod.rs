@@ -11,6 +11,7 @@ mod listener;
 mod readiness;
 mod reload;
 mod running;
+mod store;
 mod watch;
 
 use std::path::PathBuf;
@@ -114,9 +115,8 @@ impl App {
         let options = Options::new("admin", &server, http::refuse_on_admin(), metrics.clone());
         let admin_api = Listener::start(admin.listen, &admin.access, options, http::admin_routes(state))?;
 
-        let Some(mut running) = RunningBridge::start(settings, origin, metrics, access, &stop).await? else {
-            return Ok(());
-        };
+        let started = RunningBridge::start(settings, origin, metrics, access, &lifecycle, &stop);
+        let Some(mut running) = started.await? else { return Ok(()) };
         running.watch_files(reloads.clone());
         let set = services.set(running.services(lifecycle.clone(), credentials, reloads));
         debug_assert!(set.is_ok(), "`run` is called once");

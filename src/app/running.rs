@@ -3,23 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::reload::Reloader;
-use super::{Origin, boot_clock, readiness, wall_clock, watch};
+use super::{Origin, boot_clock, readiness, store as open, wall_clock, watch};
 use crate::bridge::Bridge;
-use crate::config::{self, OwnFiles};
+use crate::config::OwnFiles;
 use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers};
 use crate::domain::name::Name;
+use crate::domain::time::{ClockReading, Time};
 use crate::http::{Access, Services};
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
 use crate::ops::{ActiveCredentials, Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
-use crate::store::{self, ClockChange, ClockComparison, NotificationLimits, Sqlite, Store};
+use crate::store::{self, ClockChange, ClockComparison, NotificationLimits, Store};
 use crate::telemetry::Metrics;
 
 /// The interval of pruning.
@@ -58,11 +58,12 @@ impl RunningBridge {
         origin: Origin,
         metrics: Metrics,
         access: Arc<Access>,
+        lifecycle: &Lifecycle,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         let store = tokio::select! {
-            opened = open_store(&settings.store, names) => opened?,
+            opened = open::open(&settings.store, names, lifecycle) => opened?,
             // Nothing has been accepted yet.
             () = stop.cancelled() => return Ok(None),
         };
@@ -106,7 +107,7 @@ impl RunningBridge {
         let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
         let clock_task = tokio::spawn(compare_clocks(store.clone(), background.clone()));
-        tokio::spawn(readiness::log_backlog(store.clone(), settings.clone(), background.clone()));
+        tokio::spawn(readiness::watch(bridge.clone(), store.clone(), settings.clone(), background.clone()));
         let reloader = Reloader {
             origin,
             settings,
@@ -229,20 +230,6 @@ fn withholding(bridge: Bridge) -> Withholding {
     })
 }
 
-async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {
-    let config::Store::Sqlite { path } = settings;
-    let path = path.clone();
-    let (done, opened) = tokio::sync::oneshot::channel();
-    // On a separate thread, so that the store's threads are not started from a thread of the runtime.
-    let open = move || {
-        let opened = Sqlite::open(&path, &destinations, Arc::new(wall_clock));
-        // The receiver is gone if the process is stopping.
-        drop(done.send(opened));
-    };
-    std::thread::Builder::new().name("store-open".to_owned()).spawn(open).context("cannot open the store")?;
-    Ok(Store::Sqlite(opened.await.context("cannot open the store")??))
-}
-
 async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {
     loop {
         let retention = settings.load().retention;
@@ -272,7 +259,9 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
 async fn compare_clocks(store: Store, stop: CancellationToken) {
     let mut comparison = ClockComparison::default();
     loop {
-        let reading = store.clock();
+        let ClockReading { now, .. } = store.clock();
+        let wall = Time::from_nanos(now.as_nanos().saturating_add(store.clock_offset()));
+        let reading = ClockReading { now, wall };
         let (store_clock, wall_clock) = (reading.now.to_millis_string(), reading.wall.to_millis_string());
         match comparison.compare(reading) {
             Some(ClockChange::Differ) => {

@@ -225,7 +225,7 @@ impl Bridge {
         after: Position,
     ) -> Result<(Vec<DecisionView>, Position), store::Error> {
         let above = Bound::Included(after.record);
-        let query = RecordQuery { above, newest_first: false, ..filter.record_query() };
+        let query = RecordQuery { above, is_final: true, newest_first: false, ..filter.record_query() };
         let records = self.0.store.records(query).await?.records;
         let mut last = after;
         let mut decisions = Vec::new();
@@ -248,7 +248,8 @@ impl Bridge {
     /// # Errors
     /// The store could not be read.
     pub async fn newest_position(&self) -> Result<Position, store::Error> {
-        let newest = self.0.store.records(RecordQuery { max: 1, ..RecordQuery::default() }).await?;
+        let query = RecordQuery { is_final: true, max: 1, ..RecordQuery::default() };
+        let newest = self.0.store.records(query).await?;
         Ok(Position {
             record: newest.records.first().map_or(RecordCursor::BEFORE_ALL, |record| record.cursor),
             index: usize::MAX,

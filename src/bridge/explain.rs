@@ -11,6 +11,7 @@ use super::decision_view::{self, ExplainedDecision};
 use super::{Bridge, SourceHandle, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
+use crate::domain::rate::Rates;
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 use crate::domain::table::{MatchResult, RuleTable};
@@ -105,7 +106,7 @@ impl Bridge {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let (rates, gaps) = (self.0.rates.clone(), self.0.gaps.clone());
         let decided = self.0.store.transact(keys, move |view| {
-            let rates = rates.load();
+            let rates = view.rates.clone().unwrap_or_else(|| Rates::clone(&rates.load()));
             let folded = gaps.fold(&view.controls, view.now);
             let controls = folded.as_ref().map_or(&*view.controls, |folded| &folded.controls);
             let context = snapshot.context(view, controls, &rates);

@@ -40,7 +40,7 @@ impl Bridge {
         let result = self.0.store.transact(keys, move |view| {
             // The step can be run again.
             let forgiven = RefCell::new(Vec::new());
-            let step = step_rates.run(|rates| {
+            let step = step_rates.run(view.rates.as_ref(), |rates| {
                 let context = snapshot.context(view, &view.controls, rates);
                 let Forgive { target, rule, detail } = &forgive;
                 let (step, events) = engine::forgive(&context, target, &view.states, rule.as_ref(), detail);

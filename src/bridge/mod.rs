@@ -69,7 +69,8 @@ struct Inner {
     store: Store,
     /// The current rules. Each notification loads the snapshot once, so a reload never splits a notification.
     snapshot: ArcSwap<RuleSnapshot>,
-    /// Recent emissions and reserved slots of this process, kept across reloads.
+    /// Recent emissions and reserved slots of this process, kept across reloads. Not used if the store has those of all
+    /// processes.
     rates: Arc<SharedRates>,
     /// The reception gaps that are not committed yet.
     gaps: Arc<GapTracker>,
@@ -327,8 +328,9 @@ impl Bridge {
         let result = self.0.store.transact(keys, move |view| {
             let folded = gaps.fold(&view.controls, view.now);
             let controls = folded.as_ref().map_or(&*view.controls, |folded| &folded.controls);
-            let mut step =
-                step_rates.run(|rates| work.step(&snapshot.context(view, controls, rates), &view.states));
+            let mut step = step_rates.run(view.rates.as_ref(), |rates| {
+                work.step(&snapshot.context(view, controls, rates), &view.states)
+            });
             let writes = |_: &Folded| step.controls.is_some() || gaps.claim_write(view.now);
             let folded = folded.filter(writes).map(|Folded { controls, gaps }| {
                 step.controls.get_or_insert(controls);
@@ -475,6 +477,7 @@ impl RuleSnapshot {
             rates,
             sources: &self.sources,
             deliveries: &view.deliveries,
+            incarnation: view.incarnation,
         }
     }
 }
@@ -546,6 +549,7 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
         notification: None,
         events,
         delivery_changes: step.delivery_changes,
+        rates: step.rates,
         audit: None,
     }
 }

@@ -1,4 +1,5 @@
-//! The rate limits of this process, shared by all decisions: optimistic concurrency without a lock over the step.
+//! The rate limits of this process, shared by all decisions: optimistic concurrency without a lock over the step. A store
+//! that several processes share has the rates of all of them, and applies the changes of a step itself.
 //!
 //! A step reads a snapshot of the rates. Its changes are applied under a short lock; if another decision has changed
 //! the same rates since, the step runs again on a new snapshot. So the limits are strict, and a step to which no
@@ -70,8 +71,12 @@ impl RateTransaction {
         Self { shared, applied: Arc::default() }
     }
 
-    /// Runs a step, and applies its changes to the rates. The step can run more than once.
-    pub(super) fn run(&self, step: impl Fn(&Rates) -> Step) -> Step {
+    /// Runs a step, and applies its changes to the rates of this process. The step can run more than once. With the rates
+    /// of a store, which applies the changes, it runs once, and keeps them.
+    pub(super) fn run(&self, stored: Option<&Rates>, step: impl Fn(&Rates) -> Step) -> Step {
+        if let Some(rates) = stored {
+            return step(rates);
+        }
         self.rollback();
         for _ in 0..MAX_CONFLICTS {
             let snapshot = self.shared.load();
@@ -132,7 +137,8 @@ mod tests {
 
     fn emit(shared: &Arc<SharedRates>, now: Time) -> RateTransaction {
         let transaction = RateTransaction::new(shared.clone());
-        transaction.run(|rates| step(rates, limits(0, 100), now, |rates| rates.record_emission(&scale_in())));
+        transaction
+            .run(None, |rates| step(rates, limits(0, 100), now, |rates| rates.record_emission(&scale_in())));
         transaction
     }
 
@@ -144,7 +150,7 @@ mod tests {
     fn other_decisions_are_made_while_a_step_runs_and_it_runs_again_if_they_change_the_same_rates() {
         let (shared, runs) = (Arc::new(SharedRates::default()), AtomicU32::new(0));
         let transaction = RateTransaction::new(shared.clone());
-        transaction.run(|rates| {
+        transaction.run(None, |rates| {
             let run = runs.fetch_add(1, Ordering::Relaxed);
             // Another thread reads and changes the rates, and this step waits for it.
             if run == 0 {
@@ -167,7 +173,7 @@ mod tests {
     fn a_step_to_which_no_limit_applies_has_no_conflict_and_takes_no_lock() {
         let (shared, runs) = (Arc::new(SharedRates::default()), AtomicU32::new(0));
         let _lock = shared.write.lock();
-        RateTransaction::new(shared.clone()).run(|rates| {
+        RateTransaction::new(shared.clone()).run(None, |rates| {
             runs.fetch_add(1, Ordering::Relaxed);
             step(rates, limits(5, 0), at(1), |rates| rates.record_emission(&scale_in()))
         });
@@ -177,7 +183,7 @@ mod tests {
     #[test]
     fn after_some_conflicts_the_step_runs_under_the_lock() {
         let (shared, runs) = (Arc::new(SharedRates::default()), AtomicU32::new(0));
-        RateTransaction::new(shared.clone()).run(|rates| {
+        RateTransaction::new(shared.clone()).run(None, |rates| {
             let run = runs.fetch_add(1, Ordering::Relaxed);
             if run < MAX_CONFLICTS {
                 emit(&shared, at(i64::from(run)));
@@ -219,7 +225,7 @@ mod tests {
             let transaction = RateTransaction::new(shared.clone());
             let outcome = Mutex::new(None);
             for _ in 0..random.u8(1..3) {
-                transaction.run(|rates| {
+                transaction.run(None, |rates| {
                     step(rates, limits, now, |rates| {
                         let reserved = rates.reserve_if_limited(&change, slot);
                         std::thread::yield_now();

@@ -57,9 +57,10 @@ impl Drop for Reception<'_> {
 
 impl Bridge {
     /// When the last notification of a source was accepted, by the wall clock; `None` if there was none since the start
-    /// and an earlier process has kept none.
+    /// and no other process has kept one.
     pub(crate) fn last_heard(&self, source: &Name) -> Option<Time> {
-        self.0.heard.lock().get(source).copied()
+        let heard = self.0.heard.lock().get(source).copied();
+        heard.max(self.0.store.last_kept().get(source).copied())
     }
 
     /// Begins the reception gap between the last process on this store and this one, for the sources that were
@@ -74,12 +75,24 @@ impl Bridge {
     /// Notifications are accepted from now on.
     pub(crate) async fn begin_reception(&self) {
         self.0.gaps.end(self.0.store.now());
+        self.0.store.set_ready(true);
+        self.0.store.announce_ready().await;
         self.commit_gaps().await;
     }
 
     /// No notifications are accepted from now on.
     pub(crate) fn end_reception(&self) {
+        self.0.store.set_ready(false);
+        // They accept what is sent from now on.
+        if self.0.store.others_are_ready() {
+            return;
+        }
         self.0.gaps.begin(self.0.store.now(), |_| true);
+    }
+
+    /// Notifications of all sources are refused now. Called again and again while they are.
+    pub(crate) fn refuse_all(&self, cause: GapCause) {
+        self.0.gaps.record_for_all(cause, self.0.store.now());
     }
 
     /// A notification of `source` is being received.
@@ -105,6 +118,7 @@ impl Bridge {
         loop {
             tokio::time::sleep(TICK_INTERVAL).await;
             self.0.gaps.tick(self.0.store.now());
+            self.0.gaps.count_losses(self.0.store.rewinds());
         }
     }
 

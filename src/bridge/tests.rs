@@ -1,5 +1,7 @@
 //! Tests of the bridge's own parts; what it decides is tested through the simulator and in `tests/it`.
 
+mod on_all_stores;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;

@@ -1,6 +1,7 @@
 //! `scalebridge iam-policy`: a least-privilege IAM policy for the configured destinations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,15 +9,18 @@ use serde_json::{Value, json};
 
 use super::check::render_diagnostics;
 use super::output::{ConfigArgs, EXIT_USAGE, environment, print_json, usage_error};
-use crate::dispatch::{ArnDefaults, Permission};
+use crate::config::{self, DatabaseServer, DatabaseUrl, ServerAddress};
+use crate::dispatch::{ArnDefaults, Permission, partition};
 use crate::kinds;
+use crate::store::rds_region;
 use crate::telemetry;
 
 /// Print a least-privilege IAM policy
 ///
 /// For destinations with a `role_arn`, the bridge itself only needs permission to assume the role; --role prints the
 /// policy of that role. A queue encrypted with a customer managed key also needs kms:GenerateDataKey and kms:Decrypt on
-/// that key.
+/// that key. For a store with `iam: true`, the id of the database is `*`: replace it by the resource id of the instance,
+/// cluster or proxy.
 #[derive(Debug, Args)]
 pub(super) struct IamPolicy {
     #[command(flatten)]
@@ -56,6 +60,13 @@ impl IamPolicy {
             }
             require(role, action, resource);
         }
+        if let config::Store::Postgres(store) = &settings.store
+            && store.iam
+        {
+            database_resources(&store.url_file, &defaults)
+                .into_iter()
+                .for_each(|resource| require(None, "rds-db:connect", resource));
+        }
         for role in permissions.keys().flatten().filter(|_| self.role.is_none()) {
             telemetry::print_to_stderr(format_args!("for the policy of {role}, use --role {role}"));
         }
@@ -77,4 +88,26 @@ impl IamPolicy {
         print_json(&json!({ "Version": "2012-10-17", "Statement": statements }));
         ExitCode::SUCCESS
     }
+}
+
+/// The database users of the URL, one for each server. The name of an endpoint does not contain the id of its database, so
+/// `*` stands for it.
+fn database_resources(url_file: &Path, defaults: &ArnDefaults<'_>) -> BTreeSet<String> {
+    let arn = |region: &str, user: &str| {
+        format!("arn:{}:rds-db:{region}:{}:dbuser:*/{user}", partition(region), defaults.account)
+    };
+    // The configuration was valid, so only a file that is missing or unreadable has no URL.
+    let url = std::fs::read_to_string(url_file).ok().and_then(|text| DatabaseUrl::parse(&text, true).ok());
+    let Some(url) = url else {
+        telemetry::print_to_stderr(format_args!(
+            "cannot read {}: the policy allows every database user",
+            url_file.display()
+        ));
+        return BTreeSet::from([arn(defaults.region, "*")]);
+    };
+    let region = |server: &DatabaseServer| match &server.address {
+        ServerAddress::Tcp { host, .. } => rds_region(host).unwrap_or(defaults.region).to_owned(),
+        ServerAddress::Socket(_) => defaults.region.to_owned(),
+    };
+    url.servers.iter().map(|server| arn(&region(server), &url.user)).collect()
 }

@@ -5,6 +5,7 @@ mod capture;
 mod check;
 mod client;
 mod completions;
+mod copy;
 mod decision;
 mod escape;
 mod explain;

@@ -26,6 +26,7 @@ use super::secret::Secret;
 pub(super) use admin_auth::{AdminAuthDraft, admin_auth};
 pub(super) use consistency::check;
 pub(super) use listener::{ListenerDraft, listener};
+pub(super) use local_file::database_url_file;
 pub(super) use source_auth::{SourceAuthDraft, source_auth};
 
 /// How a listener is protected: its own `tls`, or a `web_config_file`.

@@ -75,6 +75,7 @@ pub(super) fn map_help(path: &str, value: &Node) -> Option<String> {
             address => format!("use `{{ listen: \"{address}\" }}`"),
         }),
         "store" => Some("use `{ sqlite: { path: data/scalebridge.db } }`".to_owned()),
+        "store.postgres" => Some("use `{ url_file: FILE }`, and write the URL into that file".to_owned()),
         "sources.*" => Some("use `{}` for a source with the default settings".to_owned()),
         "destinations.*.file" => Some(format!("use `{{ path: {:?} }}`", text.unwrap_or("-"))),
         "destinations.*.sqs" => Some(format!("use `{{ queue_url: {:?} }}`", text.unwrap_or("https://…"))),

@@ -16,7 +16,7 @@ const PREFIX: &str = "SCALEBRIDGE";
 const SEPARATOR: &str = "__";
 
 /// Scalars without a default that the environment reaches too.
-const WITHOUT_DEFAULT: [&str; 16] = [
+const WITHOUT_DEFAULT: [&str; 20] = [
     "server.web_config_file",
     "server.tls.cert_file",
     "server.tls.key_file",
@@ -33,6 +33,10 @@ const WITHOUT_DEFAULT: [&str; 16] = [
     "admin.tls.max_version",
     "admin.users_file",
     "admin.external_url",
+    "store.postgres.url_file",
+    "store.postgres.max_connections",
+    "store.postgres.iam",
+    "store.postgres.notify",
 ];
 
 /// Merges the three layers. Without a `file` only the environment is checked.

@@ -14,6 +14,7 @@ mod alertmanager;
 mod assemble;
 pub(crate) mod byte_order_mark;
 mod check;
+mod database_url;
 mod decode;
 mod delivery;
 mod destinations;
@@ -53,13 +54,17 @@ use std::path::Path;
 #[cfg(feature = "server")]
 pub(crate) use alertmanager::lint_text as lint_alertmanager;
 pub use check::{Checked, check};
+pub use database_url::{
+    Authorities, ChannelBinding, DatabaseServer, DatabaseUrl, Liveness, ServerAddress, ServerTls, UrlError,
+};
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
 pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
 pub use own_files::OwnFiles;
 pub use secret::Secret;
 pub use settings::{
-    Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
+    Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, PostgresStore, Retention, Server,
+    Settings, Store,
 };
 
 /// What a kind needs to read its settings, and `credentials` to read files.

@@ -30,6 +30,9 @@ impl OwnFiles {
                 .collect(),
         );
         own.0.extend(store_files(&settings.store).map(|path| (path, "the store")));
+        if let Store::Postgres(postgres) = &settings.store {
+            own.add([&postgres.url_file], "a secret");
+        }
         own.add_listener(&settings.server.access);
         own.add_listener(&settings.admin.access);
         own.add_admin(&settings.admin.auth);
@@ -97,15 +100,18 @@ impl OwnFiles {
 
 /// The files of the store, at least those that it has at some time.
 pub(super) fn store_files(store: &Store) -> impl Iterator<Item = PathBuf> + use<> {
-    let Store::Sqlite { path } = store;
     // SQLite puts its files beside the file that a link leads to, and the bridge its lock beside the link.
-    let (path, real) = (path.clone(), resolve(path));
+    let paths = match store {
+        Store::Sqlite { path } => vec![path.clone(), resolve(path)],
+        Store::Postgres(_) => Vec::new(),
+    };
     ["", "-wal", "-shm", "-journal", ".lock"].into_iter().flat_map(move |suffix| {
-        [&path, &real].map(|path| {
+        let with_suffix = |path: &PathBuf| {
             let mut path = path.clone().into_os_string();
             path.push(suffix);
             PathBuf::from(path)
-        })
+        };
+        paths.iter().map(with_suffix).collect::<Vec<_>>()
     })
 }
 

@@ -92,6 +92,21 @@ pub enum Store {
         /// The database file, relative to the working directory.
         path: PathBuf,
     },
+    /// A PostgreSQL database, which several replicas can share.
+    Postgres(PostgresStore),
+}
+
+/// A PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresStore {
+    /// The file with its URL. It is read for each new connection.
+    pub url_file: PathBuf,
+    /// The maximum number of connections that are kept for work; one more listens for notices. At least two.
+    pub max_connections: usize,
+    /// Whether a token of AWS IAM takes the place of the password.
+    pub iam: bool,
+    /// Whether changes are announced to other replicas with `NOTIFY`. Without it, they find them by polling.
+    pub notify: bool,
 }
 
 /// A receiver of events.

@@ -2,6 +2,7 @@
 
 mod access;
 mod broken_lines;
+mod database;
 mod defaults;
 mod pages;
 mod schema;

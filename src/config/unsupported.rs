@@ -18,8 +18,10 @@ pub(super) struct Unsupported {
 
 #[rustfmt::skip] // a table, one entry per line
 const UNSUPPORTED_KEYS: &[Unsupported] = &[
-    unsupported("store", "postgres", "use `sqlite: { path: … }`"),
     unsupported("sources.*.auth", "hmac", "use `bearer_token_files`, or remove it"),
+    inline("store.postgres", "url", "write the URL into a file, and use `url_file: FILE`"),
+    inline("store.postgres", "dsn", "write the URL into a file, and use `url_file: FILE`"),
+    inline("store.postgres", "password", "write it into the URL of `url_file`"),
     inline("sources.*.auth", "bearer_token", "use `bearer_token_files: [FILE]`"),
     inline("sources.*.auth", "bearer_tokens", "use `bearer_token_files: [FILE]`"),
     inline("sources.*.auth", "token", "use `bearer_token_files: [FILE]`"),

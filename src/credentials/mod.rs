@@ -24,10 +24,12 @@ pub(crate) mod tls;
 mod token;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
 
+use crate::config::Secret;
 use crate::config::access::Scope;
 pub(crate) use admin::AdminCredentials;
 pub(crate) use certificate::San;
@@ -152,6 +154,14 @@ const fn challenge(has_bearer: bool, has_basic: bool) -> &'static str {
         (false, true) => r#"Basic realm="scalebridge", charset="UTF-8""#,
         (_, false) => r#"Bearer realm="scalebridge""#,
     }
+}
+
+/// The secret in a file, now.
+///
+/// # Errors
+/// Why it cannot be read, without its path and content. Blocks.
+pub(crate) fn read_secret(path: &Path) -> Result<Secret, String> {
+    file::read_text(path, file::MAX_SECRET_BYTES).map(Secret::new)
 }
 
 /// The time that tokens and certificates are checked against, in seconds since 1970.

@@ -43,7 +43,7 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{Lease, Settlement};
 
-pub(crate) use aws::{ArnDefaults, Permission};
+pub(crate) use aws::{ArnDefaults, Permission, partition};
 pub(crate) use kinds::{Clients, ConnectedDestination, DestinationSettings};
 pub(crate) use status::DestinationStatuses;
 pub(crate) use withholding::Withholding;

@@ -101,6 +101,9 @@ pub enum GapCause {
     Suspended,
     /// The store could not be read or written.
     Store,
+    /// The store came back behind what it had confirmed: a standby was promoted that lacks the last transactions, or a backup
+    /// was restored.
+    DataLoss,
     /// The backlog had reached its limit.
     Backlog,
     /// A notification was refused for another reason, by an answer other than 2xx.
@@ -111,8 +114,15 @@ pub enum GapCause {
 
 impl GapCause {
     /// All causes.
-    pub const ALL: [Self; 6] =
-        [Self::NotRunning, Self::Suspended, Self::Store, Self::Backlog, Self::Refused, Self::NoFingerprint];
+    pub const ALL: [Self; 7] = [
+        Self::NotRunning,
+        Self::Suspended,
+        Self::Store,
+        Self::DataLoss,
+        Self::Backlog,
+        Self::Refused,
+        Self::NoFingerprint,
+    ];
 
     /// The name in metrics, decisions and the API.
     pub const fn as_str(self) -> &'static str {
@@ -120,6 +130,7 @@ impl GapCause {
             Self::NotRunning => "not_running",
             Self::Suspended => "suspended",
             Self::Store => "store",
+            Self::DataLoss => "data_loss",
             Self::Backlog => "backlog",
             Self::Refused => "refused",
             Self::NoFingerprint => "no_fingerprint",
@@ -370,6 +381,11 @@ impl Controls {
     /// Whether the source was configured when the bridge last accepted notifications, as far as that is known.
     pub fn was_receiving(&self, source: &Name) -> bool {
         self.receiving.as_ref().is_none_or(|sources| sources.contains(source))
+    }
+
+    /// The sources that were configured when the bridge last accepted notifications.
+    pub fn receiving(&self) -> impl Iterator<Item = &Name> {
+        self.receiving.iter().flatten()
     }
 
     /// Sets the sources whose notifications are accepted.

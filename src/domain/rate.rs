@@ -1,4 +1,4 @@
-//! Rate limits of the process: the number of increases and decreases per minute.
+//! Rate limits: the number of increases and decreases per minute.
 //!
 //! Each blocked action reserves a slot at which it is rechecked, each later than the one before, so that a
 //! thousand deferred actions do not return at once to compete for sixty places.
@@ -11,6 +11,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::direction::Direction;
 use super::rule::Change;
@@ -42,8 +44,8 @@ impl PerMinute {
     }
 }
 
-/// The recent emissions and reserved slots of this process. Kept in memory, since the limits are per process.
-/// Cheap to clone: a copy shares each direction until one of both changes it.
+/// The recent emissions and reserved slots, of this process or of all that share a store. Cheap to clone: a copy shares each
+/// direction until one of both changes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rates {
     scale_out: Arc<Rate>,
@@ -78,9 +80,10 @@ enum RateChange {
     Released(Time),
 }
 
-/// Emissions and slots of one direction.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Rate {
+/// Emissions and slots of one direction. A store that several processes share stores it as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rate {
     /// The times of the recent emissions, sorted.
     sent: VecDeque<Time>,
     /// The time of the last emission that is not retained.
@@ -95,7 +98,8 @@ impl RateDelta {
         self.changes.is_empty()
     }
 
-    fn directions(&self) -> impl Iterator<Item = Direction> {
+    /// The directions that have changed.
+    pub fn directions(&self) -> impl Iterator<Item = Direction> + use<'_> {
         let is_changed = |direction: &Direction| self.changes.iter().any(|(changed, _)| changed == direction);
         Direction::ALL.into_iter().filter(is_changed)
     }
@@ -131,14 +135,16 @@ impl Rates {
         }
     }
 
-    const fn rate(&self, direction: Direction) -> &Arc<Rate> {
+    /// The emissions and slots of a direction.
+    pub const fn rate(&self, direction: Direction) -> &Arc<Rate> {
         match direction {
             Direction::ScaleOut => &self.scale_out,
             Direction::ScaleIn => &self.scale_in,
         }
     }
 
-    const fn rate_mut(&mut self, direction: Direction) -> &mut Arc<Rate> {
+    /// The emissions and slots of a direction, to be replaced.
+    pub const fn rate_mut(&mut self, direction: Direction) -> &mut Arc<Rate> {
         match direction {
             Direction::ScaleOut => &mut self.scale_out,
             Direction::ScaleIn => &mut self.scale_in,

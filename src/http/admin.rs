@@ -33,9 +33,9 @@ pub(crate) fn admin_routes(shared: HttpState) -> Router {
 /// OpenMetrics if the client asks for it, as Prometheus does; else the older text format, which `promtool` reads.
 async fn metrics(State(shared): State<HttpState>, headers: HeaderMap) -> Response {
     if let Some(services) = shared.services.get() {
-        let clock = services.store.clock();
-        let now = clock.now;
-        shared.metrics.set_clock_gauges(clock, *services.store.next_due().borrow());
+        let now = services.store.now();
+        let offset = services.store.clock_offset();
+        shared.metrics.set_clock_gauges(now, offset, *services.store.next_due().borrow());
         let settings = services.settings.load();
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
         shared.metrics.set_store_up(services.store.outage().is_none());

@@ -159,7 +159,13 @@ async fn ready(State(shared): State<HttpState>) -> Response {
                 .collect::<String>()
                 .into_response()
         }
-        LifecyclePhase::Starting => Rejection::unavailable("scalebridge is starting").into_response(),
+        LifecyclePhase::Starting => match shared.lifecycle.waiting_for() {
+            Some(what) => {
+                Rejection::unavailable(format!("scalebridge is starting: waiting for {what}, see the log"))
+            }
+            None => Rejection::unavailable("scalebridge is starting"),
+        }
+        .into_response(),
         LifecyclePhase::Stopping => Rejection::unavailable("scalebridge is stopping").into_response(),
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget
 use crate::domain::source::Source;
 use crate::domain::template::Template;
 use crate::domain::time::Time;
+use crate::store::Replicas;
 
 impl Ops {
     /// Lists rules in evaluation order.
@@ -72,8 +73,9 @@ impl Ops {
     pub(crate) fn destinations(&self) -> Vec<DestinationView> {
         let settings = self.0.settings.load();
         let store = &self.0.store;
-        let clock = store.clock();
-        let now = clock.now;
+        let now = store.now();
+        let own = |replicas: Replicas| Some(replicas.all.into_iter().find(|it| it.is_own)?.name);
+        let replica = store.replicas().and_then(own);
         let destinations = settings.destinations.values().map(|destination| {
             let stats = store.stats(&destination.name);
             let condition = self.0.statuses.condition(&destination.name, stats.undelivered);
@@ -89,6 +91,7 @@ impl Ops {
                 retrying: backlog.retrying,
                 dead_letters: backlog.dead,
                 oldest_seconds: oldest.map_or(0.0, |at| now.since(at).as_secs_f64()),
+                replica: replica.clone(),
             }
         });
         destinations.collect()

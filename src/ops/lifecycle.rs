@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// Whether the bridge accepts notifications.
@@ -29,6 +30,8 @@ impl LifecyclePhase {
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
     phase: AtomicU8,
+    /// What the start waits for.
+    waiting_for: Mutex<Option<&'static str>>,
     stopping: CancellationToken,
 }
 
@@ -38,6 +41,16 @@ impl Lifecycle {
         if phase == LifecyclePhase::Stopping {
             self.stopping.cancel();
         }
+    }
+
+    /// Sets what the start waits for, for those who ask whether the bridge is ready.
+    pub(crate) fn set_waiting_for(&self, what: Option<&'static str>) {
+        *self.waiting_for.lock() = what;
+    }
+
+    /// What the start waits for, if it waits for something outside of the process.
+    pub(crate) fn waiting_for(&self) -> Option<&'static str> {
+        *self.waiting_for.lock()
     }
 
     /// Completes when the bridge starts to stop; responses that have no end of their own, such as streams, end then.

@@ -1,10 +1,10 @@
 //! The status of the bridge.
 
 use super::Ops;
-use super::api::{HoldView, Status};
+use super::api::{FleetStatus, HoldView, ReplicaView, Status};
 use crate::domain::control::Hold;
 use crate::domain::name::Name;
-use crate::store::DeliveryQueue as _;
+use crate::store::{DeliveryQueue as _, Replica};
 
 impl Ops {
     /// The status of the bridge.
@@ -35,7 +35,17 @@ impl Ops {
             reception_gaps: self.reception_gaps(),
             auth_errors: deps.credentials.all_unreadable(),
             unreadable_rows: self.unreadable_rows(),
+            fleet: self.fleet(),
         }
+    }
+
+    fn fleet(&self) -> Option<FleetStatus> {
+        let replicas = self.0.store.replicas()?;
+        Some(FleetStatus {
+            schema_step: replicas.schema_step,
+            read_at: replicas.read_at.to_millis_string(),
+            replicas: replicas.all.iter().map(replica_view).collect(),
+        })
     }
 
     fn holds(&self) -> Vec<HoldView> {
@@ -50,5 +60,24 @@ impl Ops {
             within: hold.within.as_ref().map(|within| within.iter().map(ToString::to_string).collect()),
         };
         controls.holds().map(view).collect()
+    }
+}
+
+fn replica_view(replica: &Replica) -> ReplicaView {
+    let status = match (replica.is_alive, replica.is_ready) {
+        (false, _) => "lost",
+        (true, false) => "not_ready",
+        (true, true) => "ready",
+    };
+    ReplicaView {
+        id: format!("{:016x}", replica.id),
+        name: replica.name.clone(),
+        answers: replica.is_own,
+        version: replica.version.clone().into(),
+        schema_step: replica.schema_step,
+        status: status.into(),
+        started_at: replica.started.to_millis_string(),
+        last_seen_at: replica.seen.to_millis_string(),
+        clock_offset_seconds: replica.clock_offset.map(|nanos| nanos as f64 / 1e9),
     }
 }

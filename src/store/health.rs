@@ -12,6 +12,8 @@ pub(crate) enum Outage {
     Failing(String),
     /// This file of the store is no longer the one that is open: what is committed now is lost when the process ends.
     Detached(PathBuf),
+    /// A newer version has written what this one cannot read. That does not end before this one is replaced.
+    Outdated(String),
     /// This file of the store was truncated while it was open: what it had is lost. That does not end before a restart,
     /// since the pages that SQLite writes from then on do not make it complete.
     Truncated(PathBuf),
@@ -21,6 +23,7 @@ impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failing(error) => write!(f, "the store cannot commit: {error}"),
+            Self::Outdated(cause) => f.write_str(cause),
             Self::Detached(_) => f.write_str("a file of the store was removed or replaced; see the log"),
             Self::Truncated(_) => f.write_str("the file of the store was truncated; see the log"),
         }
@@ -34,17 +37,24 @@ pub(super) struct Health(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failing: Option<String>,
+    outdated: Option<String>,
     detached: Option<PathBuf>,
     truncated: Option<PathBuf>,
 }
 
 impl Health {
-    /// Why changes are refused now. A detached or truncated file outlasts commits that succeed.
+    /// Why changes are refused now. Only [`Outage::Failing`] ends with a commit that succeeds.
     pub(super) fn outage(&self) -> Option<Outage> {
-        let State { failing, detached, truncated } = &*self.0.lock();
-        let lost = truncated.clone().map(Outage::Truncated);
-        let lost = lost.or_else(|| detached.clone().map(Outage::Detached));
-        lost.or_else(|| failing.clone().map(Outage::Failing))
+        let State { failing, outdated, detached, truncated } = &*self.0.lock();
+        let lasting = truncated.clone().map(Outage::Truncated);
+        let lasting = lasting.or_else(|| detached.clone().map(Outage::Detached));
+        let lasting = lasting.or_else(|| outdated.clone().map(Outage::Outdated));
+        lasting.or_else(|| failing.clone().map(Outage::Failing))
+    }
+
+    /// Why this version is too old for the store.
+    pub(super) fn too_old(&self) -> Option<String> {
+        self.0.lock().outdated.clone()
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -63,6 +73,13 @@ impl Health {
     pub(super) fn committed(&self) {
         if self.0.lock().failing.take().is_some() {
             tracing::info!("the store commits again");
+        }
+    }
+
+    /// A newer version has written what this one cannot read.
+    pub(super) fn outdated(&self, cause: &str) {
+        if self.0.lock().outdated.replace(cause.to_owned()).is_none() {
+            tracing::error!(cause, "this version is too old for the store, refusing notifications");
         }
     }
 

@@ -24,6 +24,7 @@
 
 mod audit;
 mod clock;
+mod copy;
 mod dead_letters;
 mod fast_map;
 mod health;
@@ -33,12 +34,15 @@ mod lanes;
 mod memory;
 mod notifications;
 mod outbox;
+mod postgres;
 mod query;
+mod replicas;
 mod sqlite;
 mod states;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tracking;
+mod transfer;
 mod withdrawn;
 
 use std::collections::BTreeMap;
@@ -57,6 +61,7 @@ use crate::domain::time::{ClockReading, Time};
 
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use clock::{ClockChange, ClockComparison};
+pub(crate) use copy::{Copied, copy};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 pub(crate) use health::Outage;
 use history::History;
@@ -68,10 +73,12 @@ use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
 pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
+pub(crate) use postgres::{Connector, Postgres, Settings as PostgresSettings, rds_region};
 pub(crate) use query::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryState, EventCursor, EventDeliveries, RecordCursor,
     RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
 };
+pub(crate) use replicas::{Replica, Replicas, Rewinds};
 pub use sqlite::Sqlite;
 use states::StateStore;
 pub use states::{Changes, Keys, NewEvent, Record};
@@ -97,6 +104,8 @@ pub(crate) type DecideFn = Box<dyn FnMut(&View) -> Changes + Send>;
 pub enum Store {
     /// A local SQLite file.
     Sqlite(Sqlite),
+    /// A PostgreSQL database, which several replicas share.
+    Postgres(Postgres),
     /// In memory: for `test`, `explain` and `replay`, and the reference model of the property tests.
     Memory(Memory),
 }
@@ -122,7 +131,19 @@ macro_rules! delegate {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
             Store::Sqlite($inner) => $call,
+            Store::Postgres($inner) => $call,
             Store::Memory($inner) => $call,
+        }
+    };
+}
+
+/// The futures of PostgreSQL are boxed: otherwise every future that awaits a store, also with SQLite, has their size.
+macro_rules! delegate_async {
+    ($store:expr, $inner:ident => $call:expr) => {
+        match $store {
+            Store::Sqlite($inner) => $call.await,
+            Store::Postgres($inner) => Box::pin($call).await,
+            Store::Memory($inner) => $call.await,
         }
     };
 }
@@ -145,7 +166,7 @@ impl Store {
             *slot.lock() = Some(result);
             changes
         });
-        delegate!(self, store => store.transact(keys, decide).await)?;
+        delegate_async!(self, store => store.transact(keys, decide))?;
         let decided = result.lock().take();
         decided.ok_or(Error::Closed)
     }
@@ -155,7 +176,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-        delegate!(self, store => store.locate(alerts).await)
+        delegate_async!(self, store => store.locate(alerts))
     }
 
     /// Up to `max` targets that have to be processed: they are due by time, or in the recheck queue.
@@ -163,7 +184,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
-        delegate!(self, store => store.due(max).await)
+        delegate_async!(self, store => store.due(max))
     }
 
     /// The time at which the next target is due; the receiver is notified when it changes.
@@ -207,6 +228,51 @@ impl Store {
         self.snapshot().tally
     }
 
+    /// Whether this process accepts notifications. Other replicas want to know.
+    pub(crate) fn set_ready(&self, is_ready: bool) {
+        if let Self::Postgres(store) = self {
+            store.set_ready(is_ready);
+        }
+    }
+
+    /// Lets other replicas know that this process accepts notifications, before it accepts the first: they would not miss it if
+    /// it died. Nothing happens if the store is not available.
+    pub(crate) async fn announce_ready(&self) {
+        if let Self::Postgres(store) = self {
+            Box::pin(store.announce_ready()).await;
+        }
+    }
+
+    /// Whether another replica on this store accepts notifications, as of some seconds ago.
+    pub(crate) fn others_are_ready(&self) -> bool {
+        matches!(self, Self::Postgres(store) if store.others_are_ready())
+    }
+
+    /// How often the store came back behind what this process has seen, as far as this process was the first to notice.
+    pub(crate) fn rewinds(&self) -> Rewinds {
+        match self {
+            Self::Postgres(store) => store.rewinds(),
+            Self::Sqlite(_) | Self::Memory(_) => Rewinds::default(),
+        }
+    }
+
+    /// The processes that share the store; `None` if only one can use it.
+    pub(crate) fn replicas(&self) -> Option<Replicas> {
+        match self {
+            Self::Postgres(store) => store.replicas(),
+            Self::Sqlite(_) | Self::Memory(_) => None,
+        }
+    }
+
+    /// The wall clock of this process minus the store's clock, in nanoseconds. If several processes share the store, its
+    /// clock is the server's.
+    pub(crate) fn clock_offset(&self) -> i64 {
+        match self {
+            Self::Postgres(store) => store.clock_offset(),
+            Self::Sqlite(_) | Self::Memory(_) => self.clock().ahead_nanos().saturating_neg(),
+        }
+    }
+
     /// Why the store refuses changes; `None` if it accepts them. Cheap: nothing is read.
     pub(crate) fn outage(&self) -> Option<Outage> {
         delegate!(self, store => store.outage())
@@ -237,7 +303,7 @@ impl Store {
         after: Option<&DeliveryId>,
         max: usize,
     ) -> Result<Vec<DeadLetter>, Error> {
-        delegate!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max).await)
+        delegate_async!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max))
     }
 
     /// A dead letter; `None` if the delivery is not a dead letter.
@@ -262,7 +328,7 @@ impl Store {
         redrive: Redrive,
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
-        delegate!(self, store => store.redrive(delivery_id, redrive, audit).await)
+        delegate_async!(self, store => store.redrive(delivery_id, redrive, audit))
     }
 
     /// Deletes a dead letter: it cannot be redriven, and its compensation is withdrawn. When this returns `Ok`, the
@@ -271,7 +337,7 @@ impl Store {
     /// # Errors
     /// Nothing has changed; see `DeadLetterError`.
     pub async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
-        delegate!(self, store => store.discard(delivery_id, audit).await)
+        delegate_async!(self, store => store.discard(delivery_id, audit))
     }
 
     /// Writes to the audit trail about an act that changes nothing in the store. Returns the id of the entry. When this
@@ -280,7 +346,7 @@ impl Store {
     /// # Errors
     /// The store could not write; nothing was written.
     pub async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
-        delegate!(self, store => store.audit(write).await)
+        delegate_async!(self, store => store.audit(write))
     }
 
     /// A page of the audit trail, newest first.
@@ -288,7 +354,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
-        delegate!(self, store => store.audit_trail(query).await)
+        delegate_async!(self, store => store.audit_trail(query))
     }
 
     /// Adds destinations. A destination that the store knows continues at its cursor.
@@ -296,7 +362,7 @@ impl Store {
     /// # Errors
     /// The store could not write; none of them was added.
     pub async fn add_destinations(&self, destinations: &[Name]) -> Result<(), Error> {
-        delegate!(self, store => store.add_destinations(destinations.to_vec()).await)
+        delegate_async!(self, store => store.add_destinations(destinations.to_vec()))
     }
 
     /// Makes the claimed deliveries of a worker that has ended claimable.
@@ -316,7 +382,7 @@ impl Store {
         destination: &Name,
         max: usize,
     ) -> Result<Vec<UnsettledEvent>, Error> {
-        delegate!(self, store => store.unsettled_events(destination, max).await)
+        delegate_async!(self, store => store.unsettled_events(destination, max))
     }
 
     /// Destinations that have unsettled deliveries and that were not added to the open store.
@@ -324,7 +390,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
-        delegate!(self, store => store.orphaned_destinations().await)
+        delegate_async!(self, store => store.orphaned_destinations())
     }
 
     /// Makes all unsettled deliveries claimable, also those that wait for a retry. For a destination whose worker has
@@ -342,7 +408,7 @@ impl Store {
     /// # Errors
     /// The store could not write; the lane stays open.
     pub async fn remove_destination(&self, destination: &Name) -> Result<(), Error> {
-        delegate!(self, store => store.remove_destination(destination.clone()).await)
+        delegate_async!(self, store => store.remove_destination(destination.clone()))
     }
 
     /// The deliveries of a destination; zeros for an unknown destination.
@@ -360,7 +426,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
-        delegate!(self, store => store.history(target, from, to).await)
+        delegate_async!(self, store => store.history(target, from, to))
     }
 
     /// A page of decision records.
@@ -368,7 +434,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn records(&self, query: RecordQuery) -> Result<Records, Error> {
-        delegate!(self, store => store.records(query).await)
+        delegate_async!(self, store => store.records(query))
     }
 
     /// An event by its id, with the state of its deliveries; the newest one if several events have this id.
@@ -379,7 +445,7 @@ impl Store {
         if !query::is_event_id(id) {
             return Ok(None);
         }
-        delegate!(self, store => store.event(id).await)
+        delegate_async!(self, store => store.event(id))
     }
 
     /// Up to `max` states of targets after a cursor, in the order of their cursors.
@@ -387,7 +453,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
-        delegate!(self, store => store.states(after, max).await)
+        delegate_async!(self, store => store.states(after, max))
     }
 
     /// A page of events with their deliveries and without their bodies, newest first. Events that were pruned are left
@@ -396,7 +462,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, Error> {
-        delegate!(self, store => store.deliveries(query).await)
+        delegate_async!(self, store => store.deliveries(query))
     }
 
     /// A page of kept notifications, oldest first.
@@ -404,7 +470,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn notifications(&self, query: NotificationQuery) -> Result<NotificationPage, Error> {
-        delegate!(self, store => store.notifications(query).await)
+        delegate_async!(self, store => store.notifications(query))
     }
 
     /// Deletes some of the records and audit entries older than `decisions`, except the newest ones, from which ids and
@@ -414,7 +480,7 @@ impl Store {
     /// # Errors
     /// The store could not write; nothing was deleted.
     pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
-        delegate!(self, store => store.prune(decisions, delivered).await)
+        delegate_async!(self, store => store.prune(decisions, delivered))
     }
 
     /// Deletes some of the kept notifications that exceed the limits, oldest first. Returns whether there may be more to
@@ -423,7 +489,7 @@ impl Store {
     /// # Errors
     /// The store could not write; nothing was deleted.
     pub async fn prune_notifications(&self, limits: NotificationLimits) -> Result<bool, Error> {
-        delegate!(self, store => store.prune_notifications(limits).await)
+        delegate_async!(self, store => store.prune_notifications(limits))
     }
 
     /// The rows that cannot be read, of the [snapshot](Store::snapshot).
@@ -438,18 +504,18 @@ impl Store {
     /// # Errors
     /// Nothing has changed; see `DropError`.
     pub async fn drop_unreadable(&self, row: i64, audit: AuditWrite) -> Result<UnreadableRow, DropError> {
-        delegate!(self, store => store.drop_unreadable(row, audit).await)
+        delegate_async!(self, store => store.drop_unreadable(row, audit))
     }
 
     /// Commits queued commands and closes the store.
     pub async fn close(&self) {
-        delegate!(self, store => store.close().await);
+        delegate_async!(self, store => store.close());
     }
 }
 
 impl DeliveryQueue for Store {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
-        delegate!(self, store => store.claim(destination, max).await)
+        delegate_async!(self, store => store.claim(destination, max))
     }
 
     async fn claim_expired(
@@ -458,7 +524,7 @@ impl DeliveryQueue for Store {
         limits: AgeLimits,
         max: usize,
     ) -> Result<Expired, Error> {
-        delegate!(self, store => store.claim_expired(destination, limits, max).await)
+        delegate_async!(self, store => store.claim_expired(destination, limits, max))
     }
 
     fn undelivered_at(&self, destination: &Name) -> u64 {
@@ -466,15 +532,15 @@ impl DeliveryQueue for Store {
     }
 
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
-        delegate!(self, store => store.begin_calls(destination, leases).await)
+        delegate_async!(self, store => store.begin_calls(destination, leases))
     }
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
-        delegate!(self, store => store.settle(destination, settled).await)
+        delegate_async!(self, store => store.settle(destination, settled))
     }
 
     async fn wait(&self, destination: &Name) {
-        delegate!(self, store => store.wait(destination).await);
+        delegate_async!(self, store => store.wait(destination));
     }
 
     fn clock(&self) -> ClockReading {

@@ -19,6 +19,8 @@ const MAX_BODY_SHARE: u64 = 8;
 /// The number of kept notifications that a new one can remove. One suffices for bodies of the same size; a few more
 /// reach a limit that was lowered.
 pub(super) const MAX_REMOVED_BY_INSERT: usize = 8;
+/// The number of the newest notifications among which the last one of each source is looked for at a start.
+pub(super) const MAX_SCANNED_FOR_LAST: u32 = 10_000;
 /// The approximate size of a page of bodies.
 pub(super) const MAX_PAGE_BYTES: usize = 8 << 20;
 /// The first byte of a stored body: how the rest is encoded.

@@ -25,6 +25,9 @@ pub struct RecordQuery {
     pub above: Bound<RecordCursor>,
     /// Upper bound of the position.
     pub below: Bound<RecordCursor>,
+    /// Only records before which no other one can appear any more: for readers that continue after the last one that
+    /// they have seen.
+    pub is_final: bool,
     /// Whether the order is descending.
     pub newest_first: bool,
     /// The maximum number of records; fewer are returned if they are large.
@@ -39,6 +42,7 @@ impl Default for RecordQuery {
             to: Time::from_nanos(i64::MAX),
             above: Bound::Unbounded,
             below: Bound::Unbounded,
+            is_final: false,
             newest_first: true,
             max: 100,
         }

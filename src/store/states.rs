@@ -16,6 +16,7 @@ use crate::domain::engine::{DeliveryFeedback, States};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
+use crate::domain::rate::{RateDelta, Rates};
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
@@ -114,6 +115,12 @@ pub struct View {
     pub controls: Arc<Controls>,
     /// The delivery of the events that the states of the targets [track](TargetState::tracked_events).
     pub deliveries: DeliveryFeedback,
+    /// The recent emissions and reserved slots of all processes that share the store; `None` if only one uses it, which
+    /// remembers them itself.
+    pub rates: Option<Rates>,
+    /// Changes when the store comes back behind what was committed. Unless it is 0, it is part of the ids of events, so that
+    /// no id has two contents.
+    pub incarnation: u64,
 }
 
 impl View {
@@ -141,6 +148,8 @@ pub struct Changes {
     pub events: Vec<NewEvent>,
     /// Changes of the delivery of events that a state tracks.
     pub delivery_changes: Vec<DeliveryChange>,
+    /// Changes of the rates of the view, if it has any.
+    pub rates: RateDelta,
     /// The audit entry, if an operator's act makes these changes.
     pub audit: Option<AuditEntry>,
 }

@@ -23,7 +23,7 @@ struct Stepped {
 }
 
 /// Compiles the library that changes the wall clock of the process that preloads it.
-fn compile(dir: &Path) -> PathBuf {
+pub(crate) fn compile(dir: &Path) -> PathBuf {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/wall-clock.c");
     let library = dir.join("wall-clock.so");
     let compiled =
@@ -70,7 +70,7 @@ impl Stepped {
         self.bridge.post(notification(&[pending_pod(nodegroup, pod)])).await.verdicts()
     }
 
-    /// The offset that the metrics show: of the store's clock to the wall clock.
+    /// The offset that the metrics show: of the wall clock to the store's clock.
     async fn assert_offset(&self, expected: f64) {
         let offset = self.bridge.metric("scalebridge_clock_offset_seconds").await;
         // Each second draws the store's clock towards the wall clock by at most ten milliseconds.
@@ -104,7 +104,7 @@ async fn steps_of_the_wall_clock_move_no_guard_and_events_are_born_with_the_new_
     let mut count = 1;
     for (offset, nodegroup) in [(HOURS_2, "ahead"), (-HOURS_2, "behind")] {
         stepped.step_to(offset);
-        stepped.assert_offset(-offset as f64).await;
+        stepped.assert_offset(offset as f64).await;
         // The cooldown of the first event neither ends nor starts over.
         assert_eq!(stepped.fire("workers", nodegroup).await, json!({ "cooling_down": 1 }));
         let decision = stepped.bridge.decisions("cooling_down").await.remove(0);

@@ -88,7 +88,9 @@ async fn a_sender_that_drips_is_ended_early() {
 /// What is announced takes nothing from the others, what is sent does.
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_in_flight_are_taken_as_they_arrive() {
-    let bridge = bridge_with("max_body_bytes: 100000, max_in_flight_bytes: 100000").await;
+    // The unfinished body holds its part of the limit for as long as the test takes.
+    let settings = "max_body_bytes: 100000, max_in_flight_bytes: 100000, body_timeout: 10m";
+    let bridge = bridge_with(settings).await;
     let mut announced = Vec::new();
     for _ in 0..4 {
         announced.push(Raw::request(bridge.address(), unfinished_post(99_900, 1)).await);
@@ -138,7 +140,9 @@ async fn honest_senders_of_gzip_are_not_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_on_the_admin_listener_share_a_limit_of_their_own() {
-    let bridge = bridge_with("max_body_bytes: 100000, max_in_flight_bytes: 100000").await;
+    // The unfinished body holds its part of the limit for as long as the test takes.
+    let settings = "max_body_bytes: 100000, max_in_flight_bytes: 100000, body_timeout: 10m";
+    let bridge = bridge_with(settings).await;
     let head = |path: &str, length: usize| {
         format!(
             "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"

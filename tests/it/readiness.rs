@@ -52,6 +52,12 @@ async fn nothing_is_accepted_while_the_file_of_the_store_is_gone() {
         let away = bridge.dir().join("away");
         fs::rename(&file, &away).expect("a move");
         eventually("a refusal", async || (ready(&bridge).await.0 == 503).then_some(())).await;
+        // A load balancer sends nothing to a bridge that is not ready.
+        eventually("a reception gap although nothing was refused", async || {
+            let status = bridge.get_json("/api/v1/status").await;
+            (status["reception_gaps"]["prod-eu"]["cause"] == "store").then_some(())
+        })
+        .await;
         let answer = bridge.post(notification(&[pending_pod("group-2", name)])).await;
         assert_eq!((answer.status, &*answer.headers["retry-after"]), (503, "1"));
         let (code, says) = ready(&bridge).await;
@@ -159,6 +165,11 @@ async fn a_full_backlog_is_not_ready() {
         code == 503 && says.contains("too many unsettled deliveries: 2, delivery.max_backlog is 2"),
         "{says}"
     );
+    eventually("a reception gap although nothing was refused", async || {
+        let status = bridge.get_json("/api/v1/status").await;
+        (status["reception_gaps"]["prod-eu"]["cause"] == "backlog").then_some(())
+    })
+    .await;
     for _ in 0..3 {
         assert_eq!(bridge.post(captured("three-firing")).await.status, 503);
     }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::domain::control::{Controls, GapCause, ReceptionGap};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store;
+use crate::store::{self, Rewinds};
 use crate::telemetry::Metrics;
 
 /// Reads `CLOCK_BOOTTIME`, which also advances while the process is stopped or the machine is suspended. An argument,
@@ -32,6 +32,8 @@ pub(in crate::bridge) struct GapTracker {
     metrics: Metrics,
     /// The last reading of the boot clock, in nanoseconds.
     last_tick: AtomicU64,
+    /// How many losses of the store are counted.
+    counted_losses: AtomicU64,
     /// Whether some gap is not committed, so that decisions take no lock if none is.
     has_pending: AtomicBool,
     gaps: Mutex<Gaps>,
@@ -92,7 +94,8 @@ impl GapTracker {
             next_liveness: Time::from_nanos(i64::MIN),
             is_failing: false,
         };
-        Self { boot_clock, metrics, last_tick, has_pending: AtomicBool::new(false), gaps: Mutex::new(gaps) }
+        let (counted_losses, has_pending) = Default::default();
+        Self { boot_clock, metrics, last_tick, counted_losses, has_pending, gaps: Mutex::new(gaps) }
     }
 
     /// Replaces the configured sources.
@@ -131,6 +134,16 @@ impl GapTracker {
         self.has_pending.store(true, Ordering::Release);
     }
 
+    /// Records that notifications of all sources would be refused.
+    pub(in crate::bridge) fn record_for_all(&self, cause: GapCause, now: Time) {
+        let mut gaps = self.gaps.lock();
+        let sources = std::mem::take(&mut gaps.sources);
+        let gap = ReceptionGap { from: now, until: now, cause };
+        sources.iter().for_each(|source| gaps.record(source, gap, &self.metrics));
+        gaps.sources = sources;
+        self.has_pending.store(true, Ordering::Release);
+    }
+
     /// Shows that the process is running, and records a gap if it was not. Every decision calls this: after a stop,
     /// none is made before the gap is known.
     pub(in crate::bridge) fn tick(&self, now: Time) {
@@ -149,6 +162,15 @@ impl GapTracker {
         }
         // After the gap was recorded: whoever reads this does not look for one.
         self.last_tick.fetch_max(reading, Ordering::AcqRel);
+    }
+
+    /// Counts the gaps that the store has recorded by itself, because it came back behind.
+    pub(in crate::bridge) fn count_losses(&self, rewinds: Rewinds) {
+        let counted = self.counted_losses.swap(rewinds.count, Ordering::AcqRel);
+        let Some(gap) = rewinds.last.filter(|_| counted < rewinds.count) else { return };
+        for source in &self.gaps.lock().sources {
+            self.metrics.record_gap(source, gap.cause, true, gap.until.since(gap.from));
+        }
     }
 
     /// Whether some gap is not committed.

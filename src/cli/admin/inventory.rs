@@ -123,7 +123,7 @@ fn rules_table(style: &Style, rules: &[&RuleView]) -> String {
     style.table(&headers, &rules.iter().map(row).collect::<Vec<_>>())
 }
 
-fn list_cell_of<'a>(items: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn list_cell_of<'a>(items: impl Iterator<Item = &'a str>) -> String {
     list_cell(&items.map(str::to_owned).collect::<Vec<_>>())
 }
 
@@ -202,7 +202,10 @@ fn heartbeat_settings(source: &SourceView) -> String {
 }
 
 pub(super) fn destinations_table(style: &Style, destinations: &[&DestinationView]) -> String {
-    let mut headers = vec!["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST", "FAILING"];
+    // The other columns are about the fleet.
+    let replica = destinations.iter().find_map(|destination| destination.replica.as_deref());
+    let failing = replica.map_or_else(|| "FAILING".to_owned(), |name| format!("FAILING AT {}", cell(name)));
+    let mut headers = vec!["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST", &failing];
     if style.is_wide() {
         headers.push("ADDRESS");
     }
@@ -317,6 +320,13 @@ mod tests {
         DESTINATION  KIND  PENDING  RETRYING  DEAD  OLDEST  FAILING
         queue        sqs   2        5         1     12m     throttled
         journal      file  0        0         0     -       -
+        ");
+        let of_fleet =
+            destination(json!({ "name": "queue", "kind": "sqs", "address": "https://queue", "pending": 2,
+            "retrying": 0, "dead_letters": 0, "oldest_seconds": 3.0, "replica": "bridge-1" }));
+        insta::assert_snapshot!(destinations_table(&terminal(80), &[&of_fleet]), @r"
+        DESTINATION  KIND  PENDING  RETRYING  DEAD  OLDEST  FAILING AT bridge-1
+        queue        sqs   2        0         0     3s      -
         ");
     }
 }

@@ -7,6 +7,7 @@ mod event;
 mod forgive;
 mod inventory;
 mod pauses;
+mod replicas;
 mod status;
 mod store;
 mod targets;

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::inventory::{destinations_table, sources_table};
+use super::replicas::{fleet_heading, replicas_table};
 use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, store};
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::decision::{covered, end_of};
@@ -70,23 +71,32 @@ fn summary(style: &Style, status: &api::Status) -> String {
     };
     let mut shown =
         format!("{} {health}\n", style.paint(Tone::Strong, &format!("scalebridge {}", cell(version))));
-    shown += &style.fields(&[
-        (
-            "configuration",
-            format!(
-                "{}, {}, {}, loaded {}",
-                pluralize(*rules, "rule"),
-                pluralize(*sources, "source"),
-                pluralize(*destinations, "destination"),
-                style.time(&configuration.loaded_at)
-            ),
+    let loaded = (
+        "configuration",
+        format!(
+            "{}, {}, {}, loaded {}",
+            pluralize(*rules, "rule"),
+            pluralize(*sources, "source"),
+            pluralize(*destinations, "destination"),
+            style.time(&configuration.loaded_at)
         ),
+    );
+    let of_store = [
         ("undelivered events", status.undelivered.to_string()),
         ("pauses", status.pauses.to_string()),
         ("holds", holds(style, &status.holds)),
         ("open episodes", counts(&status.open_episodes)),
         ("deferred", counts(&status.deferred)),
-    ]);
+    ];
+    shown += &match &status.fleet {
+        None => style.fields(&[&[loaded], &of_store[..]].concat()),
+        Some(fleet) => {
+            let replica = fleet.replicas.iter().find(|replica| replica.answers);
+            let name = replica.map(|replica| cell(&replica.name)).unwrap_or_default();
+            let own = style.fields(&[("replica", name), loaded]);
+            format!("{own}{}{}", fleet_heading(style, fleet), style.fields(&of_store))
+        }
+    };
     if let Some(refusing) = &status.refusing {
         shown += &format!("Notifications are REFUSED: {}\n", cell(refusing));
     }
@@ -97,7 +107,11 @@ fn summary(style: &Style, status: &api::Status) -> String {
         shown +=
             &format!("Restart needed to apply changes to: {}\n", list_cell(&configuration.needs_restart));
     }
-    shown + &unreadable_credentials(&status.auth_errors) + &unreadable(&status.unreadable_rows)
+    shown += &(unreadable_credentials(&status.auth_errors) + &unreadable(&status.unreadable_rows));
+    match &status.fleet {
+        None => shown,
+        Some(fleet) => format!("{shown}\n{}", replicas_table(style, &fleet.replicas)),
+    }
 }
 
 /// Which of the bridge's own secrets cannot be read.
@@ -362,6 +376,58 @@ mod tests {
         );
         let over = episode(json!({ "hold_over": true }));
         assert!(over.contains("has ended: its max_duration is over"), "{over}");
+    }
+
+    #[test]
+    fn what_is_of_the_fleet_is_told_apart_from_what_is_of_the_replica() {
+        let replica = |name: &str, status: &str| {
+            json!({
+                "id": "00000000000000aa", "name": name, "answers": name == "bridge-1", "version": "0.1.0",
+                "schema_step": 1, "status": status, "started_at": "2026-11-29T00:00:00Z",
+                "last_seen_at": "2026-11-29T00:29:59Z", "clock_offset_seconds": -0.25,
+            })
+        };
+        let mut lost = replica("bridge-2", "lost");
+        lost["version"] = json!("0.2.0");
+        lost["last_seen_at"] = json!("2026-11-29T00:10:00Z");
+        lost["clock_offset_seconds"] = serde_json::Value::Null;
+        let mut whole = json!({
+            "version": "0.1.0", "phase": "ready", "now": "2026-11-29T00:30:00Z",
+            "configuration": { "loaded_at": "2026-11-29T00:00:00Z" }, "rules": 3, "sources": 1, "destinations": 2,
+            "failing": [], "undelivered": 4, "pauses": 0, "open_episodes": { "pods": 2 }, "deferred": {},
+        });
+        let text = |whole: &serde_json::Value| {
+            summary(&terminal(120), &serde_json::from_value::<api::Status>(whole.clone()).unwrap())
+        };
+        insta::assert_snapshot!(text(&whole), @r"
+        scalebridge 0.1.0 ready
+          configuration       3 rules, 1 source, 2 destinations, loaded 02:00:00 (30m ago)
+          undelivered events  4
+          pauses              0
+          holds               none
+          open episodes       pods 2
+          deferred            none
+        ");
+        whole["fleet"] = json!({
+            "schema_step": 1, "read_at": "2026-11-29T00:30:00Z",
+            "replicas": [replica("bridge-0", "ready"), replica("bridge-1", "not_ready"), lost],
+        });
+        insta::assert_snapshot!(text(&whole), @r"
+        scalebridge 0.1.0 ready
+          replica        bridge-1
+          configuration  3 rules, 1 source, 2 destinations, loaded 02:00:00 (30m ago)
+        Fleet: 1 of 3 replicas ready, schema step 1, versions 0.1.0 0.2.0, as of 02:30:00 (now)
+          undelivered events  4
+          pauses              0
+          holds               none
+          open episodes       pods 2
+          deferred            none
+
+        REPLICA             STATUS     LAST SEEN           VERSION  SCHEMA  CLOCK
+        bridge-0            ready      02:29:59 (1s ago)   0.1.0    1       -0.250 s
+        bridge-1 (answers)  not ready  02:29:59 (1s ago)   0.1.0    1       -0.250 s
+        bridge-2            lost       02:10:00 (20m ago)  0.2.0    1       -
+        ");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use clap::{Args, Subcommand};
 
 use super::{author, cell};
 use crate::cli::client::{ClientError, Raw, Server};
+use crate::cli::copy::StoreCopy;
 use crate::cli::output::{OutputArgs, print};
 use crate::ops::api::{DropUnreadableState, UnreadableRowView};
 
-/// Give up states of the store that cannot be read
+/// Give up states that cannot be read, or move the store to another database
 #[derive(Debug, Args)]
 pub(crate) struct Store {
     #[command(subcommand)]
@@ -24,7 +25,7 @@ enum StoreCommand {
     /// fire increase capacity again and never decrease it. `status` lists the targets whose state cannot be read.
     Drop {
         #[command(flatten)]
-        server: Server,
+        server: Box<Server>,
         /// Key of the target; or the number of the row, such as '#17', if the key cannot be read
         target: String,
         /// Reason, for the log and the audit trail
@@ -36,11 +37,17 @@ enum StoreCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    Copy(StoreCopy),
 }
 
 impl Store {
     pub(crate) fn run(&self) -> ExitCode {
-        let StoreCommand::Drop { server, target, reason, author: flag, output } = &self.command;
+        let (server, target, reason, flag, output) = match &self.command {
+            StoreCommand::Drop { server, target, reason, author, output } => {
+                (server, target, reason, author, output)
+            }
+            StoreCommand::Copy(copy) => return copy.run(),
+        };
         let request = DropUnreadableState {
             target: target.clone(),
             author: author(flag.as_ref(), server),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::byte_order_mark;
+use super::super::database_url::{Authorities, DatabaseUrl, UrlError};
 use super::super::diagnostic::{Code, Diagnostics, Location};
 use super::super::redact;
 use super::super::scalar::text;
@@ -53,6 +54,9 @@ pub(super) const LISTENER_CERTIFICATES: LocalFile = LocalFile { without: NOT_STA
 /// A JSON Web Key Set.
 pub(super) const KEY_SET: LocalFile =
     LocalFile { what: "key set", without: ANSWERS_503, is_secret: false, problem: key_set_problem };
+/// The URL of a database, whose problems are errors: the file is there, and it is wrong.
+const DATABASE_URL: LocalFile =
+    LocalFile { what: "URL", without: NOT_STARTED, is_secret: true, problem: blank_problem };
 /// Users and their hashes, whose problems are reported at their lines.
 const USERS: LocalFile =
     LocalFile { what: "users", without: ANSWERS_503, is_secret: true, problem: |_| None };
@@ -103,6 +107,36 @@ pub(super) fn users_file(node: &Node, diagnostics: &mut Diagnostics) -> Option<P
             diagnostics.add_with_help(Code::UnusableFile, &location, problem, ANSWERS_503);
         }
         diagnostics.show_redacted(&path, redact::users(&text));
+    }
+    Some(path)
+}
+
+/// Reads the path of a file with the URL of a database, and checks the URL and the files that it names.
+pub(in crate::config) fn database_url_file(
+    node: &Node,
+    iam: bool,
+    diagnostics: &mut Diagnostics,
+) -> Option<PathBuf> {
+    let path = path(node, diagnostics)?;
+    let text = DATABASE_URL.check(&path, node, diagnostics).filter(|text| !text.trim().is_empty());
+    let Some(text) = text else { return Some(path) };
+    match DatabaseUrl::parse(&text, iam) {
+        Ok(url) => {
+            if let Authorities::File(file) = &url.authorities {
+                LISTENER_CERTIFICATES.check(file, node, diagnostics);
+            }
+            if let Some((certificate, key)) = &url.client_certificate {
+                LISTENER_CERTIFICATES.check(certificate, node, diagnostics);
+                LISTENER_KEY.check(key, node, diagnostics);
+            }
+        }
+        Err(errors) => {
+            // Not at a column: no part of the file may be shown.
+            let location = Location::WholeFile(path.as_path().into());
+            for UrlError { message, help } in errors {
+                diagnostics.add_with_help(Code::Value, &location, message, help);
+            }
+        }
     }
     Some(path)
 }

@@ -18,7 +18,7 @@ pub(super) struct ConfigFile<D, S> {
     server: Option<Server>,
     /// The listener for metrics and the operator API.
     admin: Option<Admin>,
-    /// The store of state, undelivered events and decisions.
+    /// The store of state, undelivered events and decisions: one of the two.
     store: Option<Store>,
     /// Sources by name: one for each Alertmanager cluster. Required unless `source_files` has some.
     sources: Option<BTreeMap<String, Option<Source<S>>>>,
@@ -99,12 +99,14 @@ struct Admin {
     external_url: Option<String>,
 }
 
-/// The store of state, undelivered events and decisions.
+/// The store of state, undelivered events and decisions: one of the two.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Store {
     /// An embedded SQLite database.
     sqlite: Option<Sqlite>,
+    /// A PostgreSQL database, which several replicas share.
+    postgres: Option<Postgres>,
 }
 
 /// An embedded SQLite database.
@@ -113,6 +115,22 @@ struct Store {
 struct Sqlite {
     /// The database file, relative to the working directory. Default data/scalebridge.db.
     path: String,
+}
+
+/// A PostgreSQL database, which several replicas share.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Postgres {
+    /// A file with the database's URL in libpq's form, `postgres://USER:PASSWORD@HOST/DATABASE`. It is read for each new
+    /// connection.
+    url_file: String,
+    /// The maximum number of connections of this replica; one more listens for notices. Default 8.
+    #[schemars(range(min = 2, max = 1000))]
+    max_connections: Option<u32>,
+    /// Whether a token of AWS IAM takes the place of the password. Default false.
+    iam: Option<bool>,
+    /// Whether changes are announced to other replicas with NOTIFY, instead of being found by polling alone. Default true.
+    notify: Option<bool>,
 }
 
 /// A source file, one of `source_files` in the configuration.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::name;
 use crate::config::access::{HttpAuthorization, JwksLocation};
 use crate::config::diagnostic::{Code, Diagnostics};
-use crate::config::{SourceKind as _, layers, schema};
+use crate::config::{PostgresStore, SourceKind as _, Store, layers, schema};
 use crate::dispatch::DestinationSettings;
 use crate::domain::duration::{self, format};
 use crate::domain::rule::{Action, Change, Mode, Repeat, Rule, RuleTarget};
@@ -65,7 +65,11 @@ fn effective() -> Values {
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(tests.policy, loaded.settings.policy(), "rules are tested with the default policy");
     let start = tests.tests[0].start.to_string();
-    let items = items(&loaded).into_iter().chain(rules(&loaded)).chain(access(&loaded));
+    write("postgres.yaml", &format!("{CONFIG}store: {{ postgres: {{ url_file: missing }} }}\n"));
+    let postgres = load(&directory.path().join("postgres.yaml"), []);
+    let postgres = postgres.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings.store;
+    let items =
+        items(&loaded).into_iter().chain(rules(&loaded)).chain(access(&loaded)).chain(database(&postgres));
     let items = items.chain([("Test", "start", start)]);
     let items = items.map(|(definition, key, value)| ((definition.to_owned(), key.to_owned()), value));
     sections().into_iter().chain(items).collect()
@@ -112,6 +116,18 @@ fn items(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
         ("Lambda", "invocation_type", format!("{:?}", lambda.invocation_type).to_lowercase()),
         ("Lambda", "per_target_order", ordered.to_string()),
         ("Lambda", "max_events", lambda.max_events.to_string()),
+    ]
+}
+
+/// The defaults of a PostgreSQL store.
+fn database(store: &Store) -> Vec<(&'static str, &'static str, String)> {
+    let Store::Postgres(PostgresStore { url_file: _, max_connections, iam, notify }) = store else {
+        panic!()
+    };
+    vec![
+        ("Postgres", "max_connections", max_connections.to_string()),
+        ("Postgres", "iam", iam.to_string()),
+        ("Postgres", "notify", notify.to_string()),
     ]
 }
 

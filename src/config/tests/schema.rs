@@ -13,12 +13,13 @@ use crate::kinds::{config_schema, load, read_tests, sources_schema, tests_schema
 type MakeSchema = fn() -> schemars::Schema;
 
 /// Each map that a reader reads, with its schema and the definition in it.
-const MAPS: [(&str, MakeSchema, &str); 48] = [
+const MAPS: [(&str, MakeSchema, &str); 49] = [
     ("", config_schema, ""),
     ("server", config_schema, "Server"),
     ("admin", config_schema, "Admin"),
     ("store", config_schema, "Store"),
     ("store.sqlite", config_schema, "Sqlite"),
+    ("store.postgres", config_schema, "Postgres"),
     ("source_files.*", sources_schema, ""),
     ("sources.*", config_schema, "Source"),
     ("sources.*.auth", config_schema, "SourceAuth"),
@@ -97,6 +98,7 @@ fn schemas_and_readers_have_the_same_keys() {
     read_tests(&all.path().join("all.test.yaml")).unwrap();
     let full = Path::new("tests/config/good/full.yaml");
     load(full, super::environment(full)).unwrap();
+    load(Path::new("tests/config/good/postgres.yaml"), []).unwrap();
     let read_keys = known_keys::take();
     let described: BTreeMap<&str, BTreeSet<String>> = MAPS
         .iter()
@@ -123,6 +125,7 @@ fn valid_documents_match_their_schema() {
         (config, "config/demo/scalebridge.yaml"),
         (config, "tests/config/good/full.yaml"),
         (config, "tests/config/good/least.yaml"),
+        (config, "tests/config/good/postgres.yaml"),
         (rules, "config/rules.yaml"),
         (rules, "config/demo/rules.yaml"),
         (rules, "tests/config/good/full.rules.yaml"),

@@ -12,8 +12,7 @@ mod settings;
 pub(super) use clients::{Configs, Key, SharedClients};
 pub(super) use credentials::{CredentialsHandle, CredentialsReload};
 pub(super) use errors::entry_failure;
-pub(super) use permission::partition;
-pub(crate) use permission::{ArnDefaults, Permission};
+pub(crate) use permission::{ArnDefaults, Permission, partition};
 pub(super) use response::BoundedResponse;
 #[cfg(test)]
 pub(super) use settings::Role;

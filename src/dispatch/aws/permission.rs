@@ -21,7 +21,7 @@ pub(crate) struct ArnDefaults<'a> {
 }
 
 /// The partition of a region, the second part of ARNs.
-pub(in crate::dispatch) fn partition(region: &str) -> &'static str {
+pub(crate) fn partition(region: &str) -> &'static str {
     if region.starts_with("cn-") {
         "aws-cn"
     } else if region.starts_with("us-gov-") {

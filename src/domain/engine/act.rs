@@ -105,8 +105,9 @@ fn event(
     let value = plan.as_ref().map(|plan| plan.value);
     let adjustment = emit::adjustment(&action.change, &rule.limits, &metrics, value)
         .map_err(|error| Outcome::with_detail(Verdict::Invalid, &error))?;
+    let incarnation = step.context.incarnation;
     let event = Event {
-        id: emit::event_id(&rule.name, key, *phase, &episode.id, emission),
+        id: emit::event_id(&rule.name, key, *phase, &episode.id, emission, incarnation),
         action: action.change.action(),
         time: clock.wall,
         sequence: now.as_micros().max(state.sequence.saturating_add(1)),

@@ -40,7 +40,14 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
             let is_new = emission.delivered_at().is_none();
             set_outcome(state, &id, EmissionOutcome::Delivered(at));
             let known = state.emissions.iter_mut().find(|known| known.id == id);
-            known.into_iter().for_each(|known| known.is_pending_elsewhere = delivery.is_pending);
+            known.into_iter().for_each(|known| {
+                known.is_pending_elsewhere = delivery.is_pending;
+                known.is_suspended = false;
+            });
+            if emission.is_suspended {
+                // A call that was under way has arrived, so it is not taken back: the other destinations get it too.
+                step.change_delivery(key, &id, DeliveryChangeKind::Resume);
+            }
             if is_new {
                 on_delivered(step, state, &emission);
                 request_unneeded(step, state, &emission.rule);

@@ -42,18 +42,23 @@ pub(super) fn episode_id(
     hash.finish()
 }
 
-/// The id of an event. It includes phase and emission, so the ids of one episode never collide.
+/// The id of an event. It includes phase and emission, so the ids of one episode never collide, and an incarnation of the
+/// store other than the first, so that an emission that a store has lost collides with none after it.
 pub(super) fn event_id(
     rule: &Name,
     target: &TargetKey,
     phase: Phase,
     episode: &str,
     emission: u32,
+    incarnation: u64,
 ) -> Arc<str> {
     let mut hash = Hash::new("event", rule, target);
     hash.part(phase.as_str().as_bytes());
     hash.part(episode.as_bytes());
     hash.part(&emission.to_be_bytes());
+    if incarnation != 0 {
+        hash.part(&incarnation.to_be_bytes());
+    }
     hash.finish()
 }
 
@@ -165,4 +170,21 @@ pub(super) fn reason(phase: Phase, alerts: &[EventAlert]) -> String {
         text += &format!(" and {} more", names.len() - MAX_NAMES_IN_REASON);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids that were sent by earlier versions stay the same.
+    #[test]
+    fn only_an_incarnation_other_than_the_first_changes_the_id_of_an_event() {
+        let (rule, target) =
+            (Name::new("pods").unwrap(), TargetKey::from_stored("eks/nodegroup/-/-/-/-/workers"));
+        let id = |incarnation| event_id(&rule, &target, Phase::Firing, "e", 1, incarnation);
+        let mut first = Hash::new("event", &rule, &target);
+        [b"firing".as_slice(), b"e", &1_u32.to_be_bytes()].iter().for_each(|part| first.part(part));
+        assert_eq!(id(0), first.finish());
+        assert_eq!([id(1) == id(0), id(2) == id(1), id(2) == id(2)], [false, false, true]);
+    }
 }

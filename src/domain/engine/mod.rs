@@ -33,7 +33,7 @@ mod owed;
 mod routing;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unconfirmed;
 mod visible_state;
 
@@ -74,12 +74,14 @@ pub struct Context<'a> {
     pub policy: Policy,
     /// Pauses, holds and heartbeats as of the last commit.
     pub controls: &'a Controls,
-    /// The recent emissions and reserved slots of this process.
+    /// The recent emissions and reserved slots.
     pub rates: &'a Rates,
     /// The configured sources.
     pub sources: &'a BTreeMap<Name, Arc<Source>>,
     /// The delivery of the events that the states track.
     pub deliveries: &'a DeliveryFeedback,
+    /// Part of the ids of events, unless it is 0: it changes when the store comes back behind what was committed.
+    pub incarnation: u64,
 }
 
 impl Context<'_> {

@@ -96,7 +96,8 @@ pub(crate) struct SourceView {
     /// When the heartbeat was last lost, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ended_at: Option<String>,
-    /// When its last notification was accepted, RFC 3339, also before the bridge started if it was kept; null if none is known.
+    /// When its last notification was accepted, RFC 3339, also before the bridge started or by another replica if it was kept;
+    /// null if none is known.
     #[serde(default)]
     pub last_notification_at: Option<String>,
     /// How long a late firing is deferred in case its resolve arrives.
@@ -120,7 +121,8 @@ pub(crate) struct ReceptionGapView {
     pub no_decrease_before: String,
 }
 
-/// A destination of events.
+/// A destination of events. If several bridges share the store, the numbers of deliveries are the fleet's; whether it fails
+/// is what `replica` has seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct DestinationView {
     /// Its name.
@@ -147,4 +149,8 @@ pub(crate) struct DestinationView {
     pub dead_letters: u64,
     /// The age of the oldest unsettled delivery in seconds.
     pub oldest_seconds: f64,
+    /// The host of the replica that answers, whose calls `failing`, `idle_since` and `last_error` are about; absent if only
+    /// one bridge can use the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
 }

@@ -43,7 +43,7 @@ pub(crate) use notifications::{ListNotificationsParams, NotificationBodyView, No
 pub(crate) use pauses::{ListPausesParams, NewPause, PauseView};
 pub(crate) use problem::Problem;
 pub(crate) use reload::ReloadReport;
-pub(crate) use status::{ConfigurationStatus, HoldView, Status};
+pub(crate) use status::{ConfigurationStatus, FleetStatus, HoldView, ReplicaView, Status};
 pub(crate) use targets::{CoveredTargets, CoveredTargetsParams};
 pub(crate) use unreadable_states::{DropUnreadableState, UnreadableRowView};
 

@@ -1,4 +1,4 @@
-//! The status of the bridge.
+//! The status of the bridge, and of the fleet if several share the store.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use super::{ReceptionGapView, Word};
 use crate::domain::target::PartialTarget;
 use crate::json::lenient;
 
-/// The status of the bridge.
+/// The status of the bridge. If several bridges share the store, what is not said to be the fleet's is about the one that
+/// answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Status {
     /// The version of scalebridge.
@@ -32,18 +33,18 @@ pub(crate) struct Status {
     pub destinations: usize,
     /// Failing destinations with the cause, one line each.
     pub failing: Vec<String>,
-    /// Deliveries that are neither settled nor dead-lettered.
+    /// Of the fleet: deliveries that are neither settled nor dead-lettered.
     pub undelivered: u64,
-    /// Number of active pauses.
+    /// Of the fleet: number of active pauses.
     pub pauses: usize,
-    /// The holds that are in force.
+    /// Of the fleet: the holds that are in force.
     #[serde(default)]
     pub holds: Vec<HoldView>,
-    /// Number of open episodes by rule.
+    /// Of the fleet: number of open episodes by rule.
     pub open_episodes: BTreeMap<String, u64>,
-    /// Number of deferred actions and late firings by blocking verdict.
+    /// Of the fleet: number of deferred actions and late firings by blocking verdict.
     pub deferred: BTreeMap<Word, u64>,
-    /// The last reception gap of each source that had one.
+    /// Of the fleet: the last reception gap of each source that had one.
     #[serde(default)]
     pub reception_gaps: BTreeMap<String, ReceptionGapView>,
     /// Why credentials could not be checked by the last request that needed it, by source, or `admin.listen`: what of the
@@ -53,6 +54,46 @@ pub(crate) struct Status {
     /// States of targets that cannot be read, as far as they were found: each is found when it is needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable_rows: Vec<UnreadableRowView>,
+    /// The replicas that share the store; absent if only one bridge can use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
+}
+
+/// The replicas that share a PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FleetStatus {
+    /// The schema step of the database.
+    pub schema_step: i32,
+    /// When the replicas were read from the database, RFC 3339: at most a few seconds ago, unless the database is away.
+    pub read_at: String,
+    /// Those that run, and those that have ended within the last hour without being stopped.
+    pub replicas: Vec<ReplicaView>,
+}
+
+/// A bridge that shares the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ReplicaView {
+    /// Its id, new at each start.
+    pub id: String,
+    /// The name of its host.
+    pub name: String,
+    /// Whether it is the one that answers.
+    #[serde(default)]
+    pub answers: bool,
+    /// The version of scalebridge.
+    pub version: Word,
+    /// The newest schema step that it knows.
+    pub schema_step: i32,
+    /// `ready` if it accepts notifications, `not_ready` if it starts, stops or is too old for the store, `lost` if it has given no sign
+    /// of life for five seconds.
+    pub status: Word,
+    /// When it was started, RFC 3339.
+    pub started_at: String,
+    /// When it has given its last sign of life, RFC 3339; it gives one each second.
+    pub last_seen_at: String,
+    /// Its wall clock minus the clock of the database server in seconds; absent if it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_seconds: Option<f64>,
 }
 
 /// A hold that is in force.

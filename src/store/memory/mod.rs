@@ -144,7 +144,9 @@ impl StateStore for Memory {
             let states = inner.states(&keys);
             let (created, controls) = (inner.created, inner.controls.clone());
             let deliveries = inner.deliveries(&states, &self.lanes);
-            let changes = decide(&View { now, wall, created, states, controls, deliveries });
+            let (rates, incarnation) = (None, 0);
+            let view = View { now, wall, created, states, controls, deliveries, rates, incarnation };
+            let changes = decide(&view);
             inner.apply(clock, changes, &self.lanes);
         });
         self.lanes.all().values().for_each(|handle| handle.wake());

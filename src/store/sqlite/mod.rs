@@ -16,11 +16,13 @@
 //! 7. `retention`: deleting old rows. `restore`: filling `committed` when the store is opened.
 //! 8. `writer`: the thread: batching, group commit with a savepoint for each command, publication.
 //! 9. `reader`: queries beside the writer.
-//! 10. This file: the handle, which implements the contracts of [`crate::store`].
+//! 10. `export`: reading everything, for another store.
+//! 11. This file: the handle, which implements the contracts of [`crate::store`].
 
 mod codec;
 mod committed;
 mod decide;
+pub(super) mod export;
 mod file;
 mod reader;
 mod restore;
@@ -141,6 +143,12 @@ impl Sqlite {
         ];
         store.threads.lock().extend(threads);
         Ok(store)
+    }
+
+    /// From now on the clock is the wall clock that the test sets, so that time passes only then.
+    #[cfg(test)]
+    pub(crate) fn follow_wall_clock(&self) {
+        self.clock.is_wall_clock.store(true, Ordering::Relaxed);
     }
 
     #[cfg(test)]

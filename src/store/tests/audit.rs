@@ -32,7 +32,7 @@ impl StoreHarness {
 
 #[tokio::test]
 async fn an_act_and_its_entry_are_committed_together() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness
             .write(&[], |view| Changes {
                 controls: Some(controls::changed(&view.controls, true)),
@@ -51,7 +51,7 @@ async fn an_act_and_its_entry_are_committed_together() {
 
 #[tokio::test]
 async fn a_redrive_or_discard_has_one_entry_and_a_rejected_one_has_none() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let dead_letter = harness.dead_letter().await;
         harness.store.redrive(&dead_letter, Redrive::default(), audit("redrive")).await.unwrap();
         harness.store.redrive(&dead_letter, Redrive::default(), audit("redrive")).await.unwrap_err();
@@ -65,7 +65,7 @@ async fn a_redrive_or_discard_has_one_entry_and_a_rejected_one_has_none() {
 
 #[tokio::test]
 async fn an_act_of_many_steps_updates_its_entry_with_each_of_them() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         let dead_letter = harness.dead_letter().await;
         let id = harness.add("ann", "bulk_redrive", "0 of 1").await;
         let step = AuditWrite::Update { id, body: "1 of 1".into() };
@@ -85,7 +85,7 @@ async fn an_act_of_many_steps_updates_its_entry_with_each_of_them() {
 
 #[tokio::test]
 async fn the_trail_is_listed_in_pages_and_filtered() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         for (actor, act) in [("ann", "pause"), ("ben", "pause"), ("ann", "resume"), ("signal", "reload")] {
             harness.add(actor, act, "{}").await;
         }
@@ -107,18 +107,19 @@ async fn the_trail_is_listed_in_pages_and_filtered() {
 
 #[tokio::test]
 async fn old_entries_are_pruned_and_no_id_is_used_twice() {
-    let mut harness = StoreHarness::sqlite();
-    for act in ["pause", "resume"] {
-        harness.add("ann", act, "{}").await;
+    for mut harness in StoreHarness::durable().await {
+        for act in ["pause", "resume"] {
+            harness.add("ann", act, "{}").await;
+        }
+        while harness.store.prune(HOUR, HOUR).await.unwrap() {}
+        assert_eq!(harness.acts(AuditQuery::default()).await, ["resume", "pause"], "they are not old enough");
+        // The store's time is the same as when they were added until the clock advances.
+        harness.execute("UPDATE audit SET at = at - 1000000000");
+        harness.prune().await;
+        assert_eq!(harness.acts(AuditQuery::default()).await, ["resume"], "the newest entry stays");
+        harness.restart().await;
+        assert_eq!(harness.add("ann", "reload", "{}").await, 3);
     }
-    while harness.store.prune(HOUR, HOUR).await.unwrap() {}
-    assert_eq!(harness.acts(AuditQuery::default()).await, ["resume", "pause"], "they are not old enough");
-    // The store's time is the same as when they were added until the clock advances.
-    harness.database().execute("UPDATE audit SET at = at - 1000000000", []).unwrap();
-    harness.prune().await;
-    assert_eq!(harness.acts(AuditQuery::default()).await, ["resume"], "the newest entry stays");
-    harness.restart().await;
-    assert_eq!(harness.add("ann", "reload", "{}").await, 3);
 }
 
 #[tokio::test]

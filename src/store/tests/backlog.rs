@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn events_for_a_full_destination_are_dead_letters_at_once_and_others_get_them() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.store.set_max_backlog(&name("queue"), Some(3)).unwrap();
         for at in 0..5 {
             harness.emit_firing(&format!("t{at}"), &at.to_string(), &["queue", "journal"]).await;
@@ -40,7 +40,7 @@ async fn events_for_a_full_destination_are_dead_letters_at_once_and_others_get_t
 #[tokio::test]
 async fn max_backlog_holds_within_one_commit_and_beyond_the_window() {
     const { assert!(crate::store::lane::MAX_WINDOW_EVENTS < 30) };
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.store.set_max_backlog(&name("queue"), Some(30)).unwrap();
         harness
             .write(&["a"], |_| {
@@ -64,7 +64,7 @@ async fn max_backlog_holds_within_one_commit_and_beyond_the_window() {
 
 #[tokio::test]
 async fn an_event_that_a_full_destination_did_not_accept_is_not_compensated() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_firing("a", "out-a", &["queue"]).await;
         harness.store.set_max_backlog(&name("queue"), Some(1)).unwrap();
         harness.emit_firing("b", "out-b", &["queue"]).await;
@@ -79,7 +79,7 @@ async fn an_event_that_a_full_destination_did_not_accept_is_not_compensated() {
 
 #[tokio::test]
 async fn undelivered_events_are_counted_whatever_their_outcome() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit("a", Kind::Note, "a", &["queue"]).await;
         harness.emit_decreases("b", &["b"], &["queue"]).await;
         for target in ["c", "d"] {

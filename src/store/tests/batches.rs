@@ -300,7 +300,7 @@ async fn an_event_that_is_given_up_in_the_commit_that_cancels_it_is_no_dead_lett
 
 #[tokio::test]
 async fn a_decision_about_a_target_without_a_state_is_in_its_history() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         let decide = |target: &'static str, body: &'static str| {
             move |_: &View| Changes {
                 record: Some(Record { body: body.into(), ..record(&[target]) }),

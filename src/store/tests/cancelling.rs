@@ -45,7 +45,7 @@ impl StoreHarness {
 
 #[tokio::test]
 async fn an_increase_alone_cancels_nothing() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         harness.emit_decreases("a", &["in"], &["queue"]).await;
         harness.emit("a", Kind::Out, "out", &["queue"]).await;
         let lease = harness.claim_expecting("queue", &["in"]).await[0];
@@ -57,7 +57,7 @@ async fn an_increase_alone_cancels_nothing() {
 
 #[tokio::test]
 async fn a_pending_decrease_is_cancelled_and_its_target_continues() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit("a", Kind::Note, "note", &BOTH).await;
         harness.emit_decreases("a", &["in-1", "in-2"], &BOTH).await;
         harness.emit_decreases("b", &["in-3"], &BOTH).await;
@@ -78,7 +78,7 @@ async fn a_pending_decrease_is_cancelled_and_its_target_continues() {
 
 #[tokio::test]
 async fn a_decrease_that_is_backing_off_is_cancelled() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_decreases("a", &["in"], &["queue"]).await;
         harness.claim_and_settle("queue", "in", retry_after(0)).await;
         harness.restart().await;
@@ -92,7 +92,7 @@ async fn a_decrease_that_is_backing_off_is_cancelled() {
 
 #[tokio::test]
 async fn a_claimed_decrease_that_is_cancelled_is_not_retried() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_decreases("a", &["in"], &["queue"]).await;
         let leases = harness.claim_expecting("queue", &["in"]).await;
         harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
@@ -106,7 +106,7 @@ async fn a_claimed_decrease_that_is_cancelled_is_not_retried() {
 
 #[tokio::test]
 async fn a_claimed_decrease_that_is_cancelled_is_not_called_and_has_no_second_record() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_decreases("a", &["in"], &BOTH).await;
         let lease = harness.claim_expecting("queue", &["in"]).await[0];
         harness.emit_cancelling("a", "out", &BOTH, &["in"]).await;
@@ -148,7 +148,7 @@ async fn a_decrease_that_is_claimed_during_the_transaction_that_cancels_it_is_no
 #[tokio::test]
 async fn a_delivery_that_arrives_after_its_cancellation_is_shown_as_arrived() {
     let id = "0123456789abcdef0123456789abcdef";
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_decreases("a", &[id], &["queue"]).await;
         let lease = harness.claim_expecting("queue", &[id]).await[0];
         assert_eq!(harness.refusal(lease).await, None, "the call begins");
@@ -172,7 +172,7 @@ async fn a_delivery_that_arrives_after_its_cancellation_is_shown_as_arrived() {
 async fn a_cancelled_decrease_that_is_given_up_afterwards_is_no_dead_letter() {
     let dead =
         |called| Settlement::Dead { error: "no".into(), cause: GiveUp::Rejected, called, uncertain: false };
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for (target, called) in [("a", false), ("b", true)] {
             harness.emit_decreases(target, &[target], &["queue"]).await;
             let lease = harness.claim_expecting("queue", &[target]).await[0];
@@ -190,23 +190,24 @@ async fn a_cancelled_decrease_that_is_given_up_afterwards_is_no_dead_letter() {
 
 #[tokio::test]
 async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
-    let mut harness = StoreHarness::sqlite();
-    // An unsettled event before it holds back the cursor.
-    harness.emit("b", Kind::Note, "first", &["queue"]).await;
-    harness.emit_decreases("a", &["in-1"], &["queue"]).await;
-    harness.emit_decreases("c", &["in-2"], &["queue"]).await;
-    let leases = harness.claim_expecting("queue", &["first", "in-1", "in-2"]).await;
-    harness.emit_cancelling("a", "out-1", &["queue"], &["in-1"]).await;
-    harness.emit_cancelling("c", "out-2", &["queue"], &["in-2"]).await;
-    harness.settle("queue", leases[2], delivered()).await;
-    harness.restart().await;
-    harness.claim_expecting("queue", &["first", "out-1", "out-2"]).await;
-    assert_eq!(harness.backlog("queue"), (3, 0, 0));
+    for mut harness in StoreHarness::durable().await {
+        // An unsettled event before it holds back the cursor.
+        harness.emit("b", Kind::Note, "first", &["queue"]).await;
+        harness.emit_decreases("a", &["in-1"], &["queue"]).await;
+        harness.emit_decreases("c", &["in-2"], &["queue"]).await;
+        let leases = harness.claim_expecting("queue", &["first", "in-1", "in-2"]).await;
+        harness.emit_cancelling("a", "out-1", &["queue"], &["in-1"]).await;
+        harness.emit_cancelling("c", "out-2", &["queue"], &["in-2"]).await;
+        harness.settle("queue", leases[2], delivered()).await;
+        harness.restart().await;
+        harness.claim_expecting("queue", &["first", "out-1", "out-2"]).await;
+        assert_eq!(harness.backlog("queue"), (3, 0, 0));
+    }
 }
 
 #[tokio::test]
 async fn a_decrease_is_cancelled_only_where_it_has_not_arrived() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_decreases("a", &["in"], &BOTH).await;
         harness.claim_and_settle("queue", "in", delivered()).await;
         harness.restart().await;
@@ -222,7 +223,7 @@ async fn a_decrease_is_cancelled_only_where_it_has_not_arrived() {
 
 #[tokio::test]
 async fn a_decrease_beyond_the_window_is_cancelled() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness
             .write(&["b"], |_| {
                 let mut changes = event("b", Kind::Note, "note", &["queue"]).changes();
@@ -232,10 +233,11 @@ async fn a_decrease_beyond_the_window_is_cancelled() {
             })
             .await;
         harness.emit_decreases("a", &["in"], &["queue"]).await;
-        let leases = harness.claim_expecting("queue", &["note"]).await;
+        let first = harness.store.claim(&name("queue"), 1).await.unwrap().remove(0);
+        assert_eq!(id_of(&first), "note");
         harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
         assert_eq!(harness.backlog("queue"), (52, 0, 0));
-        harness.settle("queue", leases[0], delivered()).await;
+        harness.settle("queue", first.lease, delivered()).await;
         harness.restart().await;
         assert_eq!(harness.backlog("queue"), (51, 0, 0));
         let mut ids = Vec::new();
@@ -269,12 +271,13 @@ async fn a_cancelled_decrease_is_pruned_when_all_before_it_is_settled() {
 
 #[tokio::test]
 async fn a_destination_that_is_added_again_is_not_sent_what_was_cancelled_meanwhile() {
-    let mut harness = StoreHarness::sqlite();
-    harness.emit_decreases("a", &["in"], &["journal"]).await;
-    harness.restart_for(&[name("queue")]).await;
-    harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
-    harness.restart().await;
-    harness.claim_expecting("journal", &[]).await;
-    assert_eq!(harness.backlog("journal"), (0, 0, 0));
-    harness.claim_expecting("queue", &["out"]).await;
+    for mut harness in StoreHarness::durable().await {
+        harness.emit_decreases("a", &["in"], &["journal"]).await;
+        harness.restart_for(&[name("queue")]).await;
+        harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
+        harness.restart().await;
+        harness.claim_expecting("journal", &[]).await;
+        assert_eq!(harness.backlog("journal"), (0, 0, 0));
+        harness.claim_expecting("queue", &["out"]).await;
+    }
 }

@@ -8,7 +8,7 @@ const BOTH: [&str; 2] = ["queue", "journal"];
 
 #[tokio::test]
 async fn a_compensation_is_sent_where_the_firing_event_arrived_and_withdrawn_elsewhere() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_firing("a", "out", &BOTH).await;
         harness.emit_resolved("a", "in", &BOTH).await;
         harness.claim_and_settle("queue", "out", Settlement::Delivered { answer: None }).await;
@@ -24,7 +24,7 @@ async fn a_compensation_is_sent_where_the_firing_event_arrived_and_withdrawn_els
 
 #[tokio::test]
 async fn a_compensation_waits_for_a_firing_event_that_is_retried() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_firing("a", "out", &["queue"]).await;
         harness.claim_and_settle("queue", "out", retry_after(0)).await;
         harness.emit_resolved("a", "in", &["queue"]).await;
@@ -40,7 +40,7 @@ async fn a_compensation_waits_for_a_firing_event_that_is_retried() {
 
 #[tokio::test]
 async fn one_delivered_firing_event_of_several_is_enough() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for id in ["out-1", "out-2", "out-3"] {
             harness.emit_firing("a", id, &["queue"]).await;
         }
@@ -57,7 +57,7 @@ async fn one_delivered_firing_event_of_several_is_enough() {
 
 #[tokio::test]
 async fn another_episode_of_the_target_is_no_evidence() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let fires = |episode: &'static str, id| {
             harness.emit_episode_event(event("a", Kind::Out, id, &["queue"]), Phase::Firing, episode)
         };
@@ -74,7 +74,7 @@ async fn another_episode_of_the_target_is_no_evidence() {
 
 #[tokio::test]
 async fn a_destination_that_came_to_the_rule_later_is_not_sent_the_compensation() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_firing("a", "out", &["queue"]).await;
         harness.claim_and_settle("queue", "out", Settlement::Delivered { answer: None }).await;
         harness.emit_resolved("a", "in", &BOTH).await;
@@ -95,7 +95,7 @@ async fn a_destination_that_came_to_the_rule_later_is_not_sent_the_compensation(
 
 #[tokio::test]
 async fn why_it_did_not_scale_is_in_the_history_of_the_target() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         harness.emit_firing("a", "out", &["queue"]).await;
         harness.claim_and_settle("queue", "out", dead()).await;
         harness.emit_resolved("a", "in", &["queue"]).await;
@@ -127,7 +127,7 @@ async fn a_delivered_event_that_was_pruned_counts_as_delivered() {
 
 #[tokio::test]
 async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
         harness.settle("queue", claimed.lease, dead()).await;
@@ -148,30 +148,31 @@ async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
         }
         harness.claim_and_withdraw("queue", "in").await;
     }
-    let harness = StoreHarness::sqlite();
-    harness.emit_firing("a", "out", &["queue"]).await;
-    let claimed = harness.claim_one("queue", "out").await;
-    harness.settle("queue", claimed.lease, dead()).await;
-    harness
-        .store
-        .discard(&DeliveryId { seq: claimed.lease.seq(), destination: name("queue") }, audit("discard"))
-        .await
-        .unwrap();
-    harness.emit_resolved("a", "in", &["queue"]).await;
-    harness.claim_and_withdraw("queue", "in").await;
-    for _ in 0..3 {
-        harness.prune().await;
+    for harness in StoreHarness::durable().await {
+        harness.emit_firing("a", "out", &["queue"]).await;
+        let claimed = harness.claim_one("queue", "out").await;
+        harness.settle("queue", claimed.lease, dead()).await;
+        harness
+            .store
+            .discard(&DeliveryId { seq: claimed.lease.seq(), destination: name("queue") }, audit("discard"))
+            .await
+            .unwrap();
+        harness.emit_resolved("a", "in", &["queue"]).await;
+        harness.claim_and_withdraw("queue", "in").await;
+        for _ in 0..3 {
+            harness.prune().await;
+        }
+        assert_eq!(
+            (harness.count("events"), harness.count("deliveries")),
+            (0, 0),
+            "no compensation can refer to them"
+        );
     }
-    assert_eq!(
-        (harness.count("events"), harness.count("deliveries")),
-        (0, 0),
-        "no compensation can refer to them"
-    );
 }
 
 #[tokio::test]
 async fn a_redriven_and_delivered_event_is_compensated() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
         harness.settle("queue", claimed.lease, dead()).await;
@@ -188,7 +189,7 @@ async fn a_redriven_and_delivered_event_is_compensated() {
 
 #[tokio::test]
 async fn a_cancelled_scale_in_is_compensated_only_if_it_was_delivered() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for (target, arrives) in [("a", true), ("b", false)] {
             harness.emit_episode_event(event(target, Kind::In, "in", &["queue"]), Phase::Firing, "e").await;
             let claimed = harness.claim_one("queue", "in").await;

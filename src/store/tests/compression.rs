@@ -65,7 +65,7 @@ fn assert_as_written(claimed: &[Claimed]) {
 
 #[tokio::test]
 async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.write(&["workers-0"], |_| changes()).await;
         harness.restart().await;
         assert_as_written(&drain(&harness, "queue", |_| Settlement::Delivered { answer: None }).await);

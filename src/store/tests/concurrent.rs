@@ -24,7 +24,7 @@ async fn count(harness: &StoreHarness, target: &'static str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_transaction_loses_what_another_does_at_the_same_time() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let count_one = |_| {
             let (store, keys) = (harness.store.clone(), harness.keys(&["a"]));
             tokio::spawn(async move {

@@ -63,7 +63,7 @@ pub(super) fn is_due_now(harness: &StoreHarness) -> bool {
 
 #[tokio::test]
 async fn controls_are_seen_by_the_next_transaction_also_after_a_restart() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         assert_eq!(*harness.store.controls(), Controls::default());
         change_controls(&harness, false).await;
         harness.restart().await;
@@ -82,7 +82,7 @@ async fn controls_are_seen_by_the_next_transaction_also_after_a_restart() {
 
 #[tokio::test]
 async fn reception_gaps_survive_a_restart_and_the_store_tells_the_last_time_before_it() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         assert_eq!(harness.store.last_stored(), None, "a new store");
         let opened = harness.store.now();
         let gap =
@@ -98,6 +98,7 @@ async fn reception_gaps_survive_a_restart_and_the_store_tells_the_last_time_befo
         let recorded = *harness.store.controls().reception_gaps(&name("prod")).unwrap();
         assert_eq!(recorded, ReceptionGaps { last: gap, total: Duration::from_nanos(6) });
         assert_eq!(harness.store.controls().reception_gaps(&name("lab")), None);
+        // Replicas tell when they were ready last.
         if matches!(harness.store, Store::Sqlite(_)) {
             let expected = opened..harness.store.now();
             assert!(harness.store.last_stored().is_some_and(|last| expected.contains(&last)));
@@ -114,7 +115,7 @@ async fn a_store_without_any_rows_was_last_written_when_it_was_created() {
 
 #[tokio::test]
 async fn a_new_generation_rechecks_all_targets_that_depend_on_controls_and_no_other() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
         put(&harness, "b", deferred_state("nodes", Verdict::CoolingDown, false)).await;
         put(&harness, "c", deferred_state("nodes", Verdict::Stabilizing, true)).await;
@@ -130,7 +131,7 @@ async fn a_new_generation_rechecks_all_targets_that_depend_on_controls_and_no_ot
 
 #[tokio::test]
 async fn a_target_that_was_rechecked_or_no_longer_depends_on_controls_leaves_the_queue() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         for target in ["a", "b", "c"] {
             put(&harness, target, deferred_state("nodes", Verdict::Paused, false)).await;
         }
@@ -149,7 +150,7 @@ async fn a_target_that_was_rechecked_or_no_longer_depends_on_controls_leaves_the
 
 #[tokio::test]
 async fn one_transaction_may_change_the_controls_and_recheck_a_target_under_them() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
         harness
             .write(&["a"], |view| Changes {
@@ -165,7 +166,7 @@ async fn one_transaction_may_change_the_controls_and_recheck_a_target_under_them
 
 #[tokio::test]
 async fn targets_due_by_time_come_before_those_in_the_recheck_queue() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
         let mut late = state_with_last_resolve("b");
         late.cooldowns.after_increase = Some(Time::from_nanos(1));

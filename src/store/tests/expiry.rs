@@ -23,9 +23,8 @@ fn with_clock() -> (Vec<StoreHarness>, Arc<dyn Fn(Duration) + Send + Sync>) {
         let moved = moved.clone();
         move || now().after(*moved.lock())
     });
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::Memory(Memory::new(&destinations(), clock));
-    (vec![StoreHarness { dir, store }], Arc::new(move |by| *moved.lock() += by))
+    let memory = StoreHarness::of_memory(Memory::new(&destinations(), clock));
+    (vec![memory], Arc::new(move |by| *moved.lock() += by))
 }
 
 #[tokio::test]
@@ -73,7 +72,7 @@ async fn expired_deliveries_are_found_in_the_window_in_a_backoff_and_behind_one(
 
 #[tokio::test]
 async fn a_delivery_that_has_not_expired_keeps_its_place_and_its_backoff() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         harness.emit("a", Kind::Out, "first", &["queue"]).await;
         harness.emit("a", Kind::Out, "second", &["queue"]).await;
         harness.claim_and_settle("queue", "first", retry_after(600)).await;

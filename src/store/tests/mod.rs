@@ -1,4 +1,4 @@
-//! Contract of both stores, and durability of SQLite across restarts.
+//! Contract of all stores, and durability across restarts.
 
 mod audit;
 mod backlog;
@@ -9,12 +9,19 @@ mod compensation;
 mod compression;
 mod concurrent;
 mod controls;
+mod copying;
 mod dead_letters;
 mod expiry;
 mod faults;
 mod notifications;
+pub(crate) mod postgres;
+#[path = "../../../tests/it/support/postgres.rs"]
+#[allow(dead_code, reason = "shared with the integration tests")]
+pub(super) mod postgres_server;
 mod properties;
 mod query;
+mod retention;
+mod soak;
 mod tally;
 pub(super) mod tracking;
 mod unreadable;
@@ -28,7 +35,7 @@ use tempfile::TempDir;
 use super::outbox::DeliveryQueue as _;
 use super::{
     AuditEntry, AuditWrite, Changes, Claimed, DeadLetterError, DeliveryId, EpisodePhase, EventSeq, Keys,
-    Lease, Memory, NewEvent, Redrive, Settlement, Sqlite, Store, View,
+    Lease, Memory, NewEvent, Postgres, Redrive, Settlement, Sqlite, Store, View,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::delivery::GiveUp;
@@ -42,11 +49,13 @@ use crate::domain::target::{Platform, Target, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
+use postgres::Database;
 
 /// A store that can be restarted.
 struct StoreHarness {
     store: Store,
     dir: TempDir,
+    postgres: Option<Database>,
 }
 
 fn name(text: &str) -> Name {
@@ -72,17 +81,34 @@ fn sqlite(dir: &TempDir, destinations: &[Name]) -> Store {
 impl StoreHarness {
     fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: sqlite(&dir, &destinations()), dir }
+        Self { store: sqlite(&dir, &destinations()), dir, postgres: None }
     }
 
     fn memory() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { store: Store::Memory(Memory::new(&destinations(), clock())), dir }
+        Self::of_memory(Memory::new(&destinations(), clock()))
     }
 
-    /// Both stores.
-    fn both() -> [Self; 2] {
-        [Self::sqlite(), Self::memory()]
+    fn of_memory(memory: Memory) -> Self {
+        Self { store: Store::Memory(memory), dir: tempfile::tempdir().unwrap(), postgres: None }
+    }
+
+    async fn postgres() -> Self {
+        let (database, dir) = (Database::new(), tempfile::tempdir().unwrap());
+        Self { store: database.open(&destinations()).await, dir, postgres: Some(database) }
+    }
+
+    /// All stores.
+    async fn all() -> [Self; 3] {
+        [Self::sqlite(), Self::memory(), Self::postgres().await]
+    }
+
+    /// The stores that outlive a process.
+    async fn durable() -> [Self; 2] {
+        [Self::sqlite(), Self::postgres().await]
+    }
+
+    fn is_durable(&self) -> bool {
+        !matches!(self.store, Store::Memory(_))
     }
 
     fn keys(&self, targets: &[&str]) -> Keys {
@@ -91,15 +117,19 @@ impl StoreHarness {
         Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts: vec![unknown] }
     }
 
-    /// Closes the file and opens it again; does nothing for an in-memory store.
+    /// Closes the store and opens it again; does nothing for an in-memory store.
     async fn restart(&mut self) {
         self.restart_for(&destinations()).await;
     }
 
     async fn restart_for(&mut self, destinations: &[Name]) {
-        if matches!(self.store, Store::Sqlite(_)) {
+        if self.is_durable() {
             self.store.close().await;
-            self.store = sqlite(&self.dir, destinations);
+        }
+        match (&self.store, &self.postgres) {
+            (Store::Sqlite(_), _) => self.store = sqlite(&self.dir, destinations),
+            (_, Some(database)) => self.store = database.open(destinations).await,
+            _ => {}
         }
     }
 
@@ -108,9 +138,44 @@ impl StoreHarness {
         rusqlite::Connection::open(self.dir.path().join("bridge.db")).unwrap()
     }
 
+    /// Runs statements beside the store.
+    fn execute(&self, sql: &str) {
+        match &self.postgres {
+            Some(database) => drop(database.execute(sql)),
+            None => self.database().execute_batch(sql).unwrap(),
+        }
+    }
+
+    /// Rows that the stores have in different tables.
+    fn table<'a>(&self, of_sqlite: &'a str, of_postgres: &'a str) -> &'a str {
+        if self.postgres.is_some() { of_postgres } else { of_sqlite }
+    }
+
+    /// Makes each statement fail that inserts a row into this table for which the condition holds.
+    fn break_inserts(&self, table: &str, condition: &str) {
+        self.execute(&match &self.postgres {
+            Some(_) => format!(
+                "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN RAISE 'on purpose' USING ERRCODE = 'check_violation'; END $$;
+                 CREATE TRIGGER fail BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION fail()"
+            ),
+            None => format!(
+                "CREATE TRIGGER fail BEFORE INSERT ON {table} WHEN {condition}
+                 BEGIN SELECT RAISE(ABORT, 'on purpose'); END"
+            ),
+        });
+    }
+
+    fn repair_inserts(&self, table: &str) {
+        self.execute(&format!("DROP TRIGGER fail{}", self.table("", &format!(" ON {table}"))));
+    }
+
     fn count(&self, rows: &str) -> i64 {
         let query = format!("SELECT count(*) FROM {rows}");
-        self.database().query_row(&query, [], |row| row.get(0)).unwrap()
+        match &self.postgres {
+            Some(database) => database.execute(&query).unwrap().parse().unwrap(),
+            None => self.database().query_row(&query, [], |row| row.get(0)).unwrap(),
+        }
     }
 
     async fn write(&self, targets: &[&str], mut changes: impl FnMut(&View) -> Changes + Send + 'static) {
@@ -349,7 +414,7 @@ fn withdrawn() -> Settlement {
 }
 
 /// A state with nothing but an open episode.
-fn open_episode(id: &str) -> TargetState {
+pub(super) fn open_episode(id: &str) -> TargetState {
     let mut state = deferred_state("nodes", Verdict::Paused, false);
     for rule in state.rules.values_mut() {
         if let Some(episode) = &mut rule.episode {
@@ -385,7 +450,7 @@ fn state_with_last_resolve(text: &str) -> TargetState {
 }
 
 /// A state with a deferred action. It depends on controls if it is paused or, with `closing`, a decrease.
-fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
+pub(super) fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     let trigger = Trigger {
         source: name("prod"),
         receiver: String::new(),

@@ -14,47 +14,51 @@ async fn record(store: &Store, target: &str, body: &str) {
     store.transact(Keys::default(), decide).await.unwrap();
 }
 
-fn at(position: i64) -> RecordCursor {
-    RecordCursor::new(position)
+/// The numbers that are the bodies of records.
+fn numbers(records: &crate::store::Records) -> Vec<i64> {
+    records.records.iter().map(|record| record.body.parse().unwrap()).collect()
 }
 
-fn ids(records: &crate::store::Records) -> Vec<i64> {
-    let position = |record: &crate::store::StoredRecord| record.cursor.to_string().parse().unwrap();
-    records.records.iter().map(position).collect()
+/// The positions of all records, oldest first.
+async fn cursors(store: &Store) -> Vec<RecordCursor> {
+    let all = RecordQuery { newest_first: false, max: usize::MAX, ..RecordQuery::default() };
+    store.records(all).await.unwrap().records.iter().map(|record| record.cursor).collect()
 }
 
 #[tokio::test]
 async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_more() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         for (target, body) in [("a", "1"), ("b", "2"), ("a", "3"), ("a", "4"), ("b", "5")] {
             record(store, target, body).await;
         }
         let all = store.records(RecordQuery::default()).await.unwrap();
-        assert_eq!((ids(&all), all.has_more), (vec![5, 4, 3, 2, 1], false));
+        assert_eq!((numbers(&all), all.has_more), (vec![5, 4, 3, 2, 1], false));
         assert_eq!(all.records[4].body, "1");
         let first = store
             .records(RecordQuery { newest_first: false, max: 2, ..RecordQuery::default() })
             .await
             .unwrap();
-        assert_eq!((ids(&first), first.has_more), (vec![1, 2], true));
+        assert_eq!((numbers(&first), first.has_more), (vec![1, 2], true));
         let exact = store.records(RecordQuery { max: 5, ..RecordQuery::default() }).await.unwrap();
         assert_eq!((exact.records.len(), exact.has_more), (5, false), "a full last page has no next one");
+        let cursors = cursors(store).await;
+        let at = |number: usize| cursors[number - 1];
         let between = RecordQuery {
             above: Bound::Excluded(at(1)),
             below: Bound::Included(at(4)),
             ..RecordQuery::default()
         };
-        assert_eq!(ids(&store.records(between).await.unwrap()), [4, 3, 2]);
+        assert_eq!(numbers(&store.records(between).await.unwrap()), [4, 3, 2]);
         let of_a = RecordQuery { target: Some(key("a")), ..RecordQuery::default() };
-        assert_eq!(ids(&store.records(of_a.clone()).await.unwrap()), [4, 3, 1]);
+        assert_eq!(numbers(&store.records(of_a.clone()).await.unwrap()), [4, 3, 1]);
         let one = store.records(RecordQuery { max: 1, below: Bound::Excluded(at(4)), ..of_a }).await.unwrap();
-        assert_eq!((ids(&one), one.has_more), (vec![3], true));
+        assert_eq!((numbers(&one), one.has_more), (vec![3], true));
         let none = RecordQuery { target: Some(key("never-heard-of")), ..RecordQuery::default() };
-        assert!(ids(&store.records(none).await.unwrap()).is_empty());
+        assert!(numbers(&store.records(none).await.unwrap()).is_empty());
         let later =
             RecordQuery { from: store.now().after(Duration::from_secs(60)), ..RecordQuery::default() };
-        assert!(ids(&store.records(later).await.unwrap()).is_empty());
+        assert!(numbers(&store.records(later).await.unwrap()).is_empty());
         let until_now = RecordQuery { to: store.now(), from: Time::from_millis(0), ..RecordQuery::default() };
         assert_eq!(store.records(until_now).await.unwrap().records.len(), 5);
     }
@@ -63,20 +67,70 @@ async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_m
 /// A client that follows decisions continues after the last id that it has seen, also across a restart.
 #[tokio::test]
 async fn a_record_id_is_never_reused_also_when_all_before_it_are_past_their_retention() {
-    let mut harness = StoreHarness::sqlite();
-    let mut last = 0;
-    for round in 0..3 {
-        for body in ["1", "2", "3"] {
-            record(&harness.store, "a", body).await;
+    for mut harness in StoreHarness::durable().await {
+        let mut last = RecordCursor::BEFORE_ALL;
+        for round in 0..3 {
+            for body in ["1", "2", "3"] {
+                record(&harness.store, "a", body).await;
+            }
+            let query = RecordQuery { above: Bound::Excluded(last), ..RecordQuery::default() };
+            let found = harness.store.records(query).await.unwrap().records;
+            assert_eq!(found.len(), 3, "round {round}: {found:?} behind {last}");
+            last = found[0].cursor;
+            harness.prune().await;
+            let history = harness.table("history", "record_targets");
+            assert_eq!((harness.count("records"), harness.count(history)), (1, 1), "the newest one stays");
+            harness.restart().await;
         }
-        let query = RecordQuery { above: Bound::Excluded(at(last)), ..RecordQuery::default() };
-        let found = ids(&harness.store.records(query).await.unwrap());
-        assert_eq!(found.len(), 3, "round {round}: {found:?} behind {last}");
-        last = found[0];
-        harness.prune().await;
-        assert_eq!((harness.count("records"), harness.count("history")), (1, 1), "the newest one stays");
-        harness.restart().await;
     }
+}
+
+/// The restored database is on a server that counts its transactions from the beginning.
+#[tokio::test]
+async fn record_ids_go_on_after_a_dump_was_restored() {
+    let mut harness = StoreHarness::postgres().await;
+    for body in ["1", "2"] {
+        record(&harness.store, "a", body).await;
+    }
+    harness.execute(
+        "UPDATE records SET id = id + (1::bigint << 50); UPDATE record_targets SET record = record + (1::bigint << 50)",
+    );
+    for restarts in 0..2 {
+        harness.restart().await;
+        record(&harness.store, "a", &(3 + restarts).to_string()).await;
+    }
+    for target in [None, Some(key("a"))] {
+        let found = harness.store.records(RecordQuery { target, ..RecordQuery::default() }).await.unwrap();
+        assert_eq!(numbers(&found), [4, 3, 2, 1]);
+    }
+}
+
+/// Readers that follow the records continue after the last one that they have seen.
+#[tokio::test]
+async fn a_reader_that_follows_skips_no_record_that_is_committed_late() {
+    let harness = StoreHarness::postgres().await;
+    let database = harness.postgres.as_ref().unwrap();
+    let (mut late, connection) = database.config().connect(tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let earlier = late.transaction().await.unwrap();
+    let insert = "INSERT INTO records (id, at, ahead, body) SELECT first_position() + 1, now_ns(), 0, '1'";
+    earlier.execute(insert, &[]).await.unwrap();
+    record(&harness.store, "a", "2").await;
+    let follow = async |above| {
+        let query = RecordQuery { above, is_final: true, newest_first: false, ..RecordQuery::default() };
+        harness.store.records(query).await.unwrap()
+    };
+    assert_eq!(numbers(&follow(Bound::Unbounded).await), [0; 0], "one before it is not committed");
+    assert_eq!(numbers(&harness.store.records(RecordQuery::default()).await.unwrap()), [2]);
+    earlier.commit().await.unwrap();
+    // Transactions of other tests on this server can delay it.
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        found = numbers(&follow(Bound::Unbounded).await);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(found, [1, 2]);
+    drop((late, connection));
 }
 
 /// The wall clock may have any value after a restart.
@@ -98,46 +152,49 @@ async fn time_goes_on_where_it_was_also_when_all_is_past_its_retention() {
 /// A record that outlives its target must not be attributed to another one.
 #[tokio::test]
 async fn a_target_id_is_never_reused_also_when_all_are_pruned() {
-    let mut harness = StoreHarness::sqlite();
-    for target in ["a", "b", "c"] {
-        record(&harness.store, target, target).await;
-        harness.prune().await;
-        assert_eq!((harness.count("records"), harness.count("retired_targets")), (1, 1));
-        harness.restart().await;
-    }
-    for (target, found) in [("c", vec!["again", "c"]), ("a", vec!["again"]), ("d", vec!["again"])] {
-        record(&harness.store, target, "again").await;
-        let of_it = RecordQuery { target: Some(key(target)), ..RecordQuery::default() };
-        let records = harness.store.records(of_it).await.unwrap().records;
-        assert_eq!(records.iter().map(|record| &*record.body).collect::<Vec<_>>(), found, "{target}");
+    for mut harness in StoreHarness::durable().await {
+        for target in ["a", "b", "c"] {
+            record(&harness.store, target, target).await;
+            harness.prune().await;
+            let without_state = harness.table("retired_targets", "targets WHERE state IS NULL");
+            assert_eq!((harness.count("records"), harness.count(without_state)), (1, 1));
+            harness.restart().await;
+        }
+        for (target, found) in [("c", vec!["again", "c"]), ("a", vec!["again"]), ("d", vec!["again"])] {
+            record(&harness.store, target, "again").await;
+            let of_it = RecordQuery { target: Some(key(target)), ..RecordQuery::default() };
+            let records = harness.store.records(of_it).await.unwrap().records;
+            assert_eq!(records.iter().map(|record| &*record.body).collect::<Vec<_>>(), found, "{target}");
+        }
     }
 }
 
 /// The record of a large notification has a megabyte; a page of them must not exhaust the memory.
 #[tokio::test]
 async fn long_records_come_in_small_pages() {
-    let harness = StoreHarness::sqlite();
-    let body = format!("\"{}\"", "x".repeat(1 << 20));
-    for _ in 0..8 {
-        record(&harness.store, "a", &body).await;
-    }
-    for target in [None, Some(key("a"))] {
-        let mut below = Bound::Unbounded;
-        let mut found = Vec::new();
-        loop {
-            let page = harness
-                .store
-                .records(RecordQuery { below, target: target.clone(), ..RecordQuery::default() })
-                .await
-                .unwrap();
-            assert!(page.records.len() <= 5, "{}", page.records.len());
-            found.extend(ids(&page));
-            if !page.has_more {
-                break;
-            }
-            below = Bound::Excluded(at(*found.last().unwrap()));
+    for harness in StoreHarness::durable().await {
+        let body = |number: i64| format!("{}{number}", "0".repeat(1 << 20));
+        for number in 1..=8 {
+            record(&harness.store, "a", &body(number)).await;
         }
-        assert_eq!(found, [8, 7, 6, 5, 4, 3, 2, 1]);
+        for target in [None, Some(key("a"))] {
+            let mut below = Bound::Unbounded;
+            let mut found = Vec::new();
+            loop {
+                let page = harness
+                    .store
+                    .records(RecordQuery { below, target: target.clone(), ..RecordQuery::default() })
+                    .await
+                    .unwrap();
+                assert!(page.records.len() <= 5, "{}", page.records.len());
+                found.extend(numbers(&page));
+                if !page.has_more {
+                    break;
+                }
+                below = Bound::Excluded(page.records.last().unwrap().cursor);
+            }
+            assert_eq!(found, [8, 7, 6, 5, 4, 3, 2, 1]);
+        }
     }
 }
 
@@ -172,7 +229,7 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
     use DeliveryState::{Dead, Delivered, Discarded, Pending, Retrying};
 
     let (first, second) = ("0123456789abcdef0123456789abcdef", "ffffffffffffffffffffffffffffffff");
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         put(store, first).await;
         put(store, second).await;
@@ -222,7 +279,7 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
 #[tokio::test]
 async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
     let id = "0123456789abcdef0123456789abcdef";
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         for _ in 0..3 {
             put(store, id).await;
@@ -270,7 +327,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
 #[tokio::test]
 async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
     let id = "0123456789abcdef0123456789abcdef";
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         let store = &harness.store;
         put_about(store, id, "a").await;
         put_about(store, id, "b").await;
@@ -290,7 +347,7 @@ async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
 
 #[tokio::test]
 async fn deliveries_are_listed_newest_first_by_the_time_of_their_events() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for id in ["1", "2", "3"] {
             harness.emit(id, Kind::Out, id, &["queue", "journal"]).await;
         }

@@ -40,19 +40,22 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut harness = StoreHarness::sqlite();
-            let mut known = vec![TargetState::default(); 4];
-            for (states, restart) in writes {
-                for (at, state) in &states {
-                    known[*at] = state.clone();
+            for mut harness in StoreHarness::durable().await {
+                let mut known = vec![TargetState::default(); 4];
+                for (states, restart) in writes.clone() {
+                    for (at, state) in &states {
+                        known[*at] = state.clone();
+                    }
+                    let states: Vec<_> =
+                        states.into_iter().map(|(at, state)| (key(&format!("t{at}")), state)).collect();
+                    harness
+                        .write(&[], move |_| Changes { states: states.clone(), ..Changes::default() })
+                        .await;
+                    if restart {
+                        harness.restart().await;
+                    }
+                    prop_assert_eq!(harness.store.tally(), counted(&known));
                 }
-                let states: Vec<_> =
-                    states.into_iter().map(|(at, state)| (key(&format!("t{at}")), state)).collect();
-                harness.write(&[], move |_| Changes { states: states.clone(), ..Changes::default() }).await;
-                if restart {
-                    harness.restart().await;
-                }
-                prop_assert_eq!(harness.store.tally(), counted(&known));
             }
             Ok(())
         })?;

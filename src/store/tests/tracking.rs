@@ -174,7 +174,7 @@ const SUCCESS: Settlement = Settlement::Delivered { answer: None };
 
 #[tokio::test]
 async fn a_decision_sees_the_delivery_of_the_events_that_its_states_track() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
         assert_eq!(harness.tracked("a", "out").await, EventDelivery::pending());
         assert!(harness.deliveries("b").await.events.is_empty());
@@ -203,7 +203,7 @@ async fn a_decision_sees_the_delivery_of_the_events_that_its_states_track() {
 
 #[tokio::test]
 async fn only_acting_destinations_count_for_the_delivery_of_an_event() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         harness.emit_acting("a", Kind::Out, "out", &["queue", "journal"], &["queue"], &["out"]).await;
         harness.claim_and_settle("journal", "out", SUCCESS).await;
         assert_eq!(harness.tracked("a", "out").await, EventDelivery::pending());
@@ -222,7 +222,7 @@ async fn only_acting_destinations_count_for_the_delivery_of_an_event() {
 
 #[tokio::test]
 async fn a_target_is_processed_when_what_it_waits_for_has_happened() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_tracked("a", Kind::Out, "one", &["queue"]).await;
         harness.emit_tracked("b", Kind::Out, "two", &["queue"]).await;
         harness.emit_tracked("c", Kind::Out, "three", &["queue"]).await;
@@ -253,9 +253,9 @@ async fn a_target_is_processed_when_what_it_waits_for_has_happened() {
 async fn targets_that_wait_for_a_destination_are_processed_when_a_later_call_has_succeeded() {
     let moment = std::sync::atomic::AtomicI64::new(now().as_nanos());
     let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let memory = Store::Memory(Memory::new(&destinations(), Arc::new(clock)));
-    let memory = StoreHarness { store: memory, ..StoreHarness::memory() };
-    for mut harness in [StoreHarness::sqlite(), memory] {
+    let memory = Memory::new(&destinations(), Arc::new(clock));
+    let memory = StoreHarness::of_memory(memory);
+    for mut harness in [StoreHarness::sqlite(), memory, StoreHarness::postgres().await] {
         harness.put_state("waits", awaiting_destination(Time::from_nanos(0))).await;
         harness.put_state("other", tracking_for_long(&["0"])).await;
         let settle = async |harness: &StoreHarness, id: &str, settlement: Settlement| {
@@ -295,7 +295,7 @@ async fn a_call_that_succeeds_at_the_very_time_of_a_give_up_is_a_later_one() {
 
 #[tokio::test]
 async fn a_success_between_a_give_up_and_its_decision_is_known_to_the_decision() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_tracked("a", Kind::Out, "old", &["queue"]).await;
         harness.emit("b", Kind::Note, "new", &["queue"]).await;
         let leases = harness.claim_expecting("queue", &["old", "new"]).await;
@@ -308,7 +308,7 @@ async fn a_success_between_a_give_up_and_its_decision_is_known_to_the_decision()
         assert_eq!(deliveries.events[&key("a")]["old"].later_success, last, "one worker has settled both");
         harness.restart().await;
         let after_restart = harness.tracked("a", "old").await.later_success;
-        let knows_calls = matches!(harness.store, Store::Memory(_));
+        let knows_calls = !matches!(harness.store, Store::Sqlite(_));
         assert_eq!(after_restart, last.filter(|_| knows_calls), "of calls by this process");
     }
 }
@@ -317,8 +317,8 @@ async fn a_success_between_a_give_up_and_its_decision_is_known_to_the_decision()
 async fn a_success_before_a_give_up_is_not_a_later_one() {
     let moment = std::sync::atomic::AtomicI64::new(now().as_nanos());
     let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let memory = Store::Memory(Memory::new(&destinations(), Arc::new(clock)));
-    let harness = StoreHarness { store: memory, ..StoreHarness::memory() };
+    let memory = Memory::new(&destinations(), Arc::new(clock));
+    let harness = StoreHarness::of_memory(memory);
     harness.emit("b", Kind::Note, "first", &["queue"]).await;
     harness.claim_and_settle("queue", "first", SUCCESS).await;
     harness.emit_tracked("a", Kind::Out, "old", &["queue"]).await;
@@ -344,7 +344,7 @@ async fn what_was_settled_is_known_after_a_kill_and_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_decrease_goes_to_destinations_at_which_an_event_that_it_takes_back_arrived() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for id in ["1", "2"] {
             harness.emit_acting("a", Kind::Out, id, &["queue", "journal"], &["queue"], &["1", "2"]).await;
         }
@@ -394,7 +394,7 @@ async fn a_decrease_that_was_called_when_the_process_ended_is_uncertain() {
 
 #[tokio::test]
 async fn a_suspended_delivery_waits_and_delays_no_other_until_it_is_resumed() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         harness.emit_tracked("a", Kind::In, "in", &["queue"]).await;
         harness.change("a", "in", DeliveryChangeKind::Suspend).await;
         assert_eq!(harness.tracked("a", "in").await, EventDelivery::pending());
@@ -414,7 +414,7 @@ async fn a_suspended_delivery_waits_and_delays_no_other_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_claimed_delivery_that_is_suspended_is_not_called_again_and_may_arrive() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         for (id, settlement) in [
             ("1", retry_after(0)),
             ("2", Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true }),
@@ -440,7 +440,7 @@ async fn a_claimed_delivery_that_is_suspended_is_not_called_again_and_may_arrive
 
 #[tokio::test]
 async fn an_event_is_cancelled_by_its_id_and_what_is_known_of_its_calls_stays() {
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for (id, before) in [("1", None), ("2", Some(retry_after(0))), ("3", Some(uncertain_retry()))] {
             harness.emit_tracked(id, Kind::In, id, &["queue"]).await;
             let is_uncertain = before == Some(uncertain_retry());
@@ -471,30 +471,31 @@ async fn an_event_is_cancelled_by_its_id_and_what_is_known_of_its_calls_stays() 
 #[tokio::test]
 async fn a_cancelled_delivery_that_arrives_after_all_has_one_attempt() {
     let id = "0123456789abcdef0123456789abcdef";
-    let harness = StoreHarness::sqlite();
-    harness
-        .write(&["a"], move |_| Changes {
-            states: vec![(key("a"), tracking(&[id]))],
-            events: vec![readable(event("a", Kind::In, id, &["queue"]))],
-            ..Changes::default()
-        })
-        .await;
-    let lease = harness.store.claim(&name("queue"), 1).await.unwrap()[0].lease;
-    harness.change("a", id, DeliveryChangeKind::Cancel).await;
-    assert_eq!(harness.event_state(id).await, DeliveryState::Superseded);
-    let answer = Some("MessageId 7".to_owned());
-    harness.settle("queue", lease, Settlement::Delivered { answer: answer.clone() }).await;
-    let delivery = harness.store.event(id).await.unwrap().unwrap().deliveries.remove(0);
-    assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, 1));
-    assert_eq!(delivery.answer, answer);
-    assert!(delivery.delivered_at.is_some());
-    assert!(harness.tracked("a", id).await.delivered_at.is_some());
+    for harness in StoreHarness::durable().await {
+        harness
+            .write(&["a"], move |_| Changes {
+                states: vec![(key("a"), tracking(&[id]))],
+                events: vec![readable(event("a", Kind::In, id, &["queue"]))],
+                ..Changes::default()
+            })
+            .await;
+        let lease = harness.store.claim(&name("queue"), 1).await.unwrap()[0].lease;
+        harness.change("a", id, DeliveryChangeKind::Cancel).await;
+        assert_eq!(harness.event_state(id).await, DeliveryState::Superseded);
+        let answer = Some("MessageId 7".to_owned());
+        harness.settle("queue", lease, Settlement::Delivered { answer: answer.clone() }).await;
+        let delivery = harness.store.event(id).await.unwrap().unwrap().deliveries.remove(0);
+        assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, 1));
+        assert_eq!(delivery.answer, answer);
+        assert!(delivery.delivered_at.is_some());
+        assert!(harness.tracked("a", id).await.delivered_at.is_some());
+    }
 }
 
 #[tokio::test]
 async fn a_dead_letter_is_renewed_if_its_age_was_the_cause_and_replaced_whatever_it_was() {
     let renew = DeliveryChangeKind::Renew { expires_after: 5 * HOUR };
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for (id, cause) in [("old", GiveUp::Expired), ("bad", GiveUp::Rejected)] {
             harness.emit_tracked(id, Kind::Out, id, &["queue"]).await;
             harness.claim_and_settle("queue", id, retry_after(0)).await;
@@ -527,7 +528,7 @@ async fn the_age_of_a_renewed_delivery_counts_from_its_emission_when_the_renewal
         let body: serde_json::Value = serde_json::from_str(&claimed.body).unwrap();
         body["expirytime"].as_str().unwrap().to_owned()
     };
-    for mut harness in StoreHarness::both() {
+    for mut harness in StoreHarness::all().await {
         for restarts in [false, true] {
             let id = if restarts { "restarted" } else { "old" };
             harness.emit_tracked(id, Kind::Out, id, &["queue"]).await;
@@ -563,9 +564,9 @@ async fn the_age_of_a_renewed_delivery_counts_from_its_emission_when_the_renewal
 async fn the_age_that_is_shown_of_a_renewed_or_resumed_event_counts_from_its_emission() {
     let moment = std::sync::atomic::AtomicI64::new(now().as_nanos());
     let clock = move || Time::from_nanos(moment.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let memory = Store::Memory(Memory::new(&destinations(), Arc::new(clock)));
-    let memory = StoreHarness { store: memory, ..StoreHarness::memory() };
-    for mut harness in [StoreHarness::sqlite(), memory] {
+    let memory = Memory::new(&destinations(), Arc::new(clock));
+    let memory = StoreHarness::of_memory(memory);
+    for mut harness in [StoreHarness::sqlite(), memory, StoreHarness::postgres().await] {
         let shown = |harness: &StoreHarness| harness.store.stats(&name("queue")).oldest_unsettled;
         harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
         let first = harness.claim_one("queue", "out").await;
@@ -586,7 +587,7 @@ async fn the_age_that_is_shown_of_a_renewed_or_resumed_event_counts_from_its_emi
 
 #[tokio::test]
 async fn a_delivery_without_a_renewal_has_none_to_end() {
-    for harness in StoreHarness::both() {
+    for harness in StoreHarness::all().await {
         harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
         harness.change("a", "out", DeliveryChangeKind::EndRenewal).await;
         let claimed = harness.claim_one("queue", "out").await;

@@ -11,17 +11,33 @@ const PAGE_BYTES: usize = 8192;
 
 /// A store with deferred actions on the targets `a`, `b` and `c`. The states of these targets cannot be read.
 async fn damaged_store(unreadable: &[&str]) -> StoreHarness {
-    let mut harness = StoreHarness::sqlite();
+    damaged(StoreHarness::sqlite(), unreadable).await
+}
+
+/// The same of each store that outlives a process.
+async fn damaged_stores(unreadable: &[&str]) -> [StoreHarness; 2] {
+    let [one, other] = StoreHarness::durable().await;
+    [damaged(one, unreadable).await, damaged(other, unreadable).await]
+}
+
+async fn damaged(mut harness: StoreHarness, unreadable: &[&str]) -> StoreHarness {
     put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
     put(&harness, "b", deferred_state("nodes", Verdict::Held, false)).await;
     put(&harness, "c", deferred_state("pods", Verdict::Stabilizing, true)).await;
     harness.store.close().await;
     for target in unreadable {
-        let damage = "UPDATE targets SET dictionary = 99 WHERE key = ?1";
-        assert_eq!(harness.database().execute(damage, [target]).unwrap(), 1);
+        harness.damage(&format!("key = '{target}'"));
     }
     harness.restart().await;
     harness
+}
+
+impl StoreHarness {
+    /// Makes the states of these targets unreadable.
+    fn damage(&self, targets: &str) {
+        let damage = self.table("dictionary = 99", "state = '{'");
+        self.execute(&format!("UPDATE targets SET {damage} WHERE {targets}"));
+    }
 }
 
 async fn find(harness: &StoreHarness, target: &str) -> UnreadableRow {
@@ -41,35 +57,37 @@ async fn audited(harness: &StoreHarness) -> usize {
 
 #[tokio::test]
 async fn after_a_drop_the_tally_and_the_recheck_queue_are_those_of_the_other_states() {
-    let mut harness = damaged_store(&["b"]).await;
-    let row = find(&harness, "b").await;
-    let states = harness.store.states(None, 10).await.unwrap();
-    assert_eq!(harness.store.tally().deferred.len(), 3, "what it added is unknown, so it stays");
-    assert_eq!(harness.store.drop_unreadable(row.id, audit()).await.unwrap(), row);
-    for is_restarted in [false, true] {
-        if is_restarted {
-            harness.restart().await;
+    for mut harness in damaged_stores(&["b"]).await {
+        let row = find(&harness, "b").await;
+        let states = harness.store.states(None, 10).await.unwrap();
+        assert_eq!(harness.store.tally().deferred.len(), 3, "what it added is unknown, so it stays");
+        assert_eq!(harness.store.drop_unreadable(row.id, audit()).await.unwrap(), row);
+        for is_restarted in [false, true] {
+            if is_restarted {
+                harness.restart().await;
+            }
+            assert_eq!(harness.store.unreadable_rows(), []);
+            assert_eq!(harness.store.tally(), counted(states.iter().map(|state| &state.state)));
+            let to_recheck = harness.table("recheck_queue", "targets WHERE depends_on_controls");
+            assert_eq!(harness.count(to_recheck), 2);
+            let dropped = harness.store.states(Some(StateCursor::new(1)), 1).await.unwrap().remove(0);
+            assert!(dropped.state.known_since.is_some_and(|since| since >= row.since), "{dropped:?}");
+            assert_eq!(TargetState { known_since: None, ..dropped.state }, TargetState::default());
+            assert_eq!(audited(&harness).await, 1);
         }
-        assert_eq!(harness.store.unreadable_rows(), []);
-        assert_eq!(harness.store.tally(), counted(states.iter().map(|state| &state.state)));
-        assert_eq!(harness.count("recheck_queue"), 2);
-        let dropped = harness.store.states(Some(StateCursor::new(1)), 1).await.unwrap().remove(0);
-        assert!(dropped.state.known_since.is_some_and(|since| since >= row.since), "{dropped:?}");
-        assert_eq!(TargetState { known_since: None, ..dropped.state }, TargetState::default());
-        assert_eq!(audited(&harness).await, 1);
-    }
-    for target in ["a", "c"] {
-        recheck(&harness, target).await;
-    }
-    change_controls(&harness, true).await;
-    assert_eq!(due(&harness).await, ["a", "c"]);
+        for target in ["a", "c"] {
+            recheck(&harness, target).await;
+        }
+        change_controls(&harness, true).await;
+        assert_eq!(due(&harness).await, ["a", "c"]);
 
-    // The target begins anew.
-    let state = deferred_state("pods", Verdict::Held, false);
-    put(&harness, "b", state.clone()).await;
-    let all = harness.store.states(None, 10).await.unwrap();
-    assert_eq!((all.len(), &all[1].state), (3, &state));
-    assert_eq!(harness.store.tally(), counted(all.iter().map(|state| &state.state)));
+        // The target begins anew.
+        let state = deferred_state("pods", Verdict::Held, false);
+        put(&harness, "b", state.clone()).await;
+        let all = harness.store.states(None, 10).await.unwrap();
+        assert_eq!((all.len(), &all[1].state), (3, &state));
+        assert_eq!(harness.store.tally(), counted(all.iter().map(|state| &state.state)));
+    }
 }
 
 #[tokio::test]
@@ -108,65 +126,68 @@ async fn a_drop_counts_what_its_batch_has_written_before_it_and_writes_after_it(
 /// Otherwise the task that processes due targets would ask again at once, and find nothing.
 #[tokio::test]
 async fn a_target_that_cannot_be_read_is_not_due() {
-    let harness = damaged_store(&["a", "b", "c"]).await;
-    assert!(is_due_now(&harness), "that it cannot be read is not known yet");
-    assert_eq!(due(&harness).await, [""; 0]);
-    assert!(!is_due_now(&harness));
-    assert_eq!(harness.store.unreadable_rows().len(), 3);
+    for harness in damaged_stores(&["a", "b", "c"]).await {
+        assert!(is_due_now(&harness), "that it cannot be read is not known yet");
+        assert_eq!(due(&harness).await, [""; 0]);
+        assert!(!is_due_now(&harness));
+        assert_eq!(harness.store.unreadable_rows().len(), 3);
+    }
 }
 
 /// A resume or a reload makes all targets due that depend on the controls, more than one query of due targets returns.
 #[tokio::test]
 async fn many_targets_that_cannot_be_read_hide_no_other_from_a_change_of_the_controls() {
-    let mut harness = StoreHarness::sqlite();
-    for number in 0..12 {
-        put(&harness, &format!("{number:02}"), deferred_state("nodes", Verdict::Paused, false)).await;
+    for mut harness in StoreHarness::durable().await {
+        for number in 0..12 {
+            put(&harness, &format!("{number:02}"), deferred_state("nodes", Verdict::Paused, false)).await;
+        }
+        harness.store.close().await;
+        harness.damage("key < '10'");
+        harness.restart().await;
+        while harness.store.unreadable_rows().len() < 10 {
+            due(&harness).await;
+        }
+        change_controls(&harness, true).await;
+        assert_eq!(due(&harness).await, ["10", "11"], "ten at a time");
+        for target in ["10", "11"] {
+            recheck(&harness, target).await;
+        }
+        assert!(!is_due_now(&harness));
     }
-    harness.store.close().await;
-    harness.database().execute_batch("UPDATE targets SET dictionary = 99 WHERE key < '10'").unwrap();
-    harness.restart().await;
-    while harness.store.unreadable_rows().len() < 10 {
-        due(&harness).await;
-    }
-    change_controls(&harness, true).await;
-    assert_eq!(due(&harness).await, ["10", "11"], "ten at a time");
-    for target in ["10", "11"] {
-        recheck(&harness, target).await;
-    }
-    assert!(!is_due_now(&harness));
 }
 
 #[tokio::test]
 async fn only_a_row_in_quarantine_is_dropped_and_a_failed_drop_changes_nothing() {
-    let harness = damaged_store(&["b"]).await;
-    let row = find(&harness, "b").await;
-    for id in [row.id - 1, 99] {
-        let rejected = harness.store.drop_unreadable(id, audit()).await;
-        assert!(matches!(rejected, Err(DropError::NotUnreadable)), "{rejected:?}");
+    for harness in damaged_stores(&["b"]).await {
+        let row = find(&harness, "b").await;
+        for id in [row.id - 1, 99] {
+            let rejected = harness.store.drop_unreadable(id, audit()).await;
+            assert!(matches!(rejected, Err(DropError::NotUnreadable)), "{rejected:?}");
+        }
+        harness.break_inserts("audit", "true");
+        let failed = harness.store.drop_unreadable(row.id, audit()).await;
+        assert!(matches!(failed, Err(DropError::Store(Error::Unavailable(_)))), "{failed:?}");
+        assert_eq!((harness.store.unreadable_rows(), harness.count("targets")), (vec![row.clone()], 3));
+        harness.repair_inserts("audit");
+        harness.store.drop_unreadable(row.id, audit()).await.unwrap();
+        let again = harness.store.drop_unreadable(row.id, audit()).await;
+        assert!(matches!(again, Err(DropError::NotUnreadable)), "{again:?}");
+        assert_eq!((harness.count("targets"), audited(&harness).await), (3, 1));
     }
-    let full = "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'full'); END";
-    harness.database().execute_batch(full).unwrap();
-    let failed = harness.store.drop_unreadable(row.id, audit()).await;
-    assert!(matches!(failed, Err(DropError::Store(Error::Unavailable(_)))), "{failed:?}");
-    assert_eq!((harness.store.unreadable_rows(), harness.count("targets")), (vec![row.clone()], 3));
-    harness.database().execute_batch("DROP TRIGGER full").unwrap();
-    harness.store.drop_unreadable(row.id, audit()).await.unwrap();
-    let again = harness.store.drop_unreadable(row.id, audit()).await;
-    assert!(matches!(again, Err(DropError::NotUnreadable)), "{again:?}");
-    assert_eq!((harness.count("targets"), audited(&harness).await), (3, 1));
 }
 
 /// A page is filled with what can be read, so that a full page says that there may be more.
 #[tokio::test]
 async fn a_list_of_states_leaves_out_those_that_cannot_be_read_and_reaches_its_end() {
-    let harness = damaged_store(&["a", "b"]).await;
-    let keys = async |after, max| {
-        let states = harness.store.states(after, max).await.unwrap();
-        states.into_iter().map(|state| state.key).collect::<Vec<_>>()
-    };
-    assert_eq!(keys(None, 1).await, [key("c")]);
-    assert_eq!(keys(None, 10).await, [key("c")]);
-    assert_eq!(keys(Some(StateCursor::new(3)), 1).await, []);
+    for harness in damaged_stores(&["a", "b"]).await {
+        let keys = async |after, max| {
+            let states = harness.store.states(after, max).await.unwrap();
+            states.into_iter().map(|state| state.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(None, 1).await, [key("c")]);
+        assert_eq!(keys(None, 10).await, [key("c")]);
+        assert_eq!(keys(Some(StateCursor::new(3)), 1).await, []);
+    }
 }
 
 /// A drop works also if more of the row is damaged than its state.

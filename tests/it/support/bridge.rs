@@ -120,9 +120,14 @@ impl Bridge {
     /// Ends the wait for what Alertmanager could not send in a reception gap, so that decreases are decided at once
     /// after a restart or a refused notification.
     pub(crate) fn without_late_window(&self) {
+        self.set_late_window("0s");
+    }
+
+    /// Sets the time that decreases wait after a reception gap, and late copies wait for their end.
+    pub(crate) fn set_late_window(&self, late_window: &str) {
         let file = self.dir().join("scalebridge.yaml");
         let config = fs::read_to_string(file).expect("a configuration");
-        let changed = config.replace("prod-eu: {", "prod-eu: { late_window: 0s,");
+        let changed = config.replace("prod-eu: {", &format!("prod-eu: {{ late_window: {late_window},"));
         assert_ne!(changed, config);
         self.write("scalebridge.yaml", &changed);
     }

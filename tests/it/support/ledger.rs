@@ -8,7 +8,7 @@ use super::bridge::Bridge;
 use super::replay::{Change, Emitted, Replay};
 
 /// The rule of [`super::bridge::RULES`].
-const RULE: &str = "unschedulable-pods";
+pub(crate) const RULE: &str = "unschedulable-pods";
 
 /// The changes of each target in their order, each with the key of its notification's group.
 #[derive(Debug, Default)]
@@ -154,8 +154,15 @@ async fn transactions(bridge: &Bridge, rule: &str) -> BTreeMap<String, Vec<Trans
             }),
         }
     }
-    // The newest transaction comes first, its decisions in their order.
-    all.values_mut().for_each(|transactions| transactions.reverse());
+    // The newest transaction comes first, its decisions in their order. With PostgreSQL, a transaction that has waited for the
+    // lock of a target can have an older id than the one that it has waited for.
+    let at = |transaction: &Transaction| {
+        transaction.decisions.first().and_then(|decision| decision["at"].as_str()).map(str::to_owned)
+    };
+    for transactions in all.values_mut() {
+        transactions.reverse();
+        transactions.sort_by_key(at);
+    }
     all
 }
 

@@ -44,14 +44,24 @@ impl Senders {
     /// Starts several senders. Each has its own targets and retries a notification until it is accepted before it
     /// sends the next one.
     pub(crate) fn start(seed: u64, to: &Address) -> Self {
+        Self::start_with(seed, |load, stop, answers| tokio::spawn(load.send(stop, to.clone(), answers)))
+    }
+
+    /// Starts twins: each notification is sent twice at the same time, and those about other targets in another order.
+    pub(crate) fn start_twins(seed: u64, to: &Address) -> Self {
+        Self::start_with(seed, |load, stop, answers| tokio::spawn(load.send_twice(stop, to.clone(), answers)))
+    }
+
+    fn start_with(
+        seed: u64,
+        start: impl Fn(Load, CancellationToken, watch::Sender<usize>) -> JoinHandle<Ledger>,
+    ) -> Self {
         const SENDERS: usize = 4;
         let (answers, answered) = watch::channel(0);
         let stop = CancellationToken::new();
-        let start = |sender| {
-            let load = Load::new(seed, &format!("s{sender}"), 10);
-            tokio::spawn(load.send(stop.clone(), to.clone(), answers.clone()))
-        };
-        Self { tasks: (0..SENDERS).map(start).collect(), answered, stop }
+        let load = |sender| Load::new(seed, &format!("s{sender}"), 10);
+        let tasks = (0..SENDERS).map(|sender| start(load(sender), stop.clone(), answers.clone())).collect();
+        Self { tasks, answered, stop }
     }
 
     /// The number of accepted notifications.
@@ -115,11 +125,36 @@ impl Load {
         self.ledger
     }
 
+    async fn send_twice(
+        mut self,
+        stop: CancellationToken,
+        to: Address,
+        answered: watch::Sender<usize>,
+    ) -> Ledger {
+        /// About other targets, so that their order does not matter.
+        const NOTIFICATIONS: usize = 3;
+        while !stop.is_cancelled() {
+            let mut others: Vec<usize> = (0..self.targets.len()).collect();
+            let mut bodies: Vec<String> = (0..NOTIFICATIONS).map(|_| self.next_about(&mut others)).collect();
+            let (mut one, mut other) = (to.clone(), to.clone());
+            let first = post_all(bodies.clone(), &mut one);
+            self.rng.shuffle(&mut bodies);
+            tokio::join!(first, post_all(bodies, &mut other));
+            answered.send_modify(|count| *count += NOTIFICATIONS);
+        }
+        self.ledger
+    }
+
     /// The next notification, about one to three targets.
     fn next(&mut self) -> String {
-        let mut chosen: Vec<usize> = (0..self.targets.len()).collect();
-        self.rng.shuffle(&mut chosen);
-        chosen.truncate(self.rng.usize(1..=3));
+        self.next_about(&mut (0..self.targets.len()).collect())
+    }
+
+    /// The next notification, about one to three of these targets, which are removed.
+    fn next_about(&mut self, targets: &mut Vec<usize>) -> String {
+        self.rng.shuffle(targets);
+        let mut chosen = std::mem::take(targets);
+        *targets = chosen.split_off(self.rng.usize(1..=3));
         let key = format!("{}:{{}}:{}", self.name, self.sent);
         self.sent += 1;
         let mut alerts = Vec::new();
@@ -157,6 +192,12 @@ impl Target {
                 (self.open.clone(), Change::Fire { open: self.open.len() })
             }
         }
+    }
+}
+
+async fn post_all(bodies: Vec<String>, to: &mut Address) {
+    for body in bodies {
+        post_until_accepted(&body, to).await;
     }
 }
 

@@ -5,13 +5,17 @@ pub(crate) mod bridge;
 #[allow(dead_code, reason = "shared with the unit tests of `credentials`")]
 pub(crate) mod certificates;
 pub(crate) mod disk;
+pub(crate) mod fleet;
 pub(crate) mod https;
 pub(crate) mod https_stub;
 pub(crate) mod ledger;
 pub(crate) mod load;
+#[allow(dead_code, reason = "shared with the unit tests of `store`")]
+pub(crate) mod postgres;
 pub(crate) mod prometheus;
 pub(crate) mod queue;
 pub(crate) mod raw;
+pub(crate) mod relay;
 pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod secrets;

@@ -35,12 +35,12 @@ mod holds;
 mod owed;
 mod permissions;
 mod properties;
-mod reference;
+pub(crate) mod reference;
 mod shadows;
 mod taken_back;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const POLICY: Policy = Policy {
+pub(crate) const POLICY: Policy = Policy {
     last_resolve_retention: Duration::from_secs(60 * 60),
     expired_episode_retention: Duration::from_secs(7 * 24 * 60 * 60),
     owed_retention: Duration::from_secs(7 * 24 * 60 * 60),
@@ -179,7 +179,7 @@ impl Setup {
 }
 
 /// The time `seconds` after the beginning of the test.
-fn at(seconds: i64) -> Time {
+pub(crate) fn at(seconds: i64) -> Time {
     Time::from_millis((1_795_366_500 + seconds) * 1000)
 }
 
@@ -234,6 +234,7 @@ impl World {
             rates: &self.rates,
             sources: &sources,
             deliveries: &self.deliveries,
+            incarnation: 0,
         };
         let states = self.view();
         let decided = step(&context, &states);

@@ -103,6 +103,21 @@ fn a_decrease_that_may_have_arrived_keeps_its_id_and_is_suspended_while_somethin
 }
 
 #[test]
+fn a_suspended_decrease_whose_call_has_arrived_goes_on_at_the_other_destinations() {
+    for blocker in blockers() {
+        let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
+        blocker(&mut world, true);
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Suspend)]);
+        let elsewhere = EventDelivery { is_pending: true, ..EventDelivery::delivered(at(91)) };
+        world.set_delivery(&first, elsewhere);
+        world.wait(91);
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Resume)]);
+        world.wait(92);
+        assert_eq!(world.changes(), [], "once");
+    }
+}
+
+#[test]
 fn a_suspended_decrease_is_due_when_the_wait_after_a_reception_gap_is_over() {
     let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
     world.gap(80, 90);

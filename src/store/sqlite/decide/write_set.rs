@@ -145,6 +145,8 @@ impl WriteSet {
             events,
             delivery_changes,
             audit,
+            // One process: it remembers them itself.
+            rates: _,
         } = changes;
         let known = reads.by_hash(hashes);
         let delivery_changes = delivery_changes.iter();

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::notifications::{
-    CompressedBody, KeptNotification, MAX_REMOVED_BY_INSERT, NotificationCursor, NotificationLimits,
-    NotificationPage, NotificationQuery, PageBuilder,
+    CompressedBody, KeptNotification, MAX_REMOVED_BY_INSERT, MAX_SCANNED_FOR_LAST, NotificationCursor,
+    NotificationLimits, NotificationPage, NotificationQuery, PageBuilder,
 };
 use crate::store::sqlite::committed::staged::{NextNotification, WriteBatch};
 
@@ -26,16 +26,13 @@ pub(crate) fn next(connection: &Connection) -> rusqlite::Result<NextNotification
     }))
 }
 
-/// The number of the newest notifications among which the last one of each source is looked for at a start.
-const NEWEST: u32 = 10_000;
-
 /// By the wall clock, when the last notification of each source was kept.
 pub(crate) fn last_of_sources(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Time>> {
     let mut last = connection.prepare(
         "SELECT source, max(at), ahead FROM (SELECT source, at, ahead FROM notifications ORDER BY at DESC LIMIT ?1)
          GROUP BY source",
     )?;
-    let mut rows = last.query([NEWEST])?;
+    let mut rows = last.query([MAX_SCANNED_FOR_LAST])?;
     let mut found = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let (at, ahead): (i64, i64) = (row.get(1)?, row.get(2)?);

@@ -11,6 +11,9 @@ const SELECT_NEAR: &str = "
     WHERE destination = ?1 AND first > ?2 AND first <= ?3 AND last >= ?3 ORDER BY first DESC";
 const SELECT_ABOVE: &str = "
     SELECT first, block FROM receipts WHERE destination = ?1 AND first > ?2 AND last > ?3 ORDER BY first";
+const SELECT_BETWEEN: &str = "
+    SELECT first, block FROM receipts
+    WHERE destination = ?1 AND first > ?2 AND first <= ?3 AND last >= ?4 ORDER BY first";
 /// Blocks whose events were all deleted.
 const DELETE_OLD: &str = "
     DELETE FROM receipts WHERE destination = ?1 AND first > ?2 AND first <= ?3
@@ -83,6 +86,22 @@ pub(crate) fn above(
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.extend(read(row)?.into_iter().filter(|receipt| receipt.seq.0 > seq));
+    }
+    Ok(found)
+}
+
+/// Reads the receipts of the events with these numbers.
+pub(crate) fn between(
+    connection: &Connection,
+    destination_id: i64,
+    first: i64,
+    last: i64,
+) -> rusqlite::Result<Vec<Receipt>> {
+    let mut blocks = connection.prepare_cached(SELECT_BETWEEN)?;
+    let mut rows = blocks.query([destination_id, first.saturating_sub(MAX_BLOCK_SPAN), last, first])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.extend(read(row)?.into_iter().filter(|receipt| (first..=last).contains(&receipt.seq.0)));
     }
     Ok(found)
 }

@@ -43,7 +43,7 @@ impl Supervision {
                 Some(Error::Unavailable(outage.to_string()))
             }
             // The next commit may succeed.
-            Outage::Failing(_) => None,
+            Outage::Failing(_) | Outage::Outdated(_) => None,
         }
     }
 

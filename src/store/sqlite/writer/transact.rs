@@ -63,6 +63,8 @@ impl Transaction<'_> {
             states: read_set.states(keys),
             controls: controls.clone(),
             deliveries: delivery_status::read(connection, outbox, batch, known)?,
+            rates: None,
+            incarnation: 0,
         };
         // A panic would end the thread that all commands share.
         let changes = catch_unwind(AssertUnwindSafe(|| decide(&view))).map_err(|_| CommandError::Panicked)?;

@@ -212,6 +212,7 @@ impl Bridge {
             rates: &self.rates,
             sources: &self.settings.sources,
             deliveries: &self.deliveries,
+            incarnation: 0,
         };
         let step = step(&context, &states);
         self.apply(step);

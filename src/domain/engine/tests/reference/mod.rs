@@ -33,14 +33,14 @@
 //! Of a give-up and a success in the same instant, the success counts as the later one: a decrease that was given up when
 //! its destination answered again does not wait for a probe.
 
-mod bridge;
+pub(crate) mod bridge;
 mod exhaustive;
 mod merging;
 #[expect(dead_code, reason = "the model can do more than these tests use")]
-mod model;
+pub(crate) mod model;
 mod properties;
-mod random;
-mod rules;
+pub(crate) mod random;
+pub(crate) mod rules;
 mod visible;
 mod withheld;
-mod world;
+pub(crate) mod world;

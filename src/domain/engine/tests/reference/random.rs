@@ -29,7 +29,7 @@ fn actions() -> impl Strategy<Value = Action> {
     ]
 }
 
-fn histories() -> impl Strategy<Value = Vec<(Time, Action)>> {
+pub(crate) fn histories() -> impl Strategy<Value = Vec<(Time, Action)>> {
     let steps = prop::sample::select(vec![30, 60, 301, 400, 1200, 4200]);
     // Odd seconds, so that few things happen in the same instant.
     let step = (steps, 0..3_i64).prop_map(|(step, more)| step + more);
@@ -58,7 +58,7 @@ fn rules(name: &'static str) -> impl Strategy<Value = Rule> {
         .prop_map(move |((firing, resolved), repeat)| Rule { repeat, ..Rule::new(name, firing, resolved) })
 }
 
-fn configs() -> impl Strategy<Value = Config> {
+pub(crate) fn configs() -> impl Strategy<Value = Config> {
     (rules("a"), rules("b"), any::<bool>()).prop_map(|(a, b, has_heartbeat)| {
         let heartbeat = has_heartbeat.then_some(Heartbeat { grace: 900, timeout: None });
         Config { heartbeat, ..Config::new(vec![a, b]) }

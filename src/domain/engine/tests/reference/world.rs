@@ -6,7 +6,7 @@ use super::model::{
     Action as ModelAction, Alert as ModelAlert, Body, Config, Destination, Event as ModelEvent, Fate,
     Fingerprint, Mode as ModelMode, Model, RuleId, Status as ModelStatus, Time as ModelTime,
 };
-use super::rules::{BEAT, Settings};
+use super::rules::{BEAT, Settings, alert_of};
 
 /// Alerts 0 and 1 belong to rules 0 and 1; 2 and 3 are second alerts of the same rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +41,17 @@ pub(crate) enum LastWord {
     Resolved,
 }
 
+/// What the bridge is given.
+#[derive(Clone, Debug)]
+pub(crate) enum BridgeInput {
+    Notification(Vec<Result<Alert, InvalidAlert>>, bool),
+    /// A reception gap until then.
+    Gap(Time),
+    Pause,
+    Resume,
+    Destination(Destination),
+}
+
 #[derive(Clone)]
 pub(crate) struct World {
     pub model: Model,
@@ -58,6 +69,8 @@ pub(crate) struct World {
     pub heartbeat: Option<ModelTime>,
     /// Rules whose episode had an occurrence that a truncated body closed.
     pub truncated: BTreeSet<RuleId>,
+    /// What the bridge was given and when, if that is to be known.
+    pub inputs: Option<Vec<(Time, BridgeInput)>>,
 }
 
 /// The length of a reception gap.
@@ -67,10 +80,24 @@ pub(crate) const LONG_AGO: ModelTime = -1_000_000;
 
 impl World {
     pub(crate) fn new(config: &Config) -> Self {
+        Self::begin(config, None)
+    }
+
+    /// It records what the bridge is given.
+    pub(crate) fn recording(config: &Config) -> Self {
+        Self::begin(config, Some(Vec::new()))
+    }
+
+    /// The rules and the source of a configuration.
+    pub(crate) fn settings(config: &Config) -> Settings {
         let is_matched = |rule: RuleId, other: RuleId| {
             rule == other || (other == 0 && config.rules[rule].mode == ModelMode::Shadow)
         };
-        let settings = Settings::new(config.clone(), is_matched);
+        Settings::new(config.clone(), is_matched)
+    }
+
+    fn begin(config: &Config, inputs: Option<Vec<(Time, BridgeInput)>>) -> Self {
+        let settings = Self::settings(config);
         let mut world = Self {
             model: Model::new(config.clone()),
             bridge: Bridge::new(Arc::new(settings)),
@@ -84,6 +111,7 @@ impl World {
             is_paused: false,
             heartbeat: None,
             truncated: BTreeSet::new(),
+            inputs,
         };
         if config.heartbeat.is_some() {
             world.apply(0, Action::HeartbeatOn);
@@ -162,6 +190,7 @@ impl World {
             }
             Action::Gap => {
                 self.gap_end = now + GAP;
+                self.record(|| BridgeInput::Gap(at(now + GAP)));
                 self.model.gap(now, now + GAP);
                 self.bridge.gap(at(now + GAP));
             }
@@ -175,11 +204,13 @@ impl World {
             }
             Action::Pause => {
                 self.is_paused = true;
+                self.record(|| BridgeInput::Pause);
                 self.model.pause(now, None);
                 self.bridge.pause();
             }
             Action::Resume => {
                 self.is_paused = false;
+                self.record(|| BridgeInput::Resume);
                 self.model.resume(now);
                 self.bridge.resume();
             }
@@ -254,12 +285,21 @@ impl World {
         self.post(Body { truncated: false, alerts: vec![beat] });
     }
 
+    fn record(&mut self, input: impl FnOnce() -> BridgeInput) {
+        let now = at(self.now);
+        if let Some(inputs) = &mut self.inputs {
+            inputs.push((now, input()));
+        }
+    }
+
     fn post(&mut self, body: Body) {
+        self.record(|| BridgeInput::Notification(body.alerts.iter().map(alert_of).collect(), body.truncated));
         self.bridge.notify(&body);
         self.model.notify(self.now, body);
     }
 
     pub(crate) fn destination(&mut self, destination: Destination) {
+        self.record(|| BridgeInput::Destination(destination));
         self.model.destination(self.now, destination);
         self.bridge.set_destination(destination);
     }

@@ -17,8 +17,8 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) use facts::*;
-pub(super) use settings::*;
+pub(crate) use facts::*;
+pub(crate) use settings::*;
 
 #[derive(Clone)]
 pub(crate) struct Model {

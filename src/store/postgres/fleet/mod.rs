@@ -1,0 +1,61 @@
+//! What this process knows about the fleet between two questions, and what the fleet knows about this process.
+//!
+//! 1. `tally`, `view`: the cache.
+//! 2. `open`: what is read at the start.
+//! 3. `refresh`: reads the cache anew.
+//! 4. `replicas`: signs of life, the list of replicas, and a database that came back behind.
+//! 5. `notify`: what shortens polling.
+
+mod notify;
+mod open;
+mod refresh;
+mod replicas;
+pub(super) mod tally;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use crate::store::Error;
+pub(super) use notify::{Changed, Notifier};
+pub(super) use open::open;
+pub(super) use view::FleetView;
+
+/// Reads the cache anew, whatever it costs.
+pub(super) async fn refresh(shared: &Shared) -> Result<(), Error> {
+    refresh::all(shared).await
+}
+
+/// Starts the tasks; with `notify`, replicas announce changes to each other. They end when the store is dropped or
+/// closed.
+pub(super) fn start(shared: &Arc<Shared>, notify: bool) {
+    tokio::spawn(replicas::run(Arc::downgrade(shared)));
+    tokio::spawn(refresh::run(Arc::downgrade(shared)));
+    if notify {
+        tokio::spawn(notify::run(Arc::downgrade(shared)));
+        tokio::spawn(notify::listen(Arc::downgrade(shared)));
+    }
+}
+
+/// This process accepts notifications, or does not any more.
+pub(super) fn set_ready(shared: &Shared, is_ready: bool) {
+    shared.fleet.is_ready.store(is_ready, Ordering::Relaxed);
+}
+
+/// Says that this process accepts notifications from now on.
+pub(super) async fn announce_ready(shared: &Shared) {
+    if let Err(error) = replicas::set_ready(shared).await {
+        tracing::debug!(%error, "other replicas hear later that this one is ready");
+    }
+}
+
+/// Says that this process does not accept notifications any more.
+pub(super) async fn close(shared: &Shared) {
+    set_ready(shared, false);
+    if let Err(error) = replicas::set_stopped(shared).await {
+        tracing::debug!(%error, "other replicas show this one as lost");
+    }
+}

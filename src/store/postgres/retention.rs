@@ -1,0 +1,172 @@
+//! Deletes rows past their retention, in small steps. Several replicas can do so at the same time: each skips the rows that
+//! another one has locked.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_postgres::types::Type;
+
+use super::Shared;
+use super::error::{DbError, Stage};
+use super::transaction::Transaction;
+use crate::store::{Error, NotificationLimits};
+
+/// The maximum number of rows that each statement of one step deletes.
+const MAX_ROWS: i64 = 500;
+/// The maximum number of events that one step examines: most of them can stay, if many episodes are open.
+const MAX_EVENTS: i64 = 2000;
+
+/// The newest record stays, whatever its age: at a start it tells when the bridge was up last.
+const DELETE_RECORDS: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT id FROM records
+        WHERE at < $1 AND at + ahead < $1 AND id < (SELECT max(id) FROM records)
+        ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED
+    ), of_targets AS (
+        DELETE FROM record_targets USING old WHERE record_targets.record = old.id
+    )
+    DELETE FROM records USING old WHERE records.id = old.id";
+const DELETE_CLOCK_STEPS: &str = "DELETE FROM clock_steps WHERE record <= (SELECT min(id) FROM records)";
+/// The newest entry stays, as the newest record does.
+const DELETE_AUDIT: &str = "
+    DELETE FROM audit WHERE id IN (
+        SELECT id FROM audit WHERE id < (SELECT max(id) FROM audit) AND at + ahead < $1
+        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+/// Events that were pruned count as delivered. So one that may not have arrived stays as long as there is an event that
+/// compensates it.
+const DELETE_EVENTS: &str = "
+    WITH examined AS MATERIALIZED (
+        SELECT seq, at FROM events WHERE NOT tracked AND at >= $2 AND (at, seq) > ($2, $3) AND at < $1
+        ORDER BY at, seq LIMIT $4
+    ), old AS MATERIALIZED (
+        SELECT e.seq FROM examined JOIN events e USING (seq)
+        WHERE NOT e.tracked
+        AND NOT EXISTS (
+            SELECT FROM deliveries d WHERE d.event = e.seq
+            AND (d.state IN (0, 2) OR d.token IS NOT NULL AND d.due > now_ns()))
+        AND NOT EXISTS (
+            SELECT FROM events c
+            WHERE c.target = e.target AND c.compensates IS NOT NULL AND e.seq = ANY (c.compensates))
+        FOR UPDATE OF e SKIP LOCKED
+    ), settled AS (
+        DELETE FROM deliveries USING old WHERE deliveries.event = old.seq
+    ), deleted AS (
+        DELETE FROM events USING old WHERE events.seq = old.seq
+    )
+    SELECT at, seq, count(*) OVER () FROM examined ORDER BY at DESC, seq DESC LIMIT 1";
+/// Targets of which nothing is known any more. All that happened to a target is older than its last decision.
+const DELETE_TARGETS: &str = "
+    DELETE FROM targets WHERE id IN (
+        SELECT t.id FROM targets t
+        WHERE t.state IS NULL AND t.last_at < $1
+        AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
+        AND NOT EXISTS (
+            SELECT FROM destinations n, LATERAL (
+                SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open)
+        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))
+        LIMIT $2 FOR UPDATE OF t SKIP LOCKED)";
+/// All are summed, so that the limit holds also after many replicas have added and removed some.
+const DELETE_NOTIFICATIONS: &str = "
+    WITH total AS MATERIALIZED (
+        SELECT coalesce(sum(bytes), 0)::bigint AS bytes FROM notifications
+    ), oldest AS MATERIALIZED (
+        SELECT id, at, sum(bytes) OVER (ORDER BY id) - bytes AS before
+        FROM (SELECT id, at, bytes FROM notifications ORDER BY id LIMIT $3) first_ones
+    ), old AS MATERIALIZED (
+        SELECT id FROM notifications WHERE id = ANY (ARRAY(
+            SELECT id FROM oldest, total WHERE oldest.at < $1 OR total.bytes - oldest.before > $2))
+        FOR UPDATE SKIP LOCKED
+    ), removed AS (
+        DELETE FROM notifications WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING bytes
+    )
+    SELECT total.bytes - coalesce((SELECT sum(bytes) FROM removed), 0)::bigint, (SELECT count(*) FROM removed)
+    FROM total";
+
+/// The time and the number of the last event that this round of pruning has examined. What has to stay is skipped once a
+/// round, not in each step.
+#[derive(Default)]
+pub(super) struct Progress(Mutex<Option<(i64, i64)>>);
+
+/// Runs one step. Returns whether there may be more to delete.
+pub(super) async fn prune(shared: &Shared, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
+    let step = Step { shared, decisions, delivered };
+    step.run().await.map_err(|error| error.into_store(Stage::Use))
+}
+
+struct Step<'a> {
+    shared: &'a Shared,
+    decisions: Duration,
+    delivered: Duration,
+}
+
+impl Step<'_> {
+    async fn run(self) -> Result<bool, DbError> {
+        let transaction = Transaction::begin(&self.shared.pool).await?;
+        let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
+        let decisions = before(now, self.decisions);
+        let mut more = false;
+        for statement in [DELETE_RECORDS, DELETE_AUDIT] {
+            let params = [(&decisions as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
+            more |= reached(transaction.execute(statement, &params).await?);
+        }
+        transaction.execute(DELETE_CLOCK_STEPS, &[]).await?;
+        let (examined, position) = self.prune_events(&transaction, now).await?;
+        more |= examined >= MAX_EVENTS;
+        if !more {
+            let all = decisions.min(before(now, self.delivered));
+            let params = [(&all as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
+            more |= reached(transaction.execute(DELETE_TARGETS, &params).await?);
+        }
+        transaction.commit().await?;
+        *self.shared.pruning.0.lock() = position.filter(|_| examined >= MAX_EVENTS);
+        Ok(more)
+    }
+
+    /// Returns the number of examined events, and the position of the last one.
+    async fn prune_events(
+        &self,
+        transaction: &Transaction,
+        now: i64,
+    ) -> Result<(i64, Option<(i64, i64)>), DbError> {
+        let (at, seq) = self.shared.pruning.0.lock().unwrap_or((i64::MIN, i64::MIN));
+        let rows = transaction
+            .query(
+                DELETE_EVENTS,
+                &[
+                    (&before(now, self.delivered), Type::INT8),
+                    (&at, Type::INT8),
+                    (&seq, Type::INT8),
+                    (&MAX_EVENTS, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(rows.first().map_or((0, None), |row| (row.get(2), Some((row.get(0), row.get(1))))))
+    }
+}
+
+/// Runs one step. Returns whether there may be more to delete.
+pub(super) async fn prune_notifications(shared: &Shared, limits: NotificationLimits) -> Result<bool, Error> {
+    let step = async {
+        let transaction = Transaction::begin(&shared.pool).await?;
+        let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
+        let oldest = if limits.is_enabled() { before(now, limits.max_age) } else { i64::MAX };
+        let max_bytes = i64::try_from(limits.max_bytes).unwrap_or(i64::MAX);
+        let params =
+            [(&oldest as _, Type::INT8), (&max_bytes as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
+        let row = transaction.query_one(DELETE_NOTIFICATIONS, &params).await?;
+        transaction.commit().await?;
+        shared.kept_bytes.set(row.get(0));
+        Ok(row.get::<_, i64>(1) >= MAX_ROWS)
+    };
+    step.await.map_err(|error: DbError| error.into_store(Stage::Use))
+}
+
+/// The time before which rows are past a period.
+fn before(now: i64, period: Duration) -> i64 {
+    now.saturating_sub(i64::try_from(period.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Whether a statement has deleted as many rows as it may.
+fn reached(deleted: u64) -> bool {
+    deleted >= MAX_ROWS.unsigned_abs()
+}
