@@ -26,6 +26,7 @@ pub mod plan;
 pub mod platform;
 pub mod report;
 pub mod resolve;
+pub mod runtime;
 
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]

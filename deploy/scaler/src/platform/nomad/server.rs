@@ -108,7 +108,7 @@ fn build(settings: &HttpClient, is_https: bool) -> Result<Built, String> {
     let files =
         settings.ca_file.iter().chain(settings.client_cert.iter().flat_map(|(cert, key)| [cert, key]));
     let stamps = files.map(|file| FileStamp::read(file.clone())).collect();
-    let proxy_url = settings.proxy_url.as_ref().map(|url| url.expose());
+    let proxy_url = settings.proxy_url.as_ref().map(scalebridge::config::Secret::expose);
     let has_tls = is_https || proxy_url.is_some_and(|url| url.starts_with("https:"));
     let mut client = Client::builder()
         .tls_backend_preconfigured(tls::client_config(settings, has_tls)?)
