@@ -27,6 +27,7 @@ pub mod platform;
 pub mod report;
 pub mod resolve;
 pub mod runtime;
+pub mod scaler;
 
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
