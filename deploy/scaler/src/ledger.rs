@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod dynamodb;
+pub mod open;
 pub mod sqlite;
 
 use std::collections::BTreeMap;

@@ -49,9 +49,16 @@ pub struct Account {
     pub application_autoscaling: aws_sdk_applicationautoscaling::Client,
 }
 
-/// The SDK's configuration, of its default sources; among them `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_EKS`.
-pub async fn config(region: &str) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.to_owned())).load().await
+/// The SDK's configuration, of its default sources; among them `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_EKS`. Without
+/// `region`, that comes from them, too, if they have one.
+pub async fn config(region: Option<&str>) -> SdkConfig {
+    let loader = aws_config::defaults(BehaviorVersion::latest());
+    match region {
+        Some(region) => loader.region(Region::new(region.to_owned())),
+        None => loader,
+    }
+    .load()
+    .await
 }
 
 impl Accounts {
