@@ -87,7 +87,8 @@ pub fn resolve<'c>(config: &'c Config, event: &ScalingEvent) -> Result<Resolved<
     };
     if let Some(buffer) = &settings.buffer {
         let (namespace, name) = render_buffer(buffer, &event.target)?;
-        let resource = ResourceRef::CapacityBuffer { cluster: cluster(config, &event.target)?.0, namespace, name };
+        let resource =
+            ResourceRef::CapacityBuffer { cluster: cluster(config, &event.target)?.0, namespace, name };
         return Ok(Resolved { resource, owner: Owner::Scaler, settings });
     }
     let resource = resource(config, &event.target)?;
@@ -113,7 +114,11 @@ fn resource<'c>(config: &'c Config, target: &Target) -> Result<ResourceRef<'c>, 
             let Cluster::Eks(eks) = cluster else {
                 return Err(format!("cluster {key} is not configured as `eks`, so it has no node groups"));
             };
-            Ok(ResourceRef::NodeGroup { aws: aws_of_cluster(config, target, key, eks)?, cluster: &eks.name, name })
+            Ok(ResourceRef::NodeGroup {
+                aws: aws_of_cluster(config, target, key, eks)?,
+                cluster: &eks.name,
+                name,
+            })
         }
         Platform::Ec2 => Ok(ResourceRef::AutoScalingGroup { aws: aws(config, target)?, name }),
         Platform::Ecs => {

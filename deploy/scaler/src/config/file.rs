@@ -260,7 +260,10 @@ fn nomad(raw: RawNomad, errors: &mut Errors) -> Nomad {
     }
     let is_url = ["https://", "http://"].iter().any(|scheme| address.value.starts_with(scheme));
     if !is_url {
-        errors.add(&address, format!("`{}` is not the URL of a server, such as https://nomad:4646", address.value));
+        errors.add(
+            &address,
+            format!("`{}` is not the URL of a server, such as https://nomad:4646", address.value),
+        );
     }
     Nomad { address: address.value, token_file, http }
 }

@@ -50,7 +50,8 @@ pub(super) fn http_client(raw: RawHttp, errors: &mut Errors) -> HttpClient {
         errors.add(basic, "`basic_auth` and `authorization` are mutually exclusive; keep one of them");
     }
     if let Some(follow) = follow_redirects.filter(|follow| follow.value) {
-        errors.add(&follow, "redirects are not followed: credentials could be sent to another host; remove it");
+        errors
+            .add(&follow, "redirects are not followed: credentials could be sent to another host; remove it");
     }
     if let Some(no_proxy) = no_proxy.as_ref().filter(|_| proxy_url.is_none()) {
         errors.add(no_proxy, "`no_proxy` requires `proxy_url`");
@@ -66,7 +67,8 @@ pub(super) fn http_client(raw: RawHttp, errors: &mut Errors) -> HttpClient {
         kind: kind.unwrap_or_else(|| "Bearer".to_owned()),
         credentials_file,
     };
-    let basic = |RawBasicAuth { username, password_file }| HttpAuthorization::Basic { username, password_file };
+    let basic =
+        |RawBasicAuth { username, password_file }| HttpAuthorization::Basic { username, password_file };
     HttpClient {
         authorization: authorization
             .map(|raw| bearer(raw.value))

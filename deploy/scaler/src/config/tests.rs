@@ -109,8 +109,16 @@ fn errors_have_a_place_and_a_fix() {
         ("https://nomad:4646", "nomad:4646", "is not the URL of a server"),
         ("ca_file: ca.pem", "cert_file: x.pem", "`cert_file` and `key_file` are set together"),
         ("http: { tls_config: { ca_file: ca.pem }", "http: { no_proxy: x", "`no_proxy` requires `proxy_url`"),
-        ("http: { tls_config: { ca_file: ca.pem }", "http: { proxy_url: \"user:secret@p\"", "not the URL of a proxy"),
-        ("http: { tls_config: { ca_file: ca.pem }", "http: { follow_redirects: true", "redirects are not followed"),
+        (
+            "http: { tls_config: { ca_file: ca.pem }",
+            "http: { proxy_url: \"user:secret@p\"",
+            "not the URL of a proxy",
+        ),
+        (
+            "http: { tls_config: { ca_file: ca.pem }",
+            "http: { follow_redirects: true",
+            "redirects are not followed",
+        ),
         (
             "http: { tls_config: { ca_file: ca.pem }",
             "http: { authorization: { credentials_file: x }, basic_auth: { username: x, password_file: x }",

@@ -44,14 +44,18 @@ fn resolved(subject: &str) -> String {
             ResourceRef::NodeGroup { aws, cluster, name } => {
                 format!("node group {cluster} {name} by {}, {owner:?}", show_aws(aws))
             }
-            ResourceRef::AutoScalingGroup { aws, name } => format!("group {name} by {}, {owner:?}", show_aws(aws)),
+            ResourceRef::AutoScalingGroup { aws, name } => {
+                format!("group {name} by {}, {owner:?}", show_aws(aws))
+            }
             ResourceRef::EcsService { aws, cluster, name } => {
                 format!("service {cluster} {name} by {}, {owner:?}", show_aws(aws))
             }
             ResourceRef::Workload { kind, namespace, name, .. } => {
                 format!("{kind} {} {name}, {owner:?}", namespace.unwrap_or_default())
             }
-            ResourceRef::CapacityBuffer { namespace, name, .. } => format!("buffer {namespace}/{name}, {owner:?}"),
+            ResourceRef::CapacityBuffer { namespace, name, .. } => {
+                format!("buffer {namespace}/{name}, {owner:?}")
+            }
             ResourceRef::NomadGroup { name, .. } => format!("job {name}, {owner:?}"),
         },
     }

@@ -47,7 +47,7 @@ impl Connections {
             Arc::new(NomadServer::new(&address, token_file, http))
         };
         let nomad = config.nomad.iter().map(|(name, nomad)| (name.clone(), server(nomad))).collect();
-        let accounts = Accounts::new(aws::config(ANY_REGION).await);
+        let accounts = Accounts::new(aws::config(Some(ANY_REGION)).await);
         Self { config, accounts, clusters: Mutex::default(), nomad }
     }
 
@@ -115,7 +115,7 @@ impl Connections {
         }
         let settings = self.config.clusters.get(name).ok_or_else(|| unknown("clusters", name))?;
         let cluster = match settings {
-            config::Cluster::Eks(_) => todo!(),
+            config::Cluster::Eks(_) => return Err(PlatformError::Refused("not yet".to_owned())),
             config::Cluster::Kubeconfig { path, context } => {
                 Cluster::from_kubeconfig(path, context.as_deref()).await
             }

@@ -3,8 +3,6 @@
 mod connections;
 mod observer;
 mod refusals;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
@@ -84,10 +82,11 @@ impl<L: Ledger + 'static> Events for Scaler<L> {
         };
         let received = event.as_ref().map_or(Received::Unreadable, Received::Event);
         self.observer.event(received, &answer, (self.clock)());
-        if let Some(refusals) = self.refusals.as_ref().filter(|_| answer.outcome == Outcome::Refused) {
-            if let Err(error) = refusals.send(body, &answer).await {
-                self.observer.refusal_lost(&answer, &error, (self.clock)());
-            }
+        if answer.outcome == Outcome::Refused
+            && let Some(refusals) = &self.refusals
+            && let Err(error) = refusals.send(body, &answer).await
+        {
+            self.observer.refusal_lost(&answer, &error, (self.clock)());
         }
         answer
     }

@@ -1,7 +1,6 @@
 //! Says what became of each event: a line of the log, and metrics.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use scalebridge::domain::time::Time;
@@ -19,13 +18,13 @@ pub type LogOutput = Box<dyn Write + Send>;
 /// Writes the log and counts.
 pub struct Observer {
     output: Mutex<LogOutput>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     /// In Lambda, where nothing scrapes.
     embeds_metrics: bool,
 }
 
 impl Observer {
-    pub fn new(output: LogOutput, metrics: Arc<Metrics>, embeds_metrics: bool) -> Self {
+    pub fn new(output: LogOutput, metrics: Metrics, embeds_metrics: bool) -> Self {
         Self { output: Mutex::new(output), metrics, embeds_metrics }
     }
 

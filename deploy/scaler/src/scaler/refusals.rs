@@ -42,8 +42,8 @@ impl Refusals {
         };
         let mut call = self.client.send_message().queue_url(&self.queue_url).message_body(body.to_string());
         if self.queue_url.ends_with(".fifo") {
-            let deduplication_id = format!("{:x}", Sha256::digest(event));
-            call = call.message_group_id(GROUP).message_deduplication_id(deduplication_id);
+            let id = Sha256::digest(event).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            call = call.message_group_id(GROUP).message_deduplication_id(id);
         }
         call.send().await.map(drop).map_err(|error| errors::text(&error))
     }
