@@ -21,6 +21,7 @@ pub mod config;
 pub mod event;
 pub mod invocation;
 pub mod ledger;
+pub mod metrics;
 pub mod outcome;
 pub mod plan;
 pub mod platform;
