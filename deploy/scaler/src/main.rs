@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         err: &mut std::io::stderr(),
         config_text: std::env::var("SCALEBRIDGE_SCALER_CONFIG").ok(),
         now_millis: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        is_function: std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some(),
     };
     run(std::env::args_os(), &mut io)
 }
