@@ -1,6 +1,5 @@
 //! By a Lambda function: from a queue, and invoked by the bridge.
 
-use std::io::Write;
 use std::process::Command;
 
 use aws_sdk_lambda::Client;
@@ -21,13 +20,11 @@ fn package() -> Vec<u8> {
     let bootstrap = directory.path().join("bootstrap");
     let strip = Command::new("strip").arg("-o").arg(&bootstrap).arg(program("scalebridge-scaler")).status();
     assert!(strip.expect("strip of binutils").success());
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Stored)
-        .unix_permissions(0o755);
-    zip.start_file("bootstrap", options).unwrap();
-    zip.write_all(&std::fs::read(bootstrap).unwrap()).unwrap();
-    zip.finish().unwrap().into_inner()
+    // It keeps that the file can be executed.
+    let zip = directory.path().join("function.zip");
+    let python = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(&bootstrap).status();
+    assert!(python.expect("python3").success());
+    std::fs::read(zip).unwrap()
 }
 
 async fn create_function(cloud: &Cloud) -> Client {
