@@ -117,7 +117,7 @@ impl<L: Ledger, C: Capacity> Worker<'_, L, C> {
                 Ok(None)
             }
             Step::Call(pending) => match self.capacity.set(&present, pending.to, &pending.id).await {
-                Ok(()) => self.end(&entries, plan::ended(&entries, &present, &pending)).await,
+                Ok(()) => self.end(&entries, plan::ended(&entries, &pending)).await,
                 Err(PlatformError::Refused(why)) => {
                     self.write(&entries, &entries.target.give_up()).await?;
                     let is_own = pending.id == self.event.id;

@@ -22,6 +22,11 @@ impl Lever {
         }
     }
 
+    /// Whether another autoscaler chooses the size.
+    pub fn is_floor(self) -> bool {
+        matches!(self, Self::Floor { .. })
+    }
+
     /// The capacity that a relative change is relative to.
     pub fn current(self) -> u32 {
         match self {

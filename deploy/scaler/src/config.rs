@@ -3,6 +3,7 @@
 //! The first error of form (YAML, an unknown key, a wrong type) is reported alone; after that, all errors at once.
 
 mod file;
+mod http;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use scalebridge::config::access::HttpClient;
 use scalebridge::domain::target_pattern::TargetPattern;
 
 use crate::plan::Policy;
@@ -72,8 +74,9 @@ pub struct EksCluster {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nomad {
     pub address: String,
+    /// The file with the token of Nomad's ACL.
     pub token_file: Option<PathBuf>,
-    pub ca_file: Option<PathBuf>,
+    pub http: HttpClient,
 }
 
 /// What is allowed for the targets that a pattern matches.

@@ -11,12 +11,18 @@ pub mod open;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use scalebridge::domain::time::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Request;
 use crate::event::ScalingEvent;
+
+/// How long what was applied is kept after the `expirytime` of its event, so that no copy of it is applied again.
+const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The same of an increase: an alert can be open for months, and the decrease after it takes back what is known.
+const INCREASE_KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// A ledger.
 pub trait Ledger: Send + Sync {
@@ -80,6 +86,8 @@ pub struct Pending {
     pub id: String,
     pub sequence: u64,
     pub expirytime: Time,
+    /// Whether `from` and `to` are of the floor, and not of the size.
+    pub is_floor: bool,
     pub from: u32,
     pub to: u32,
     /// Why the change is smaller than what was asked for; empty if it is not.
@@ -93,7 +101,7 @@ pub struct Pending {
     pub held_since: Time,
 }
 
-/// What became of an event. Kept until a week after its `expirytime`.
+/// What became of an event. Kept until [`AppliedItem::kept_until`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppliedItem {
     pub id: String,
@@ -106,6 +114,12 @@ impl AppliedItem {
     /// What the event has added; 0 for a decrease.
     pub fn added(&self) -> u32 {
         self.to.saturating_sub(self.from)
+    }
+
+    /// A week after `expirytime`; more than a year for what an increase has added.
+    pub fn kept_until(&self) -> Time {
+        let kept = if self.added() > 0 { INCREASE_KEPT_AFTER_EXPIRY } else { KEPT_AFTER_EXPIRY };
+        self.expirytime.after(kept)
     }
 }
 

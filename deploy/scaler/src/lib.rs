@@ -21,12 +21,14 @@ pub mod config;
 pub mod event;
 pub mod invocation;
 pub mod ledger;
+pub mod metrics;
 pub mod outcome;
 pub mod plan;
 pub mod platform;
 pub mod report;
 pub mod resolve;
 pub mod runtime;
+pub mod scaler;
 
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]

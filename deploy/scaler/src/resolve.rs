@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use scalebridge::domain::target::{Platform, Target};
 
-use crate::config::{Account, Cluster, Config, EksCluster, ManagedBy, Nomad, TargetSettings};
+use crate::config::{Account, Cluster, Config, EksCluster, ManagedBy, TargetSettings};
 use crate::event::ScalingEvent;
 
 /// The name of the Nomad cluster of targets that name none.
@@ -17,7 +17,7 @@ const MAX_NAME: usize = 253;
 /// Where the capacity of a target is, and what the scaler sets there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved<'c> {
-    pub place: Place<'c>,
+    pub resource: ResourceRef<'c>,
     pub owner: Owner,
     pub settings: &'c TargetSettings,
 }
@@ -34,7 +34,7 @@ pub enum Owner {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Place<'c> {
+pub enum ResourceRef<'c> {
     NodeGroup {
         aws: Aws<'c>,
         cluster: &'c str,
@@ -49,24 +49,23 @@ pub enum Place<'c> {
         cluster: String,
         name: String,
     },
-    /// `kind` is a short kind or `plural.group`.
+    /// `cluster` is the name in the configuration; `kind` is a short kind or `plural.group`.
     Workload {
-        cluster: &'c Cluster,
+        cluster: &'c str,
         kind: String,
         namespace: Option<String>,
         name: String,
     },
     CapacityBuffer {
-        cluster: &'c Cluster,
+        cluster: &'c str,
         namespace: String,
         name: String,
     },
-    /// `group` is `None` if the job has one only.
+    /// `cluster` is the name in the configuration; `name` is `JOB/GROUP`, or `JOB` if it has one group only.
     NomadGroup {
-        nomad: &'c Nomad,
+        cluster: &'c str,
         namespace: Option<String>,
-        job: String,
-        group: Option<String>,
+        name: String,
     },
 }
 
@@ -88,11 +87,12 @@ pub fn resolve<'c>(config: &'c Config, event: &ScalingEvent) -> Result<Resolved<
     };
     if let Some(buffer) = &settings.buffer {
         let (namespace, name) = render_buffer(buffer, &event.target)?;
-        let place = Place::CapacityBuffer { cluster: cluster(config, &event.target)?.1, namespace, name };
-        return Ok(Resolved { place, owner: Owner::Scaler, settings });
+        let resource =
+            ResourceRef::CapacityBuffer { cluster: cluster(config, &event.target)?.0, namespace, name };
+        return Ok(Resolved { resource, owner: Owner::Scaler, settings });
     }
-    let place = place(config, &event.target)?;
-    let is_group = matches!(place, Place::NodeGroup { .. } | Place::AutoScalingGroup { .. });
+    let resource = resource(config, &event.target)?;
+    let is_group = matches!(resource, ResourceRef::NodeGroup { .. } | ResourceRef::AutoScalingGroup { .. });
     let owner = match settings.managed_by {
         ManagedBy::Auto => Owner::FoundOut,
         ManagedBy::ClusterAutoscaler if is_group => Owner::Autoscaler,
@@ -103,10 +103,10 @@ pub fn resolve<'c>(config: &'c Config, event: &ScalingEvent) -> Result<Resolved<
         ManagedBy::ClusterAutoscaler | ManagedBy::Karpenter | ManagedBy::EksAutoMode => Owner::FoundOut,
         ManagedBy::Nobody => Owner::Scaler,
     };
-    Ok(Resolved { place, owner, settings })
+    Ok(Resolved { resource, owner, settings })
 }
 
-fn place<'c>(config: &'c Config, target: &Target) -> Result<Place<'c>, String> {
+fn resource<'c>(config: &'c Config, target: &Target) -> Result<ResourceRef<'c>, String> {
     let Target { platform, kind, name, namespace, .. } = target.clone();
     match platform {
         Platform::Eks => {
@@ -114,26 +114,26 @@ fn place<'c>(config: &'c Config, target: &Target) -> Result<Place<'c>, String> {
             let Cluster::Eks(eks) = cluster else {
                 return Err(format!("cluster {key} is not configured as `eks`, so it has no node groups"));
             };
-            Ok(Place::NodeGroup { aws: aws_of_cluster(config, target, key, eks)?, cluster: &eks.name, name })
+            Ok(ResourceRef::NodeGroup {
+                aws: aws_of_cluster(config, target, key, eks)?,
+                cluster: &eks.name,
+                name,
+            })
         }
-        Platform::Ec2 => Ok(Place::AutoScalingGroup { aws: aws(config, target)?, name }),
+        Platform::Ec2 => Ok(ResourceRef::AutoScalingGroup { aws: aws(config, target)?, name }),
         Platform::Ecs => {
             let cluster = required(target.cluster.as_ref(), "cluster")?.clone();
-            Ok(Place::EcsService { aws: aws(config, target)?, cluster, name })
+            Ok(ResourceRef::EcsService { aws: aws(config, target)?, cluster, name })
         }
         Platform::Kubernetes => {
-            Ok(Place::Workload { cluster: cluster(config, target)?.1, kind, namespace, name })
+            Ok(ResourceRef::Workload { cluster: cluster(config, target)?.0, kind, namespace, name })
         }
         Platform::Nomad => {
             let key = target.cluster.as_deref().unwrap_or(DEFAULT_NOMAD);
-            let Some(nomad) = config.nomad.get(key) else {
+            let Some((cluster, _)) = config.nomad.get_key_value(key) else {
                 return Err(format!("`nomad` has no cluster {key}"));
             };
-            let (job, group) = match name.rsplit_once('/') {
-                Some((job, group)) => (job.to_owned(), Some(group.to_owned())),
-                None => (name, None),
-            };
-            Ok(Place::NomadGroup { nomad, namespace, job, group })
+            Ok(ResourceRef::NomadGroup { cluster, namespace, name })
         }
         Platform::Custom => Err("targets of the platform `custom` are not scaled".to_owned()),
     }

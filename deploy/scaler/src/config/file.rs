@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use scalebridge::config::access::HttpClient;
 use scalebridge::domain::target_pattern::TargetPattern;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::http::{RawHttp, http_client};
 use super::{
     Account, Cluster, Config, ConfigError, EksCluster, LedgerSettings, ManagedBy, Nomad, Queue,
     TargetSettings,
@@ -102,7 +104,7 @@ struct RawEks {
 struct RawNomad {
     address: Spanned<String>,
     token_file: Option<PathBuf>,
-    ca_file: Option<PathBuf>,
+    http: Option<RawHttp>,
 }
 
 #[derive(Deserialize)]
@@ -130,10 +132,10 @@ enum RawMaxDecrease {
 
 /// Collects errors.
 #[derive(Default)]
-struct Errors(Vec<ConfigError>);
+pub(super) struct Errors(Vec<ConfigError>);
 
 impl Errors {
-    fn add<T>(&mut self, at: &Spanned<T>, message: impl Into<String>) {
+    pub(super) fn add<T>(&mut self, at: &Spanned<T>, message: impl Into<String>) {
         let place = &at.referenced;
         self.0.push(ConfigError { line: place.line(), column: place.column(), message: message.into() });
     }
@@ -250,11 +252,20 @@ fn cluster(raw: Spanned<RawCluster>, accounts: &BTreeMap<String, Account>, error
 }
 
 fn nomad(raw: RawNomad, errors: &mut Errors) -> Nomad {
-    let RawNomad { address, token_file, ca_file } = raw;
-    if token_file.is_some() && address.value.starts_with("http://") && !is_loopback(&address.value) {
+    let RawNomad { address, token_file, http } = raw;
+    let http = http.map_or_else(HttpClient::default, |raw| http_client(raw, errors));
+    let has_secret = token_file.is_some() || http.authorization.is_some();
+    if has_secret && address.value.starts_with("http://") && !is_loopback(&address.value) {
         errors.add(&address, "the token would be sent over plain HTTP; use https://");
     }
-    Nomad { address: url(address, errors), token_file, ca_file }
+    let is_url = ["https://", "http://"].iter().any(|scheme| address.value.starts_with(scheme));
+    if !is_url {
+        errors.add(
+            &address,
+            format!("`{}` is not the URL of a server, such as https://nomad:4646", address.value),
+        );
+    }
+    Nomad { address: address.value, token_file, http }
 }
 
 fn is_loopback(address: &str) -> bool {

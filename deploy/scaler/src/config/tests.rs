@@ -10,7 +10,7 @@ clusters:
   prod-eu: { eks: { name: prod-eu, region: eu-west-1, account: "222233334444" } }
   lab: { kubeconfig: /etc/kube/config, context: lab }
   here: { in_cluster: true }
-nomad: { default: { address: "https://nomad:4646", token_file: /run/secrets/nomad } }
+nomad: { default: { address: "https://nomad:4646", token_file: /run/secrets/nomad, http: { tls_config: { ca_file: ca.pem } } } }
 targets:
   - match: "eks/nodegroup/*/*/prod-*/*/*"
     managed_by: cluster-autoscaler
@@ -106,6 +106,24 @@ fn errors_have_a_place_and_a_fix() {
             "`context` is only for `kubeconfig`",
         ),
         ("https://nomad:4646", "http://nomad:4646", "the token would be sent over plain HTTP"),
+        ("https://nomad:4646", "nomad:4646", "is not the URL of a server"),
+        ("ca_file: ca.pem", "cert_file: x.pem", "`cert_file` and `key_file` are set together"),
+        ("http: { tls_config: { ca_file: ca.pem }", "http: { no_proxy: x", "`no_proxy` requires `proxy_url`"),
+        (
+            "http: { tls_config: { ca_file: ca.pem }",
+            "http: { proxy_url: \"user:secret@p\"",
+            "not the URL of a proxy",
+        ),
+        (
+            "http: { tls_config: { ca_file: ca.pem }",
+            "http: { follow_redirects: true",
+            "redirects are not followed",
+        ),
+        (
+            "http: { tls_config: { ca_file: ca.pem }",
+            "http: { authorization: { credentials_file: x }, basic_auth: { username: x, password_file: x }",
+            "mutually exclusive",
+        ),
         ("match: \"kubernetes/*\"", "match: \"*\"", "`managed_by` is required"),
         ("match: \"kubernetes/*\"", "match: \"\"", "`match` is empty"),
         ("match: \"kubernetes/*\"", "match: \"ec2/*\"\n    managed_by: auto", "`managed_by: auto` is for"),

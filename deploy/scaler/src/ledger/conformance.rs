@@ -141,6 +141,7 @@ fn pending(id: &str) -> Pending {
         id: id.to_owned(),
         sequence: 1_795_366_520_062_131,
         expirytime: LATER,
+        is_floor: true,
         from: 2,
         to: 5,
         cut_by: "the maximum of the group is 5".to_owned(),

@@ -5,7 +5,7 @@
 //! | `pk` | `document`, in JSON | beside it |
 //! | --- | --- | --- |
 //! | `target#SUBJECT` | [`TargetItem`] | `version`, which each write has as its condition |
-//! | `event#ID` | [`AppliedItem`] | `subject`, for people; `ttl`, in seconds: [`RETENTION`] after `expirytime` |
+//! | `event#ID` | [`AppliedItem`] | `subject`, for people; `ttl`, in seconds: [`AppliedItem::kept_until`] |
 //! | `freeze` | [`Freeze`] | |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,8 +26,6 @@ use super::{AppliedItem, Entries, Freeze, Ledger, LedgerError, TargetItem, Writt
 use crate::aws::errors;
 use crate::event::ScalingEvent;
 
-/// How long what was applied is kept after the `expirytime` of its event.
-pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Of all calls of one read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of one call, with its retries: they repeat conditional writes, which are made once.
@@ -170,7 +168,7 @@ impl Ledger for DynamoDb {
     }
 
     async fn write_applied(&self, subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {
-        let ttl = item.expirytime.after(RETENTION).as_millis() / 1_000;
+        let ttl = item.kept_until().as_millis() / 1_000;
         let put = self
             .client
             .put_item()

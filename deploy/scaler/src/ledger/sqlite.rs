@@ -22,8 +22,6 @@ const APPLICATION_ID: i64 = 0x7362_7363;
 const SCHEMA_VERSION: i64 = 1;
 /// How long a transaction waits for those of other processes. Ours take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an applied item is kept after the event's `expirytime`.
-const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Each write of an applied item deletes at most this many outdated ones: more than it adds, and little work.
 const MAX_DELETED_ROWS: i64 = 20;
 
@@ -117,7 +115,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn write_applied(&self, _subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {
-        let delete_after = item.expirytime.after(KEPT_AFTER_EXPIRY).as_millis();
+        let delete_after = item.kept_until().as_millis();
         let (id, item, now) = (item.id.clone(), encode(item)?, (self.now)().as_millis());
         self.run(TransactionBehavior::Immediate, move |transaction| {
             transaction

@@ -71,7 +71,7 @@ impl World {
                     if !acted(&mut life) {
                         return None;
                     }
-                    let end = ended(&self.entries, &size(self.capacity), &pending);
+                    let end = ended(&self.entries, &pending);
                     if let Some(answer) = self.end(end, event, &mut life, &mut acted) {
                         return answer;
                     }

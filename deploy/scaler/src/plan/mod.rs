@@ -110,12 +110,11 @@ pub fn settled(event: &ScalingEvent, entries: &Entries, now: Time) -> Option<Ans
 }
 
 /// What comes after the lever was set to the `to` of the pending change.
-pub fn ended(entries: &Entries, present: &Present, pending: &Pending) -> Step {
-    let Pending { id, from, to, sequence, expirytime, .. } = pending;
-    let is_floor = matches!(present.lever, Lever::Floor { .. });
+pub fn ended(entries: &Entries, pending: &Pending) -> Step {
+    let Pending { id, from, to, sequence, expirytime, is_floor, .. } = pending;
     Step::End {
         applied: AppliedItem { id: id.clone(), from: *from, to: *to, expirytime: *expirytime },
-        target: entries.target.end(*sequence, is_floor, (*from, *to)),
+        target: entries.target.end(*sequence, *is_floor, (*from, *to)),
         pending: pending.clone(),
     }
 }
@@ -149,7 +148,7 @@ fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
     let Facts { worker, event, entries, present, policy, now } = facts;
     // It was made, and what was applied is written; only the target's item is not.
     if entries.applied.contains_key(&pending.id) {
-        return ended(entries, present, pending);
+        return ended(entries, pending);
     }
     if pending.worker != *worker && *now < pending.held_since.after(MAX_HOLD) {
         return Step::Answer(retry(event, format!("another worker applies event {}", pending.id)));
@@ -159,9 +158,16 @@ fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
         let own = Pending { worker: *worker, held_since: *now, ..pending.clone() };
         return Step::Begin(entries.target.begin(own));
     }
+    if pending.is_floor != present.lever.is_floor() {
+        let why = format!(
+            "event {} was about another value: `managed_by` or the target's owner has changed",
+            pending.id
+        );
+        return Step::GiveUp { target: entries.target.give_up(), why };
+    }
     let value = present.lever.value();
     if value == pending.to {
-        return ended(entries, present, pending);
+        return ended(entries, pending);
     }
     if pending.expirytime <= *now {
         let why = format!("event {} expired before its change was made", pending.id);
@@ -185,7 +191,7 @@ fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
     let note = format!("planned anew: the capacity was {} and is {value}", pending.from);
     let again = Pending { from, to, cut_by, note, ..pending.clone() };
     if from == to {
-        return ended(entries, present, &again);
+        return ended(entries, &again);
     }
     Step::Begin(entries.target.begin(again))
 }
@@ -221,6 +227,7 @@ fn begin(facts: &Facts<'_>) -> Step {
         id,
         sequence,
         expirytime,
+        is_floor: present.lever.is_floor(),
         from,
         to,
         cut_by,

@@ -73,6 +73,10 @@ impl Case {
             "no-decrease" => self.present.refuses_decrease = Some("Terminate is suspended".to_owned()),
             "frozen" => self.freeze(value),
             "own" | "other" => self.pending(key == "own", value),
+            "of-floor" => {
+                let pending = self.entries.target.pending.as_mut().unwrap();
+                pending.is_floor = true;
+            }
             _ => panic!("unknown word {word}"),
         }
     }
@@ -112,6 +116,7 @@ impl Case {
             id: id(number),
             sequence,
             expirytime,
+            is_floor: self.present.lever.is_floor(),
             from,
             to,
             cut_by: String::new(),
@@ -148,7 +153,7 @@ impl Case {
                     };
                     let whose = if pending.id == self.event.id { "call" } else { "call of the other" };
                     done.push(format!("{whose} {}>{to}", pending.from));
-                    if self.end(ended(&self.entries, &self.present, &pending), &mut done) {
+                    if self.end(ended(&self.entries, &pending), &mut done) {
                         return done.join(" | ");
                     }
                 }
@@ -515,6 +520,7 @@ fn the_ledger_has_what_was_applied_and_the_highest_sequence() {
         id: id(1),
         sequence: 100,
         expirytime: LATER,
+        is_floor: false,
         from: 4,
         to: 6,
         cut_by: String::new(),
@@ -523,7 +529,7 @@ fn the_ledger_has_what_was_applied_and_the_highest_sequence() {
         worker: 7,
         held_since: NOW,
     };
-    let Step::End { applied, target, .. } = ended(&entries, &size(6), &pending) else { panic!("an end") };
+    let Step::End { applied, target, .. } = ended(&entries, &pending) else { panic!("an end") };
     assert_eq!((applied.from, applied.to, applied.expirytime), (4, 6, LATER));
     assert_eq!((target.sequence, target.version, target.pending, target.baseline), (100, 1, None, None));
     let known: BTreeMap<String, AppliedItem> = [(id(1), applied)].into();

@@ -19,7 +19,7 @@ targets:
   - { match: "nomad/*" }
 "#;
 
-/// The place and owner of a subject, in short.
+/// The resource and owner of a subject, in short.
 fn resolved(subject: &str) -> String {
     let config = Config::read(CONFIG).unwrap();
     let parts: Vec<&str> = subject.split('/').collect();
@@ -40,19 +40,23 @@ fn resolved(subject: &str) -> String {
         |aws: Aws<'_>| format!("{} {}", aws.account.map_or("own", |role| &role.role_arn), aws.region);
     match resolve(&config, &event) {
         Err(why) => format!("refused: {why}"),
-        Ok(Resolved { place, owner, .. }) => match place {
-            Place::NodeGroup { aws, cluster, name } => {
+        Ok(Resolved { resource, owner, .. }) => match resource {
+            ResourceRef::NodeGroup { aws, cluster, name } => {
                 format!("node group {cluster} {name} by {}, {owner:?}", show_aws(aws))
             }
-            Place::AutoScalingGroup { aws, name } => format!("group {name} by {}, {owner:?}", show_aws(aws)),
-            Place::EcsService { aws, cluster, name } => {
+            ResourceRef::AutoScalingGroup { aws, name } => {
+                format!("group {name} by {}, {owner:?}", show_aws(aws))
+            }
+            ResourceRef::EcsService { aws, cluster, name } => {
                 format!("service {cluster} {name} by {}, {owner:?}", show_aws(aws))
             }
-            Place::Workload { kind, namespace, name, .. } => {
+            ResourceRef::Workload { kind, namespace, name, .. } => {
                 format!("{kind} {} {name}, {owner:?}", namespace.unwrap_or_default())
             }
-            Place::CapacityBuffer { namespace, name, .. } => format!("buffer {namespace}/{name}, {owner:?}"),
-            Place::NomadGroup { job, group, .. } => format!("job {job} group {group:?}, {owner:?}"),
+            ResourceRef::CapacityBuffer { namespace, name, .. } => {
+                format!("buffer {namespace}/{name}, {owner:?}")
+            }
+            ResourceRef::NomadGroup { name, .. } => format!("job {name}, {owner:?}"),
         },
     }
 }
@@ -81,8 +85,8 @@ fn the_configuration_determines_role_region_and_cluster() {
         ),
         ("ecs/service/-/eu-west-1/shop/-/cart", "service shop cart by own eu-west-1, FoundOut".to_owned()),
         ("kubernetes/deployment/-/-/lab/shop/cart", "deployment shop cart, FoundOut".to_owned()),
-        ("nomad/job/-/-/-/-/web%2Fapi", "job web group Some(\"api\"), FoundOut".to_owned()),
-        ("nomad/job/-/-/-/-/web", "job web group None, FoundOut".to_owned()),
+        ("nomad/job/-/-/-/-/web%2Fapi", "job web/api, FoundOut".to_owned()),
+        ("nomad/job/-/-/-/-/web", "job web, FoundOut".to_owned()),
     ];
     for (subject, expected) in cases {
         assert_eq!(resolved(subject), expected, "{subject}");

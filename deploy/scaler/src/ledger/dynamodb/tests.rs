@@ -116,14 +116,18 @@ async fn a_write_whose_answer_was_lost_is_recognized() {
 }
 
 #[tokio::test]
-async fn what_was_applied_is_kept_for_a_week_after_the_event() {
-    let (stub, ledger) = stub().await;
-    stub.reply("PutItem", [Reply::Ok("{}".to_owned())]);
-    ledger.write_applied("eks/…", &applied(1)).await.unwrap();
-    let body: serde_json::Value = serde_json::from_str(&stub.body("PutItem")).unwrap();
-    let expected = LATER.as_millis() / 1_000 + 7 * 24 * 60 * 60;
-    assert_eq!(body["Item"]["ttl"]["N"], expected.to_string());
-    assert_eq!(body["Item"]["subject"]["S"], "eks/…");
+async fn what_was_applied_is_kept_for_a_week_after_the_event_and_increases_for_a_year() {
+    let increase = AppliedItem { from: 2, to: 3, ..applied(1) };
+    let decrease = AppliedItem { from: 3, to: 2, ..applied(2) };
+    for (item, days) in [(increase, 400), (decrease, 7)] {
+        let (stub, ledger) = stub().await;
+        stub.reply("PutItem", [Reply::Ok("{}".to_owned())]);
+        ledger.write_applied("eks/…", &item).await.unwrap();
+        let body: serde_json::Value = serde_json::from_str(&stub.body("PutItem")).unwrap();
+        let expected = LATER.as_millis() / 1_000 + days * 24 * 60 * 60;
+        assert_eq!(body["Item"]["ttl"]["N"], expected.to_string());
+        assert_eq!(body["Item"]["subject"]["S"], "eks/…");
+    }
 }
 
 #[tokio::test]

@@ -58,11 +58,11 @@ async fn of_concurrent_writers_of_a_version_one_succeeds() {
 }
 
 #[tokio::test]
-async fn deletes_applied_items_a_week_after_the_events_expired() {
+async fn deletes_decreases_a_week_after_the_events_expired_and_keeps_increases() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("scaler.db");
     let ledger = open_at(&path).await;
-    let of = |number: u32, expirytime| AppliedItem { id: id(number), from: 1, to: 2, expirytime };
+    let of = |number: u32, expirytime| AppliedItem { id: id(number), from: 2, to: 1, expirytime };
     let week = Duration::from_secs(7 * 24 * 60 * 60);
     for number in 1..=30 {
         ledger
@@ -70,22 +70,24 @@ async fn deletes_applied_items_a_week_after_the_events_expired() {
             .await
             .unwrap();
     }
+    let increase = AppliedItem { from: 1, to: 2, ..of(31, NOW) };
+    ledger.write_applied("subject", &increase).await.unwrap();
     let count = |path: PathBuf| {
         let count = "SELECT count(*) FROM applied";
         Connection::open(path).unwrap().query_row(count, [], |row| row.get::<_, usize>(0)).unwrap()
     };
-    assert_eq!(count(path.clone()), 30);
+    assert_eq!(count(path.clone()), 31);
     // 25 of them are outdated by then; each write deletes some.
     let after = SqliteLedger { now: || NOW.after(Duration::from_secs(7 * 24 * 60 * 60 + 25)), ..ledger };
     let last = of(100, NOW.after(week));
     for _ in 0..3 {
         after.write_applied("subject", &last).await.unwrap();
     }
-    let events: Vec<_> = (1..=30).map(id).collect();
+    let events: Vec<_> = (1..=31).map(id).collect();
     let asked = ScalingEvent { reverts: events, ..event(100, 1, "-3") };
     let entries = after.read(&asked).await.unwrap();
     let kept: Vec<_> = entries.applied.into_keys().collect();
-    assert_eq!(kept, [25, 26, 27, 28, 29, 30, 100].map(id));
+    assert_eq!(kept, [25, 26, 27, 28, 29, 30, 31, 100].map(id));
 }
 
 #[tokio::test]
