@@ -47,6 +47,9 @@ pub struct Account {
     pub autoscaling: aws_sdk_autoscaling::Client,
     pub ecs: aws_sdk_ecs::Client,
     pub application_autoscaling: aws_sdk_applicationautoscaling::Client,
+    /// Those of the clients, for what is signed without one.
+    pub credentials: Option<SharedCredentialsProvider>,
+    pub region: String,
 }
 
 /// The SDK's configuration, of its default sources; among them `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_EKS`. Without
@@ -100,6 +103,8 @@ impl Account {
             autoscaling: aws_sdk_autoscaling::Client::new(config),
             ecs: aws_sdk_ecs::Client::new(config),
             application_autoscaling: aws_sdk_applicationautoscaling::Client::new(config),
+            credentials: config.credentials_provider(),
+            region: config.region().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod api_server;
 #[allow(dead_code, reason = "the bridge's tests use more of it")]
 #[path = "../../../../tests/it/support/certificates.rs"]
 mod certificates;
+mod eks;
 mod kubectl;
 mod kubernetes;
 mod nomad;

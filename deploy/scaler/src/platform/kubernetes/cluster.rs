@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -36,6 +37,7 @@ pub struct Cluster {
     config: Config,
     tokens: Option<Arc<dyn Tokens>>,
     built: Mutex<Option<Built>>,
+    has_failed: AtomicBool,
 }
 
 struct Built {
@@ -94,7 +96,7 @@ impl Cluster {
         // is held.
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        Self { config, tokens, built: Mutex::new(None) }
+        Self { config, tokens, built: Mutex::new(None), has_failed: AtomicBool::new(false) }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -112,10 +114,18 @@ impl Cluster {
         self.call(request).await
     }
 
+    /// Whether the last call did not reach the API server, or was not authorized by it.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
     async fn call(&self, request: http::Result<Request<Vec<u8>>>) -> Result<Value, Failure> {
         let request = request.map_err(|error| Failure::not_sent(error.to_string()))?;
         let client = self.client().await.map_err(Failure::not_sent)?;
-        client.request(request).await.map_err(|error| Failure::from_kube(&error))
+        let answer = client.request(request).await.map_err(|error| Failure::from_kube(&error));
+        let has_failed = answer.as_ref().is_err_and(Failure::is_of_connection);
+        self.has_failed.store(has_failed, Ordering::Relaxed);
+        answer
     }
 
     /// The client, made anew for each new token.

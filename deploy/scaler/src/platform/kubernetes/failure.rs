@@ -50,6 +50,11 @@ impl Failure {
         matches!(&self.kind, Kind::Answered { reason, .. } if reason == "NotFound")
     }
 
+    /// The API server was not reached, or does not know who asks.
+    pub(super) fn is_of_connection(&self) -> bool {
+        matches!(self.kind, Kind::NotSent | Kind::Answered { code: 401, .. })
+    }
+
     /// The object has no number of replicas yet. Only custom resources can be so.
     pub(super) fn has_no_replicas(&self) -> bool {
         self.message.contains("the spec replicas field") && self.message.contains("does not exist")
@@ -84,7 +89,9 @@ impl Failure {
         let message = &self.message;
         match &self.kind {
             Kind::Answered { code: 401, .. } => {
-                format!("access denied: {message}: check the credentials of the cluster")
+                format!(
+                    "access denied: {message}: check the credentials of the cluster, for EKS the access entry of the role"
+                )
             }
             // Also what admission plugins and quotas deny.
             Kind::Answered { code: 403, .. } => {

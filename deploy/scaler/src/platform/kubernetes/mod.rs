@@ -6,6 +6,8 @@
 
 mod buffer;
 mod cluster;
+mod eks;
+mod eks_token;
 mod failure;
 mod field;
 mod managers;
@@ -23,6 +25,8 @@ use crate::event::Limits;
 use crate::plan::Present;
 pub use buffer::CapacityBuffer;
 pub use cluster::{Cluster, ClusterError, Tokens};
+pub use eks::EksConnection;
+pub use eks_token::EksTokens;
 use field::Field;
 use owner::{Owner, Search, controller, number};
 use resource::Resource;

@@ -96,7 +96,7 @@ async fn no_write_is_on_its_way_for_longer_than_its_timeout() {
     for action in writes {
         stub.reply(action, [Reply::Silence]);
     }
-    let Account { eks, autoscaling, ecs, application_autoscaling } = account(&stub).await;
+    let Account { eks, autoscaling, ecs, application_autoscaling, .. } = account(&stub).await;
     let nodes = NodeGroup::new(eks, "prod-eu", "workers", Size);
     let size = AutoScalingGroup::new(autoscaling.clone(), "web", Size, false);
     let min = AutoScalingGroup::new(autoscaling, "web", Floor, false);

@@ -3,6 +3,7 @@
 use aws_config::SdkConfig;
 
 use super::*;
+use crate::apply::PlatformError;
 use crate::capacity::Lever;
 use crate::event::{Limits, ScalingEvent};
 use crate::ledger::dynamodb::DynamoDb;
@@ -14,6 +15,7 @@ use crate::platform::LeverKind::{Floor, Size};
 use crate::platform::ec2::AutoScalingGroup;
 use crate::platform::ecs::{Owner, Service};
 use crate::platform::eks::NodeGroup;
+use crate::platform::kubernetes::EksConnection;
 use crate::test_support::cloud::{create_group, create_nodegroup, create_scalable_target, create_service};
 use crate::test_support::config;
 use crate::test_support::emulators::{Emulator, ministack, moto};
@@ -27,9 +29,11 @@ async fn config_of(emulator: &Emulator) -> SdkConfig {
 async fn all_services_of_moto() {
     let emulator = moto().await;
     let config = config_of(&emulator).await;
-    let Account { eks, autoscaling, ecs, application_autoscaling } = Account::new(&config);
+    let account = Account::new(&config);
+    let Account { eks, autoscaling, ecs, application_autoscaling, .. } = account.clone();
     create_nodegroup(&config).await;
     changes_a_node_group(&eks).await;
+    finds_a_cluster(&account).await;
 
     create_group(&config).await;
     changes_a_group(&autoscaling).await;
@@ -73,6 +77,18 @@ async fn services_of_ministack() {
     assert!(
         refusal(service("other").read()).await.contains("`other` of ECS cluster `prod-eu` does not exist")
     );
+}
+
+/// The authority that moto gives is a random text: all but the connection can be tested.
+async fn finds_a_cluster(account: &Account) {
+    let error = EksConnection::new(account, "prod-eu").cluster().await.map(drop).unwrap_err();
+    assert!(
+        matches!(&error, PlatformError::Busy(why) if why.contains("certificate authority has no certificate")),
+        "{error:?}"
+    );
+    let missing = EksConnection::new(account, "other");
+    let why = refusal(async { missing.cluster().await.map(drop) }).await;
+    assert!(why.contains("eks:DescribeCluster of EKS cluster `other`"), "{why}");
 }
 
 async fn lever(capacity: &impl Capacity) -> Lever {

@@ -24,7 +24,7 @@ pub(crate) const USER: &str = "system:serviceaccount:scaling:scaler";
 struct State {
     kinds: Kinds,
     objects: Objects,
-    token: String,
+    is_valid: Box<dyn Fn(&str) -> bool + Send>,
     /// What the user may do, as `verb resource.group[/subresource]`; `None` is everything.
     grants: Option<BTreeSet<String>>,
 }
@@ -42,7 +42,7 @@ impl ApiServer {
         let state = Arc::new(Mutex::new(State {
             kinds: Kinds::usual(),
             objects: Objects::default(),
-            token: TOKEN.to_owned(),
+            is_valid: Box::new(|token| token == TOKEN),
             grants: None,
         }));
         let tls = Tls::new();
@@ -127,7 +127,13 @@ impl ApiServer {
 
     /// The only token that is valid from now on.
     pub(crate) fn accept_only(&self, token: &str) {
-        token.clone_into(&mut self.state.lock().unwrap().token);
+        let token = token.to_owned();
+        self.accept(move |given| given == token);
+    }
+
+    /// The tokens that are valid from now on.
+    pub(crate) fn accept(&self, is_valid: impl Fn(&str) -> bool + Send + 'static) {
+        self.state.lock().unwrap().is_valid = Box::new(is_valid);
     }
 
     /// The user may do only this from now on.
@@ -146,7 +152,8 @@ impl State {
     }
 
     fn route(&mut self, request: &Request) -> Result<Value, Status> {
-        if request.header("authorization") != format!("Bearer {}", self.token) {
+        let token = request.header("authorization").strip_prefix("Bearer ");
+        if !token.is_some_and(&self.is_valid) {
             return Err(Status::unauthorized());
         }
         // Everybody may read what there is.
