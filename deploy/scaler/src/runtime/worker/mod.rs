@@ -124,6 +124,9 @@ pub async fn run<E: Events>(
     stop: CancellationToken,
 ) -> Result<Stopped, String> {
     let listener = http::bind(settings.listen).await?;
+    // Port 0 stands for any.
+    let listen = listener.local_addr().unwrap_or(settings.listen);
+    let settings = Settings { listen, ..settings };
     Ok(run_at(listener, settings, config, events, metrics, ledger, stop).await)
 }
 
