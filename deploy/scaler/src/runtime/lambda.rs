@@ -7,6 +7,9 @@
 //! whether it is invoked asynchronously, and only an error makes Lambda repeat such an invocation. The bridge delivers it
 //! again as well, with all the events of the list; those that were applied are then `already_applied`.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +108,7 @@ struct Work<E> {
     events: Arc<E>,
 }
 
-/// An event, and what was answered for it so far.
+/// An event, and what it has in common with others.
 struct Item {
     key: Key,
     body: String,

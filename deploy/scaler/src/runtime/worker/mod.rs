@@ -14,6 +14,8 @@ mod http;
 mod lanes;
 mod queue;
 pub mod region;
+#[cfg(test)]
+mod tests;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
