@@ -181,24 +181,22 @@ async fn function() {
 /// What the function sends to the Runtime API for an invocation: the last part of the path, and the body.
 async fn invoke(api: &TcpListener, payload: &str, left: Duration) -> (String, Value) {
     let deadline = crate::runtime::now().after(left).as_millis();
-    loop {
-        let (mut stream, _) = api.accept().await.unwrap();
-        let next = request(&mut stream).await;
-        assert!(next.starts_with("GET /2018-06-01/runtime/invocation/next "), "{next}");
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: r1\r\nlambda-runtime-deadline-ms: {deadline}\r\n\
-             lambda-runtime-invoked-function-arn: arn\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{payload}",
-            payload.len()
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let (mut stream, _) = api.accept().await.unwrap();
-        let answer = request(&mut stream).await;
-        let accepted = "HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        stream.write_all(accepted.as_bytes()).await.unwrap();
-        let path = answer.split(' ').nth(1).unwrap();
-        let kind = path.strip_prefix("/2018-06-01/runtime/invocation/r1/").unwrap().to_owned();
-        return (kind, serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap());
-    }
+    let (mut stream, _) = api.accept().await.unwrap();
+    let next = request(&mut stream).await;
+    assert!(next.starts_with("GET /2018-06-01/runtime/invocation/next "), "{next}");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: r1\r\nlambda-runtime-deadline-ms: {deadline}\r\n\
+         lambda-runtime-invoked-function-arn: arn\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{payload}",
+        payload.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut stream, _) = api.accept().await.unwrap();
+    let answer = request(&mut stream).await;
+    let accepted = "HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(accepted.as_bytes()).await.unwrap();
+    let path = answer.split(' ').nth(1).unwrap();
+    let kind = path.strip_prefix("/2018-06-01/runtime/invocation/r1/").unwrap().to_owned();
+    (kind, serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap())
 }
 
 /// A whole request.
@@ -208,10 +206,7 @@ async fn request(stream: &mut tokio::net::TcpStream) -> String {
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let head = head.to_ascii_lowercase();
             let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) && !head.contains("chunked") {
-                return text;
-            }
-            if head.contains("chunked") && body.ends_with("0\r\n\r\n") {
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
                 return text;
             }
         }

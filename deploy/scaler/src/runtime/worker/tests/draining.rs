@@ -1,4 +1,37 @@
+use std::io::Write as _;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
 use super::*;
+
+/// The process that gets a signal; see the test below.
+#[tokio::test]
+#[ignore = "waits for a signal"]
+async fn process() {
+    let stop = stop_signal().unwrap();
+    std::io::stdout().write_all(b"\nit waits\n").unwrap();
+    stop.cancelled().await;
+}
+
+#[tokio::test]
+async fn a_signal_stops_the_worker() {
+    for signal in ["TERM", "INT"] {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "runtime::worker::tests::draining::process", "--ignored", "--nocapture"])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        while lines.next_line().await.unwrap().unwrap() != "it waits" {}
+        let kill = format!("kill -{signal} {}", process.id().unwrap());
+        assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
+        while lines.next_line().await.unwrap().is_some() {}
+        assert!(process.wait().await.unwrap().success(), "{signal}");
+    }
+}
 
 #[tokio::test]
 async fn a_stop_gives_back_what_has_not_begun_and_finishes_the_rest() {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::outcome::Outcome;
 use crate::runtime::script::Script;
 use crate::test_support::stub::{Reply, Stub};
 
