@@ -27,6 +27,12 @@ async fn every_message_is_handled_and_deleted_unless_it_is_tried_again() {
 }
 
 #[tokio::test]
+async fn the_region_is_that_of_the_queue() {
+    let config = config("https://sqs.eu-north-1.amazonaws.com/111122223333/scaling.fifo").await.unwrap();
+    assert_eq!(config.region().map(AsRef::as_ref), Some("eu-north-1"));
+}
+
+#[tokio::test]
 async fn a_retry_gives_back_the_later_messages_of_its_group() {
     let stub = queue([received(3, &[("1", "a"), ("2", "b"), ("3", "a"), ("4", "b"), ("5", "a")])]).await;
     let script = Arc::<Script>::default();
