@@ -50,15 +50,19 @@ pub trait Ledger: Send + Sync {
     /// The directions that are stopped.
     fn read_freeze(&self) -> impl Future<Output = Result<Freeze, LedgerError>> + Send;
 
-    /// Replaces the directions that are stopped.
-    fn write_freeze(&self, freeze: &Freeze) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// Replaces the directions that are stopped if their version is still `version`; 0 if they were never written.
+    fn write_freeze(
+        &self,
+        version: u64,
+        freeze: &Freeze,
+    ) -> impl Future<Output = Result<Written, LedgerError>> + Send;
 }
 
 /// Whether an item was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     Yes,
-    /// Another worker has changed it.
+    /// Another worker, or operator, has changed it.
     Changed,
 }
 
@@ -143,6 +147,8 @@ impl Entries {
 /// The directions that an operator has stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Freeze {
+    /// Rises with each change, so that of two operators none undoes what the other does at the same moment.
+    pub version: u64,
     pub increases: Option<Frozen>,
     pub decreases: Option<Frozen>,
 }

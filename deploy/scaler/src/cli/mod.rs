@@ -1,5 +1,6 @@
 //! The command line. Exit 0 success, 1 a check or plan found something, 2 usage or unusable input.
 
+mod freeze;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,10 @@ enum Verb {
     Check,
     /// Show what would be done for an event, and why. Changes nothing.
     Plan(plan::Arguments),
+    /// Stop increases, decreases or both, also of events that are already in the queue.
+    Freeze(freeze::FreezeArguments),
+    /// Let increases, decreases or both go on.
+    Unfreeze(freeze::UnfreezeArguments),
 }
 
 /// The environment variable with the text of the configuration.
@@ -42,6 +47,8 @@ pub struct Io<'a> {
     pub err: &'a mut dyn Write,
     /// The value of [`CONFIG_VARIABLE`].
     pub config_text: Option<String>,
+    /// The user of the operating system.
+    pub user: Option<String>,
     /// Milliseconds since 1970.
     pub now_millis: i64,
 }
@@ -74,6 +81,8 @@ fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 
     let exit = match cli.verb {
         Verb::Check => check(cli.config.as_deref(), io),
         Verb::Plan(arguments) => plan::run(&arguments, cli.config.as_deref(), io),
+        Verb::Freeze(arguments) => freeze::freeze(&arguments, cli.config.as_deref(), io),
+        Verb::Unfreeze(arguments) => freeze::unfreeze(&arguments, cli.config.as_deref(), io),
     };
     match exit {
         Exit::Success => 0,

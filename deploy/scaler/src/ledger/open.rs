@@ -78,10 +78,10 @@ impl Ledger for AnyLedger {
         }
     }
 
-    async fn write_freeze(&self, freeze: &Freeze) -> Result<(), LedgerError> {
+    async fn write_freeze(&self, version: u64, freeze: &Freeze) -> Result<Written, LedgerError> {
         match self {
-            Self::DynamoDb(ledger) => ledger.write_freeze(freeze).await,
-            Self::Sqlite(ledger) => ledger.write_freeze(freeze).await,
+            Self::DynamoDb(ledger) => ledger.write_freeze(version, freeze).await,
+            Self::Sqlite(ledger) => ledger.write_freeze(version, freeze).await,
         }
     }
 }
