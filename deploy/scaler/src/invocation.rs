@@ -21,7 +21,7 @@ pub enum Invocation {
 pub struct Message {
     pub id: String,
     pub body: String,
-    /// Of a FIFO queue.
+    /// Of a FIFO queue. A standard queue has message groups as well, which promise no order.
     pub group: Option<String>,
 }
 
@@ -51,6 +51,8 @@ struct Record {
     message_id: String,
     body: String,
     event_source: String,
+    #[serde(rename = "eventSourceARN", default)]
+    queue_arn: String,
     #[serde(default)]
     attributes: Attributes,
 }
@@ -83,7 +85,7 @@ impl Invocation {
         let message = |record: Record| Message {
             id: record.message_id,
             body: record.body,
-            group: record.attributes.group,
+            group: record.attributes.group.filter(|_| record.queue_arn.ends_with(".fifo")),
         };
         Ok(Self::Messages(records.into_iter().map(message).collect()))
     }
@@ -186,6 +188,13 @@ mod tests {
         ] {
             assert!(Invocation::read(payload).is_err(), "{payload}");
         }
+    }
+
+    #[test]
+    fn a_message_group_of_a_standard_queue_is_for_fairness_only() {
+        let mut fair = record("1", Some("prod-eu"));
+        fair["eventSourceARN"] = json!("arn:aws:sqs:eu-west-1:111122223333:scaling");
+        assert_eq!(messages(&[fair])[0].group, None);
     }
 
     #[test]

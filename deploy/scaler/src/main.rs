@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         // Not the one that sudo runs as.
         user: ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()),
         now_millis: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        is_function: std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some(),
     };
     run(std::env::args_os(), &mut io)
 }

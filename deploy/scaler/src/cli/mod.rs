@@ -2,6 +2,7 @@
 
 mod freeze;
 mod plan;
+mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Config;
 
@@ -22,11 +23,13 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Apply the events of a queue.
+    Worker(serve::WorkerArguments),
     /// Report every error in the configuration.
     Check,
     /// Show what would be done for an event, and why. Changes nothing.
@@ -51,6 +54,8 @@ pub struct Io<'a> {
     pub user: Option<String>,
     /// Milliseconds since 1970.
     pub now_millis: i64,
+    /// Whether the program is the bootstrap of a Lambda function.
+    pub is_function: bool,
 }
 
 /// How a command ends.
@@ -78,16 +83,35 @@ fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 
             return 0;
         }
     };
-    let exit = match cli.verb {
+    let Some(verb) = cli.verb else {
+        return no_verb(cli.config.as_deref(), io);
+    };
+    let exit = match verb {
+        Verb::Worker(arguments) => serve::worker(&arguments, cli.config.as_deref(), io),
         Verb::Check => check(cli.config.as_deref(), io),
         Verb::Plan(arguments) => plan::run(&arguments, cli.config.as_deref(), io),
         Verb::Freeze(arguments) => freeze::freeze(&arguments, cli.config.as_deref(), io),
         Verb::Unfreeze(arguments) => freeze::unfreeze(&arguments, cli.config.as_deref(), io),
     };
-    match exit {
-        Exit::Success => 0,
-        Exit::Found => 1,
-        Exit::Unusable => 2,
+    exit.code()
+}
+
+/// As a function: Lambda starts the program without arguments. Otherwise a person does, who wants to know which there are.
+fn no_verb(config: Option<&Path>, io: &mut Io<'_>) -> u8 {
+    if io.is_function {
+        return serve::function(config, io).code();
+    }
+    drop(write!(io.err, "{}", Cli::command().render_help()));
+    Exit::Unusable.code()
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Found => 1,
+            Self::Unusable => 2,
+        }
     }
 }
 

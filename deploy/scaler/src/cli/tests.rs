@@ -29,8 +29,14 @@ fn command(arguments: &str, state: &str, config: &str) -> (u8, String, String) {
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let arguments = ["scalebridge-scaler"].into_iter().chain(arguments.split_whitespace()).map(in_directory);
-    let mut io =
-        Io { out: &mut out, err: &mut err, config_text: None, user: None, now_millis: 1_795_366_520_062 };
+    let mut io = Io {
+        out: &mut out,
+        err: &mut err,
+        config_text: None,
+        user: None,
+        now_millis: 1_795_366_520_062,
+        is_function: false,
+    };
     let code = run_to(arguments, &mut io);
     fs::remove_dir_all(&directory).unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(directory.to_str().unwrap(), "DIR");

@@ -7,14 +7,14 @@ use tokio::sync::Mutex;
 
 use crate::apply::{Capacity, PlatformError};
 use crate::aws::{self, Accounts, Role};
-use crate::config::{self, Config};
+use crate::config::{self, Config, EksCluster};
 use crate::event::ScalingEvent;
 use crate::plan::Present;
 use crate::platform::LeverKind;
 use crate::platform::ec2::AutoScalingGroup;
 use crate::platform::ecs::{self, Service};
 use crate::platform::eks::NodeGroup;
-use crate::platform::kubernetes::{CapacityBuffer, Cluster, Workload};
+use crate::platform::kubernetes::{CapacityBuffer, Cluster, EksConnection, Workload};
 use crate::platform::nomad::{NomadServer, TaskGroup};
 use crate::resolve::{Aws, Owner, Resolved, ResourceRef};
 
@@ -25,8 +25,15 @@ const ANY_REGION: &str = "us-east-1";
 pub struct Connections {
     config: Arc<Config>,
     accounts: Accounts,
-    clusters: Mutex<HashMap<String, Arc<Cluster>>>,
+    clusters: Mutex<HashMap<String, ClusterConnection>>,
     nomad: BTreeMap<String, Arc<NomadServer>>,
+}
+
+#[derive(Clone)]
+enum ClusterConnection {
+    Fixed(Arc<Cluster>),
+    /// Made anew when the cluster has another address.
+    Eks(Arc<EksConnection>),
 }
 
 /// The capacity of a target on any platform.
@@ -108,14 +115,30 @@ impl Connections {
     }
 
     async fn cluster(&self, name: &str) -> Result<Arc<Cluster>, PlatformError> {
-        // Held while it is connected, so that it is connected once.
-        let mut clusters = self.clusters.lock().await;
-        if let Some(cluster) = clusters.get(name) {
-            return Ok(Arc::clone(cluster));
+        let known = self.clusters.lock().await.get(name).cloned();
+        let connection = match known {
+            Some(connection) => connection,
+            None => {
+                let connection = self.connect_cluster(name).await?;
+                // Another event may have connected it meanwhile: either will do.
+                self.clusters.lock().await.entry(name.to_owned()).or_insert(connection).clone()
+            }
+        };
+        match connection {
+            ClusterConnection::Fixed(cluster) => Ok(cluster),
+            ClusterConnection::Eks(connection) => connection.cluster().await,
         }
+    }
+
+    async fn connect_cluster(&self, name: &str) -> Result<ClusterConnection, PlatformError> {
         let settings = self.config.clusters.get(name).ok_or_else(|| unknown("clusters", name))?;
         let cluster = match settings {
-            config::Cluster::Eks(_) => return Err(PlatformError::Refused("not yet".to_owned())),
+            config::Cluster::Eks(EksCluster { name, region, account }) => {
+                // `Config::read` has looked for the account.
+                let role = account.as_ref().and_then(|id| self.config.accounts.get(id)).map(role);
+                let account = self.accounts.account(region, role.as_ref()).await;
+                return Ok(ClusterConnection::Eks(Arc::new(EksConnection::new(&account, name))));
+            }
             config::Cluster::Kubeconfig { path, context } => {
                 Cluster::from_kubeconfig(path, context.as_deref()).await
             }
@@ -123,9 +146,7 @@ impl Connections {
         };
         // The file may be mended meanwhile: the event waits until it expires.
         let cluster = cluster.map_err(|error| PlatformError::Busy(format!("cluster {name}: {error}")))?;
-        let cluster = Arc::new(cluster);
-        clusters.insert(name.to_owned(), Arc::clone(&cluster));
-        Ok(cluster)
+        Ok(ClusterConnection::Fixed(Arc::new(cluster)))
     }
 }
 

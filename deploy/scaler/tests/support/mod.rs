@@ -1,5 +1,6 @@
 //! What stands in for AWS in tests: emulators as child processes, and a server whose answers a test chooses.
 
+pub(crate) mod cloud;
 pub(crate) mod emulators;
 pub(crate) mod stub;
 

@@ -46,6 +46,7 @@ impl World {
             config_text: Some(config),
             user: user.map(str::to_owned),
             now_millis: 1_795_366_520_062,
+            is_function: false,
         };
         let arguments = ["scalebridge-scaler"].iter().chain(arguments).map(Into::into);
         let code = run_to(arguments, &mut io);

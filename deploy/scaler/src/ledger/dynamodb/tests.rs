@@ -1,10 +1,8 @@
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
 
 use super::*;
 use crate::ledger::conformance;
 use crate::plan::test_support::{LATER, event, id};
+use crate::test_support::cloud::create_table;
 use crate::test_support::emulators::ministack;
 use crate::test_support::stub::{Reply, Stub};
 
@@ -12,12 +10,8 @@ const TABLE: &str = "scalebridge-scaler";
 
 /// A ledger of an emulator, with the table that the module describes, and without timeouts of its calls.
 pub(crate) async fn ledger_of(config: &SdkConfig) -> DynamoDb {
-    let key = KeySchemaElement::builder().attribute_name(KEY).key_type(KeyType::Hash).build().unwrap();
-    let attribute = AttributeDefinition::builder();
-    let attribute = attribute.attribute_name(KEY).attribute_type(ScalarAttributeType::S).build().unwrap();
+    create_table(config, TABLE).await;
     let client = Client::new(config);
-    let create = client.create_table().table_name(TABLE).key_schema(key);
-    create.attribute_definitions(attribute).billing_mode(BillingMode::PayPerRequest).send().await.unwrap();
     DynamoDb::with_client(client, TABLE)
 }
 

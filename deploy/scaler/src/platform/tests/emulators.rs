@@ -1,9 +1,6 @@
 //! The platforms against emulators, which know the protocols without us.
 
 use aws_config::SdkConfig;
-use aws_sdk_applicationautoscaling::types::{ScalableDimension, ServiceNamespace};
-use aws_sdk_ecs::types::ContainerDefinition;
-use aws_sdk_eks::types::{NodegroupScalingConfig, VpcConfigRequest};
 
 use super::*;
 use crate::apply::PlatformError;
@@ -19,10 +16,9 @@ use crate::platform::ec2::AutoScalingGroup;
 use crate::platform::ecs::{Owner, Service};
 use crate::platform::eks::NodeGroup;
 use crate::platform::kubernetes::EksConnection;
+use crate::test_support::cloud::{create_group, create_nodegroup, create_scalable_target, create_service};
 use crate::test_support::config;
 use crate::test_support::emulators::{Emulator, ministack, moto};
-
-const ROLE: &str = "arn:aws:iam::123456789012:role/nodes";
 
 /// Without timeouts: the machine may be busy with other tests.
 async fn config_of(emulator: &Emulator) -> SdkConfig {
@@ -93,47 +89,6 @@ async fn finds_a_cluster(account: &Account) {
     let missing = EksConnection::new(account, "other");
     let why = refusal(async { missing.cluster().await.map(drop) }).await;
     assert!(why.contains("eks:DescribeCluster of EKS cluster `other`"), "{why}");
-}
-
-/// `workers` of `prod-eu`, with 5 of 2 to 40 nodes.
-async fn create_nodegroup(config: &SdkConfig) {
-    let eks = aws_sdk_eks::Client::new(config);
-    let vpc = VpcConfigRequest::builder().build();
-    let cluster = eks.create_cluster().name("prod-eu").role_arn(ROLE).resources_vpc_config(vpc);
-    cluster.send().await.unwrap();
-    let scaling = NodegroupScalingConfig::builder().min_size(2).desired_size(5).max_size(40).build();
-    let group = eks.create_nodegroup().cluster_name("prod-eu").nodegroup_name("workers");
-    group.scaling_config(scaling).subnets("subnet-1").node_role(ROLE).send().await.unwrap();
-}
-
-/// `web`, with 5 of 2 to 40 instances.
-async fn create_group(config: &SdkConfig) {
-    let autoscaling = aws_sdk_autoscaling::Client::new(config);
-    let launch = autoscaling.create_launch_configuration().launch_configuration_name("launch");
-    launch.image_id("ami-1").instance_type("t3.micro").send().await.unwrap();
-    let group = autoscaling.create_auto_scaling_group().auto_scaling_group_name("web");
-    let group = group.launch_configuration_name("launch").availability_zones("eu-west-1a");
-    group.min_size(2).desired_capacity(5).max_size(40).send().await.unwrap();
-}
-
-/// `web` of `prod-eu`, with 5 tasks.
-async fn create_service(config: &SdkConfig) {
-    let ecs = aws_sdk_ecs::Client::new(config);
-    ecs.create_cluster().cluster_name("prod-eu").send().await.unwrap();
-    let container = ContainerDefinition::builder().name("web").image("web").memory(128).build();
-    let task = ecs.register_task_definition().family("web").container_definitions(container);
-    task.send().await.unwrap();
-    let service = ecs.create_service().cluster("prod-eu").service_name("web").task_definition("web");
-    service.desired_count(5).send().await.unwrap();
-}
-
-/// Of this service, with 2 to 40 tasks.
-async fn create_scalable_target(config: &SdkConfig) {
-    let scaling = aws_sdk_applicationautoscaling::Client::new(config);
-    let target = scaling.register_scalable_target().service_namespace(ServiceNamespace::Ecs);
-    let target = target.scalable_dimension(ScalableDimension::EcsServiceDesiredCount);
-    let target = target.resource_id("service/prod-eu/web").min_capacity(2).max_capacity(40);
-    target.send().await.unwrap();
 }
 
 async fn lever(capacity: &impl Capacity) -> Lever {

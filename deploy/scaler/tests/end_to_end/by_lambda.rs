@@ -1,0 +1,87 @@
+//! By a Lambda function: from a queue, and invoked by the bridge.
+
+use std::process::Command;
+
+use aws_sdk_lambda::Client;
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{Environment, FunctionCode, FunctionResponseType, Runtime};
+use serde_json::Value;
+
+use crate::bridge::{ALERTS, Bridge};
+use crate::by_worker::event;
+use crate::process::{eventually, program};
+use crate::setup::{BEFORE, Cloud, scaler_config};
+
+const FUNCTION: &str = "scaler";
+
+/// The program as the bootstrap of a function, without its debug information.
+fn package() -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let bootstrap = directory.path().join("bootstrap");
+    let strip = Command::new("strip").arg("-o").arg(&bootstrap).arg(program("scalebridge-scaler")).status();
+    assert!(strip.expect("strip of binutils").success());
+    // It keeps that the file can be executed.
+    let zip = directory.path().join("function.zip");
+    let python = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(&bootstrap).status();
+    assert!(python.expect("python3").success());
+    std::fs::read(zip).unwrap()
+}
+
+async fn create_function(cloud: &Cloud) -> Client {
+    let lambda = Client::new(&cloud.config);
+    let mut environment = Environment::builder().variables("SCALEBRIDGE_SCALER_CONFIG", scaler_config(None, None));
+    for (name, value) in cloud.environment() {
+        environment = environment.variables(name, value);
+    }
+    let create = lambda.create_function().function_name(FUNCTION).runtime(Runtime::Providedal2023);
+    let code = FunctionCode::builder().zip_file(Blob::new(package())).build();
+    let create = create.handler("bootstrap").role("arn:aws:iam::000000000000:role/scaler").timeout(60).code(code);
+    create.environment(environment.build()).send().await.unwrap();
+    lambda
+}
+
+#[tokio::test]
+async fn every_platform_changes_by_a_function_that_a_queue_invokes() {
+    let cloud = Cloud::start().await;
+    let queue = cloud.queue("scaling.fifo", 90).await;
+    let lambda = create_function(&cloud).await;
+    let arn = format!("arn:aws:sqs:eu-west-1:000000000000:{}", queue.rsplit('/').next().unwrap());
+    let map = lambda.create_event_source_mapping().function_name(FUNCTION).event_source_arn(arn);
+    map.function_response_types(FunctionResponseType::ReportBatchItemFailures).send().await.unwrap();
+    let destination = format!("sqs: {{ queue_url: \"{queue}\" }}");
+    let mut bridge = Bridge::start(&destination, &cloud.environment()).await;
+    for alert in ALERTS {
+        bridge.notify(alert, "2026-11-30T10:00:00Z", None).await;
+    }
+    eventually("the increases", async || (cloud.capacities().await == [7, 8, 9]).then_some(())).await;
+    for alert in ALERTS {
+        bridge.notify(alert, "2026-11-30T10:00:00Z", Some("2026-11-30T10:05:00Z")).await;
+    }
+    eventually("the decreases", async || (cloud.capacities().await == BEFORE).then_some(())).await;
+    eventually("deleted messages", async || cloud.is_empty(&queue).await.then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_decrease_that_was_overtaken_comes_again_under_a_new_id_if_the_bridge_reads_the_answer() {
+    let cloud = Cloud::start().await;
+    let lambda = create_function(&cloud).await;
+    let destination = format!("lambda: {{ function: {FUNCTION}, invocation_type: request_response }}");
+    let mut bridge = Bridge::start(&destination, &cloud.environment()).await;
+    bridge.notify(ALERTS[1], "2026-11-30T10:00:00Z", None).await;
+    eventually("the increase", async || (cloud.capacities().await[1] == 8).then_some(())).await;
+
+    // Of another sender, whose clock is some seconds ahead.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let ahead = (now.as_micros() + 10_000_000).to_string();
+    let mut other: Value = serde_json::from_str(&event(1, 1, "web")).unwrap();
+    other["sequence"] = ahead.as_str().into();
+    let invoke = lambda.invoke().function_name(FUNCTION).payload(Blob::new(other.to_string()));
+    let answer = invoke.send().await.unwrap();
+    let answer: Value = serde_json::from_slice(answer.payload.unwrap().as_ref()).unwrap();
+    assert_eq!((&answer["outcome"], &answer["from"], &answer["to"]), (&"applied".into(), &8.into(), &9.into()));
+
+    bridge.notify(ALERTS[1], "2026-11-30T10:00:00Z", Some("2026-11-30T10:05:00Z")).await;
+    eventually("the decrease", async || (cloud.capacities().await[1] == 6).then_some(())).await;
+    let events = bridge.admin("/api/v1/events?limit=10").await.to_string();
+    assert!(events.contains("overtaken"), "{events}");
+}
