@@ -1,8 +1,8 @@
 //! The ledger: one item for each target, changed only if its version is the one that was read, and one item for each
 //! applied event.
 //!
-//! A change is written down as pending before it is made. So a process that dies leaves either nothing, or a pending change
-//! that the next event of the target finishes with the same token, before anything else is planned there.
+//! A change is written down as pending before it is made. So a process that dies leaves either nothing, or a pending
+//! change that the next event of the target finishes with the same token, before anything else is planned there.
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -27,9 +27,9 @@ const INCREASE_KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(400 * 24 * 60 *
 /// A ledger.
 pub trait Ledger: Send + Sync {
     /// What is known for an event: the item of its target, and the applied items of the event, of the target's pending
-    /// change and of the increases that the event takes back. The read is consistent: it has all writes that ended before.
-    /// The target is read before the applied items, or all at one moment: otherwise an event that another worker ends
-    /// between the two would look like one that was never applied, beside a version that is up to date.
+    /// change and of the increases that the event takes back. The read is consistent: it has all writes that ended
+    /// before. The target is read before the applied items, or all at one moment: otherwise an event that another
+    /// worker ends between the two would look like one that was never applied, beside a version that is up to date.
     fn read(&self, event: &ScalingEvent) -> impl Future<Output = Result<Entries, LedgerError>> + Send;
 
     /// Writes the item of a target if its version is still `version`; 0 if it did not exist.

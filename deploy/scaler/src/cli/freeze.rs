@@ -12,6 +12,8 @@ use crate::config::{Config, LedgerSettings};
 use crate::ledger::open::AnyLedger;
 use crate::ledger::{Freeze, Frozen, Ledger, LedgerError, Written};
 
+const NOTE: &str = "Events that it stops wait in their queue until they expire; a change that was already called is \
+                    not taken back.\n`scalebridge-scaler unfreeze` lets them go on.";
 /// How often a change is tried again if others change the same item at the same moment.
 const ATTEMPTS: u32 = 5;
 
@@ -66,9 +68,7 @@ pub(super) fn freeze(arguments: &FreezeArguments, config: Option<&Path>, io: &mu
     let Some(Change { before, after }) = run(config, change, io) else { return Exit::Unusable };
     show(&before, &after, &arguments.output, io);
     if arguments.output == "text" {
-        let note = "Events that it stops wait in their queue until they expire; a change that was already called is not \
-                    taken back.\n`scalebridge-scaler unfreeze` lets them go on.";
-        drop(writeln!(io.out, "{note}"));
+        drop(writeln!(io.out, "{NOTE}"));
     }
     Exit::Success
 }
@@ -158,14 +158,19 @@ async fn apply(ledger: &impl Ledger, change: impl Fn(&Freeze) -> Freeze) -> Resu
 
 fn show(before: &Freeze, after: &Freeze, output: &str, io: &mut Io<'_>) {
     let text = match output {
-        "json" => {
-            let shown = |Frozen { by, reason, since }: &Frozen| json!({ "by": by, "reason": reason, "since": since.to_millis_string() });
-            let directions = |Freeze { increases, decreases, .. }: &Freeze| json!({ "increases": increases.as_ref().map(shown), "decreases": decreases.as_ref().map(shown) });
-            format!("{}\n", json!({ "before": directions(before), "after": directions(after) }))
-        }
+        "json" => format!("{}\n", json!({ "before": directions(before), "after": directions(after) })),
         _ => format!("before:\n{}after:\n{}", lines(before), lines(after)),
     };
     drop(io.out.write_all(text.as_bytes()));
+}
+
+fn directions(freeze: &Freeze) -> serde_json::Value {
+    let shown = |frozen: &Option<Frozen>| {
+        frozen.as_ref().map(|Frozen { by, reason, since }| {
+            json!({ "by": by, "reason": reason, "since": since.to_millis_string() })
+        })
+    };
+    json!({ "increases": shown(&freeze.increases), "decreases": shown(&freeze.decreases) })
 }
 
 fn lines(freeze: &Freeze) -> String {

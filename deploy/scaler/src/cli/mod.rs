@@ -2,6 +2,7 @@
 
 mod freeze;
 mod plan;
+mod schema;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,10 @@ enum Verb {
     Check,
     /// Show what would be done for an event, and why. Changes nothing.
     Plan(plan::Arguments),
+    /// Print the JSON Schema of the configuration, draft 2020-12.
+    ///
+    /// For validation in an editor, put `# yaml-language-server: $schema=scaler.schema.json` at the top of the file.
+    Schema,
     /// Stop increases, decreases or both, also of events that are already in the queue.
     Freeze(freeze::FreezeArguments),
     /// Let increases, decreases or both go on.
@@ -90,13 +95,15 @@ fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 
         Verb::Worker(arguments) => serve::worker(&arguments, cli.config.as_deref(), io),
         Verb::Check => check(cli.config.as_deref(), io),
         Verb::Plan(arguments) => plan::run(&arguments, cli.config.as_deref(), io),
+        Verb::Schema => schema::run(io),
         Verb::Freeze(arguments) => freeze::freeze(&arguments, cli.config.as_deref(), io),
         Verb::Unfreeze(arguments) => freeze::unfreeze(&arguments, cli.config.as_deref(), io),
     };
     exit.code()
 }
 
-/// As a function: Lambda starts the program without arguments. Otherwise a person does, who wants to know which there are.
+/// As a function: Lambda starts the program without arguments. Otherwise a person does, who wants to know which there
+/// are.
 fn no_verb(config: Option<&Path>, io: &mut Io<'_>) -> u8 {
     if io.is_function {
         return serve::function(config, io).code();

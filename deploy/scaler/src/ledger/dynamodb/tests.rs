@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::ledger::conformance;
 use crate::plan::test_support::{LATER, event, id};
