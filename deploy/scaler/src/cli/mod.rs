@@ -1,6 +1,7 @@
 //! The command line. Exit 0 success, 1 a check or plan found something, 2 usage or unusable input.
 
 mod freeze;
+mod iam;
 mod plan;
 mod schema;
 mod serve;
@@ -35,6 +36,8 @@ enum Verb {
     Check,
     /// Show what would be done for an event, and why. Changes nothing.
     Plan(plan::Arguments),
+    /// Print what the scaler needs to be granted: policies of IAM, access entries of EKS, RBAC of Kubernetes.
+    IamPolicy(iam::Arguments),
     /// Print the JSON Schema of the configuration, draft 2020-12.
     ///
     /// For validation in an editor, put `# yaml-language-server: $schema=scaler.schema.json` at the top of the file.
@@ -95,6 +98,7 @@ fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 
         Verb::Worker(arguments) => serve::worker(&arguments, cli.config.as_deref(), io),
         Verb::Check => check(cli.config.as_deref(), io),
         Verb::Plan(arguments) => plan::run(&arguments, cli.config.as_deref(), io),
+        Verb::IamPolicy(arguments) => iam::run(&arguments, cli.config.as_deref(), io),
         Verb::Schema => schema::run(io),
         Verb::Freeze(arguments) => freeze::freeze(&arguments, cli.config.as_deref(), io),
         Verb::Unfreeze(arguments) => freeze::unfreeze(&arguments, cli.config.as_deref(), io),
