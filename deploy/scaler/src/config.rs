@@ -3,7 +3,10 @@
 //! The first error of form (YAML, an unknown key, a wrong type) is reported alone; after that, all errors at once.
 
 mod file;
+mod form;
 mod http;
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod tests;
 
@@ -92,16 +95,25 @@ pub struct TargetSettings {
 }
 
 /// Who determines the size of a target, so that the scaler does not work against it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ManagedBy {
     /// Who does is found out at the target.
     Auto,
     /// The scaler sets the size.
     Nobody,
+    /// Cluster Autoscaler: a CapacityBuffer is changed, or without `buffer` the minimum of the group.
     ClusterAutoscaler,
+    /// Karpenter: a CapacityBuffer is changed, or a static NodePool.
     Karpenter,
+    /// EKS Auto Mode, as Karpenter.
     EksAutoMode,
+}
+
+/// The JSON Schema of the configuration, draft 2020-12. Only [`Config::read`] checks what a schema cannot say, such as
+/// references to names.
+pub fn schema() -> schemars::Schema {
+    form::schema()
 }
 
 /// An error in the configuration.

@@ -1,8 +1,8 @@
 //! The ledger: one item for each target, changed only if its version is the one that was read, and one item for each
 //! applied event.
 //!
-//! A change is written down as pending before it is made. So a process that dies leaves either nothing, or a pending change
-//! that the next event of the target finishes with the same token, before anything else is planned there.
+//! A change is written down as pending before it is made. So a process that dies leaves either nothing, or a pending
+//! change that the next event of the target finishes with the same token, before anything else is planned there.
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -27,9 +27,9 @@ const INCREASE_KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(400 * 24 * 60 *
 /// A ledger.
 pub trait Ledger: Send + Sync {
     /// What is known for an event: the item of its target, and the applied items of the event, of the target's pending
-    /// change and of the increases that the event takes back. The read is consistent: it has all writes that ended before.
-    /// The target is read before the applied items, or all at one moment: otherwise an event that another worker ends
-    /// between the two would look like one that was never applied, beside a version that is up to date.
+    /// change and of the increases that the event takes back. The read is consistent: it has all writes that ended
+    /// before. The target is read before the applied items, or all at one moment: otherwise an event that another
+    /// worker ends between the two would look like one that was never applied, beside a version that is up to date.
     fn read(&self, event: &ScalingEvent) -> impl Future<Output = Result<Entries, LedgerError>> + Send;
 
     /// Writes the item of a target if its version is still `version`; 0 if it did not exist.
@@ -50,15 +50,19 @@ pub trait Ledger: Send + Sync {
     /// The directions that are stopped.
     fn read_freeze(&self) -> impl Future<Output = Result<Freeze, LedgerError>> + Send;
 
-    /// Replaces the directions that are stopped.
-    fn write_freeze(&self, freeze: &Freeze) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// Replaces the directions that are stopped if their version is still `version`; 0 if they were never written.
+    fn write_freeze(
+        &self,
+        version: u64,
+        freeze: &Freeze,
+    ) -> impl Future<Output = Result<Written, LedgerError>> + Send;
 }
 
 /// Whether an item was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     Yes,
-    /// Another worker has changed it.
+    /// Another worker, or operator, has changed it.
     Changed,
 }
 
@@ -143,6 +147,8 @@ impl Entries {
 /// The directions that an operator has stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Freeze {
+    /// Rises with each change, so that of two operators none undoes what the other does at the same moment.
+    pub version: u64,
     pub increases: Option<Frozen>,
     pub decreases: Option<Frozen>,
 }

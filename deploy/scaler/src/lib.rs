@@ -19,6 +19,7 @@ pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod iam;
 pub mod invocation;
 pub mod ledger;
 pub mod metrics;

@@ -125,8 +125,15 @@ impl Ledger for Shared {
         self.call(|world| world.freeze.clone()).await.map_err(LedgerError)
     }
 
-    async fn write_freeze(&self, freeze: &Freeze) -> Result<(), LedgerError> {
-        self.call(|world| world.freeze = freeze.clone()).await.map_err(LedgerError)
+    async fn write_freeze(&self, version: u64, freeze: &Freeze) -> Result<Written, LedgerError> {
+        let written = self.call(|world| {
+            if world.freeze.version != version {
+                return Written::Changed;
+            }
+            world.freeze = freeze.clone();
+            Written::Yes
+        });
+        written.await.map_err(LedgerError)
     }
 }
 

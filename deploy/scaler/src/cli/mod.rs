@@ -1,6 +1,9 @@
 //! The command line. Exit 0 success, 1 a check or plan found something, 2 usage or unusable input.
 
+mod freeze;
+mod iam;
 mod plan;
+mod schema;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -33,6 +36,16 @@ enum Verb {
     Check,
     /// Show what would be done for an event, and why. Changes nothing.
     Plan(plan::Arguments),
+    /// Print what the scaler needs to be granted: policies of IAM, access entries of EKS, RBAC of Kubernetes.
+    IamPolicy(iam::Arguments),
+    /// Print the JSON Schema of the configuration, draft 2020-12.
+    ///
+    /// For validation in an editor, put `# yaml-language-server: $schema=scaler.schema.json` at the top of the file.
+    Schema,
+    /// Stop increases, decreases or both, also of events that are already in the queue.
+    Freeze(freeze::FreezeArguments),
+    /// Let increases, decreases or both go on.
+    Unfreeze(freeze::UnfreezeArguments),
 }
 
 /// The environment variable with the text of the configuration.
@@ -45,6 +58,8 @@ pub struct Io<'a> {
     pub err: &'a mut dyn Write,
     /// The value of [`CONFIG_VARIABLE`].
     pub config_text: Option<String>,
+    /// The user of the operating system.
+    pub user: Option<String>,
     /// Milliseconds since 1970.
     pub now_millis: i64,
     /// Whether the program is the bootstrap of a Lambda function.
@@ -83,11 +98,16 @@ fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 
         Verb::Worker(arguments) => serve::worker(&arguments, cli.config.as_deref(), io),
         Verb::Check => check(cli.config.as_deref(), io),
         Verb::Plan(arguments) => plan::run(&arguments, cli.config.as_deref(), io),
+        Verb::IamPolicy(arguments) => iam::run(&arguments, cli.config.as_deref(), io),
+        Verb::Schema => schema::run(io),
+        Verb::Freeze(arguments) => freeze::freeze(&arguments, cli.config.as_deref(), io),
+        Verb::Unfreeze(arguments) => freeze::unfreeze(&arguments, cli.config.as_deref(), io),
     };
     exit.code()
 }
 
-/// As a function: Lambda starts the program without arguments. Otherwise a person does, who wants to know which there are.
+/// As a function: Lambda starts the program without arguments. Otherwise a person does, who wants to know which there
+/// are.
 fn no_verb(config: Option<&Path>, io: &mut Io<'_>) -> u8 {
     if io.is_function {
         return serve::function(config, io).code();

@@ -157,7 +157,8 @@ fn parse_state(text: &str) -> Result<(Present, Entries), String> {
             since,
         })
     };
-    let freeze = Freeze { increases: frozen(Direction::Increase), decreases: frozen(Direction::Decrease) };
+    let (increases, decreases) = (frozen(Direction::Increase), frozen(Direction::Decrease));
+    let freeze = Freeze { version: 0, increases, decreases };
     let item = |(id, Applied { from, to }): (String, Applied)| {
         (id.clone(), AppliedItem { id, from, to, expirytime: since })
     };

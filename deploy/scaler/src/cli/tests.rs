@@ -29,7 +29,14 @@ fn command(arguments: &str, state: &str, config: &str) -> (u8, String, String) {
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let arguments = ["scalebridge-scaler"].into_iter().chain(arguments.split_whitespace()).map(in_directory);
-    let mut io = Io { out: &mut out, err: &mut err, config_text: None, now_millis: 1_795_366_520_062, is_function: false };
+    let mut io = Io {
+        out: &mut out,
+        err: &mut err,
+        config_text: None,
+        user: None,
+        now_millis: 1_795_366_520_062,
+        is_function: false,
+    };
     let code = run_to(arguments, &mut io);
     fs::remove_dir_all(&directory).unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(directory.to_str().unwrap(), "DIR");
@@ -114,4 +121,31 @@ fn unusable_input_ends_with_2() {
         2
     );
     assert_eq!(command("--help", "", CONFIG).0, 0);
+}
+
+#[test]
+fn iam_policy_prints_labelled_documents_or_one_object() {
+    let (code, out, err) = command("iam-policy --config scaler.yaml --account 111122223333", "", CONFIG);
+    assert_eq!(code, 0, "{err}");
+    let titles: Vec<&str> = out.lines().filter(|line| line.starts_with("# ")).collect();
+    let role = "# The scaler's role, arn:aws:iam::ACCOUNT_ID:role/scalebridge-scaler";
+    assert_eq!(titles, [format!("{role}: its policy"), format!("{role}: its trust policy")]);
+    assert!(out.contains("arn:aws:eks:eu-west-1:111122223333:nodegroup/prod/*/*"), "{out}");
+    assert!(err.lines().all(|line| line.starts_with("note: ")) && err.contains("--role-arn"), "{err}");
+
+    let (code, out, err) = command("iam-policy --config scaler.yaml -o json --principal ecs", "", CONFIG);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let service = &object["role"]["trust_policy"]["Statement"][0]["Principal"]["Service"];
+    assert_eq!(service, "ecs-tasks.amazonaws.com");
+    assert!(object["notes"][0].as_str().unwrap().contains("--role-arn"));
+    assert_eq!(command("iam-policy --config missing.yaml", "", CONFIG).0, 2);
+}
+
+#[test]
+fn schema_needs_no_configuration() {
+    let (code, out, err) = command("schema", "", CONFIG);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(schema["$id"], "urn:scalebridge:schema:scaler-config");
 }

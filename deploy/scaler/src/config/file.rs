@@ -1,14 +1,17 @@
-//! The file as it is written, and the checks of it.
+//! The checks of the file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use scalebridge::config::access::HttpClient;
 use scalebridge::domain::target_pattern::TargetPattern;
-use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::http::{RawHttp, http_client};
+use super::form::{
+    File, MAX_CONCURRENCY, RawAccount, RawCluster, RawDynamoDb, RawEks, RawLedger, RawMaxDecrease, RawNomad,
+    RawQueue, RawSqlite, RawTarget,
+};
+use super::http::http_client;
 use super::{
     Account, Cluster, Config, ConfigError, EksCluster, LedgerSettings, ManagedBy, Nomad, Queue,
     TargetSettings,
@@ -18,117 +21,10 @@ use crate::event::Limits;
 use crate::plan::Policy;
 
 const DEFAULT_CONCURRENCY: usize = 8;
-const MAX_CONCURRENCY: usize = 256;
 /// The platforms whose owner of the size is found out at the target.
 const AUTO_PLATFORMS: [&str; 3] = ["kubernetes/", "ecs/", "nomad/"];
 const BUFFER_FORM: &str =
     "`buffer` names a CapacityBuffer as namespace/name, for example scaling/spare-{{ name }}";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    dry_run: bool,
-    queue: Option<Spanned<RawQueue>>,
-    refusals: Option<Spanned<RawRefusals>>,
-    ledger: Spanned<RawLedger>,
-    #[serde(default)]
-    accounts: BTreeMap<String, Spanned<RawAccount>>,
-    #[serde(default)]
-    clusters: BTreeMap<String, Spanned<RawCluster>>,
-    #[serde(default)]
-    nomad: BTreeMap<String, Spanned<RawNomad>>,
-    targets: Spanned<Vec<Spanned<RawTarget>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawQueue {
-    queue_url: Spanned<String>,
-    concurrency: Option<Spanned<usize>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRefusals {
-    queue_url: Spanned<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLedger {
-    dynamodb: Option<RawDynamoDb>,
-    sqlite: Option<RawSqlite>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDynamoDb {
-    table: String,
-    region: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSqlite {
-    path: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAccount {
-    role_arn: Spanned<String>,
-    external_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCluster {
-    eks: Option<RawEks>,
-    kubeconfig: Option<PathBuf>,
-    context: Option<Spanned<String>>,
-    #[serde(default)]
-    in_cluster: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawEks {
-    name: String,
-    region: String,
-    account: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawNomad {
-    address: Spanned<String>,
-    token_file: Option<PathBuf>,
-    http: Option<RawHttp>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTarget {
-    #[serde(rename = "match")]
-    pattern: Spanned<String>,
-    managed_by: Option<Spanned<ManagedBy>>,
-    buffer: Option<Spanned<String>>,
-    min_capacity: Option<u32>,
-    max_capacity: Option<Spanned<u32>>,
-    max_decrease: Option<Spanned<RawMaxDecrease>>,
-    #[serde(default)]
-    allow_undrained: bool,
-    #[serde(default)]
-    dry_run: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawMaxDecrease {
-    Units(u32),
-    Text(String),
-}
 
 /// Collects errors.
 #[derive(Default)]

@@ -4,43 +4,72 @@ use std::path::PathBuf;
 
 use scalebridge::config::Secret;
 use scalebridge::config::access::{HttpAuthorization, HttpClient};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::file::Errors;
 
-#[derive(Deserialize)]
+/// An outgoing HTTP client, with the names of Prometheus' `http_config`.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Http")]
 pub(super) struct RawHttp {
+    /// The header `Authorization`; or `basic_auth`.
+    #[schemars(with = "Option<RawAuthorization>")]
     authorization: Option<Spanned<RawAuthorization>>,
+    /// Basic authentication; or `authorization`.
+    #[schemars(with = "Option<RawBasicAuth>")]
     basic_auth: Option<Spanned<RawBasicAuth>>,
+    /// TLS of the connection.
+    #[schemars(with = "Option<RawTls>")]
     tls_config: Option<Spanned<RawTls>>,
+    /// The URL of an HTTP proxy, such as http://proxy.internal:3128. By default none is used.
+    #[schemars(with = "Option<String>", regex(pattern = "^https?://"))]
     proxy_url: Option<Spanned<String>>,
+    /// Hosts that are reached without the proxy, separated by commas; requires `proxy_url`.
+    #[schemars(with = "Option<String>")]
     no_proxy: Option<Spanned<String>>,
+    /// Only false is allowed, which is also the default: redirects could send credentials to another host.
+    #[schemars(with = "Option<bool>", extend("enum" = [false, null]))]
     follow_redirects: Option<Spanned<bool>>,
 }
 
-#[derive(Deserialize)]
+/// The header `Authorization`.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Authorization")]
 struct RawAuthorization {
+    /// The first word of the header. Default Bearer.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// A file with the rest of the header, which is read for each request. Required.
     credentials_file: PathBuf,
 }
 
-#[derive(Deserialize)]
+/// Basic authentication.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BasicAuth")]
 struct RawBasicAuth {
+    /// The name of the user. Required.
     username: String,
+    /// A file with the password, which is read for each request. Required.
     password_file: PathBuf,
 }
 
-#[derive(Deserialize, Default)]
+/// TLS of a connection.
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Tls")]
 struct RawTls {
+    /// A file with the authorities of the server's certificate. By default those of the system.
     ca_file: Option<PathBuf>,
+    /// A file with the client's certificate; together with `key_file`.
     cert_file: Option<PathBuf>,
+    /// A file with the key of the client's certificate; together with `cert_file`.
     key_file: Option<PathBuf>,
+    /// The name in the server's certificate. By default the host of the URL.
     server_name: Option<String>,
 }
 

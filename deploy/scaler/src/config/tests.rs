@@ -1,7 +1,7 @@
 use super::*;
 use crate::capacity::MaxDecrease;
 
-const WHOLE: &str = r#"
+pub(super) const WHOLE: &str = r#"
 queue: { queue_url: "https://sqs.eu-west-1.amazonaws.com/111122223333/scaling.fifo", concurrency: 4 }
 refusals: { queue_url: "https://sqs.eu-west-1.amazonaws.com/111122223333/refusals" }
 ledger: { dynamodb: { table: scalebridge-scaler, region: eu-west-1 } }

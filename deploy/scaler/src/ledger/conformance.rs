@@ -112,12 +112,19 @@ async fn keeps_numbers_of_any_size(ledger: &impl Ledger) {
 async fn keeps_the_freeze_of_each_direction(ledger: &impl Ledger) {
     let event = of_target("freeze", 40_001);
     let frozen = Frozen { by: "ana".to_owned(), reason: "an incident: “42”".to_owned(), since: NOW };
-    let both = Freeze { increases: Some(frozen.clone()), decreases: Some(frozen) };
-    for freeze in [both.clone(), Freeze { increases: None, ..both }, Freeze::default()] {
-        ledger.write_freeze(&freeze).await.unwrap();
+    let increases = Freeze { version: 1, increases: Some(frozen.clone()), decreases: None };
+    let both = Freeze { version: 2, decreases: Some(frozen), ..increases.clone() };
+    let none = Freeze { version: 3, ..Freeze::default() };
+    for freeze in [increases, both.clone(), none.clone()] {
+        assert_eq!(ledger.write_freeze(freeze.version - 1, &freeze).await.unwrap(), Written::Yes);
         assert_eq!(ledger.read_freeze().await.unwrap(), freeze);
         assert_eq!(read(ledger, &event).await.freeze, freeze, "every plan reads it");
     }
+    for stale in [0, 1, 2, 4] {
+        let freeze = Freeze { version: stale + 1, ..both.clone() };
+        assert_eq!(ledger.write_freeze(stale, &freeze).await.unwrap(), Written::Changed, "{stale}");
+    }
+    assert_eq!(ledger.read_freeze().await.unwrap(), none);
 }
 
 async fn read(ledger: &impl Ledger, event: &ScalingEvent) -> Entries {

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | `target#SUBJECT` | [`TargetItem`] | `version`, which each write has as its condition |
 //! | `event#ID` | [`AppliedItem`] | `subject`, for people; `ttl`, in seconds: [`AppliedItem::kept_until`] |
-//! | `freeze` | [`Freeze`] | |
+//! | `freeze` | [`Freeze`] | `version`, as of a target |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -115,13 +115,50 @@ impl DynamoDb {
         Ok(found)
     }
 
+    /// Writes an item that has the version `next` if it has the version `known`; 0 if it did not exist.
+    async fn write_version<T>(
+        &self,
+        key: &str,
+        (known, next): (u64, u64),
+        item: &T,
+    ) -> Result<Written, LedgerError>
+    where
+        T: Serialize + DeserializeOwned + PartialEq,
+    {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item(KEY, text(key))
+            .item("version", number(next))
+            .item(DOCUMENT, text(&document(item)?))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let put = match known {
+            0 => put.condition_expression("attribute_not_exists(pk)"),
+            _ => put
+                .condition_expression("version = :version")
+                .expression_attribute_values(":version", number(known)),
+        };
+        match put.send().await {
+            Ok(_) => Ok(Written::Yes),
+            // The answer of an earlier attempt was lost: this very item was written by it.
+            Err(error) => match found_instead(&error) {
+                Some(found) if found.is_some_and(|found| is_same(found, item)) => Ok(Written::Yes),
+                Some(_) => Ok(Written::Changed),
+                None => Err(self.error("dynamodb:PutItem", &error)),
+            },
+        }
+    }
+
     fn error<E>(&self, action: &str, error: &SdkError<E, HttpResponse>) -> LedgerError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let help = match error.code() {
             Some("ResourceNotFoundException") => "; create it with the partition key `pk`, a string",
-            _ if errors::is_denied(error) => "; grant it to the scaler's role",
+            _ if errors::is_denied(error) => {
+                "; grant it to the scaler's role, see `scalebridge-scaler iam-policy`"
+            }
             _ => "",
         };
         LedgerError(format!("{action} of table `{}`: {}{help}", self.table, errors::text(error)))
@@ -142,29 +179,7 @@ impl Ledger for DynamoDb {
         version: u64,
         item: &TargetItem,
     ) -> Result<Written, LedgerError> {
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .item(KEY, text(&target_key(subject)))
-            .item("version", number(item.version))
-            .item(DOCUMENT, text(&document(item)?))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let put = match version {
-            0 => put.condition_expression("attribute_not_exists(pk)"),
-            _ => put
-                .condition_expression("version = :version")
-                .expression_attribute_values(":version", number(version)),
-        };
-        match put.send().await {
-            Ok(_) => Ok(Written::Yes),
-            // The answer of an earlier attempt was lost: this very item was written by it.
-            Err(error) => match found_instead(&error) {
-                Some(found) if found.is_some_and(|found| is_same(found, item)) => Ok(Written::Yes),
-                Some(_) => Ok(Written::Changed),
-                None => Err(self.error("dynamodb:PutItem", &error)),
-            },
-        }
+        self.write_version(&target_key(subject), (version, item.version), item).await
     }
 
     async fn write_applied(&self, subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {
@@ -193,10 +208,8 @@ impl Ledger for DynamoDb {
         Ok(parse(&document.into_iter().collect(), FREEZE_KEY)?.unwrap_or_default())
     }
 
-    async fn write_freeze(&self, freeze: &Freeze) -> Result<(), LedgerError> {
-        let put = self.client.put_item().table_name(&self.table).item(KEY, text(FREEZE_KEY));
-        let put = put.item(DOCUMENT, text(&document(freeze)?)).send().await;
-        put.map(drop).map_err(|error| self.error("dynamodb:PutItem", &error))
+    async fn write_freeze(&self, version: u64, freeze: &Freeze) -> Result<Written, LedgerError> {
+        self.write_version(FREEZE_KEY, (version, freeze.version), freeze).await
     }
 }
 
@@ -240,9 +253,8 @@ fn found_instead(
     }
 }
 
-fn is_same(found: &HashMap<String, AttributeValue>, item: &TargetItem) -> bool {
-    let found =
-        string(found, DOCUMENT).and_then(|document| serde_json::from_str::<TargetItem>(document).ok());
+fn is_same<T: DeserializeOwned + PartialEq>(found: &HashMap<String, AttributeValue>, item: &T) -> bool {
+    let found = string(found, DOCUMENT).and_then(|document| serde_json::from_str::<T>(document).ok());
     found.as_ref() == Some(item)
 }
 

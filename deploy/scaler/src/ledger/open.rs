@@ -11,6 +11,9 @@ use crate::aws;
 use crate::config::LedgerSettings;
 use crate::event::ScalingEvent;
 
+const UNKNOWN_REGION: &str =
+    "the region of the ledger's table is unknown: set `ledger.dynamodb.region`, or AWS_REGION";
+
 /// A ledger of either kind.
 #[derive(Clone)]
 pub enum AnyLedger {
@@ -28,8 +31,7 @@ impl AnyLedger {
             LedgerSettings::DynamoDb { table, region } => {
                 let config = aws::config(region.as_deref()).await;
                 if config.region().is_none() {
-                    let text = "the region of the ledger's table is unknown: set `ledger.dynamodb.region`, or AWS_REGION";
-                    return Err(LedgerError(text.to_owned()));
+                    return Err(LedgerError(UNKNOWN_REGION.to_owned()));
                 }
                 Ok(Self::DynamoDb(DynamoDb::new(&config, table)))
             }
@@ -78,10 +80,10 @@ impl Ledger for AnyLedger {
         }
     }
 
-    async fn write_freeze(&self, freeze: &Freeze) -> Result<(), LedgerError> {
+    async fn write_freeze(&self, version: u64, freeze: &Freeze) -> Result<Written, LedgerError> {
         match self {
-            Self::DynamoDb(ledger) => ledger.write_freeze(freeze).await,
-            Self::Sqlite(ledger) => ledger.write_freeze(freeze).await,
+            Self::DynamoDb(ledger) => ledger.write_freeze(version, freeze).await,
+            Self::Sqlite(ledger) => ledger.write_freeze(version, freeze).await,
         }
     }
 }

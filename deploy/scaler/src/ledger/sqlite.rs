@@ -30,7 +30,7 @@ const SCHEMA: &str = "
     CREATE TABLE targets (subject TEXT PRIMARY KEY, version INTEGER NOT NULL, item TEXT NOT NULL) STRICT;
     CREATE TABLE applied (id TEXT PRIMARY KEY, delete_after_ms INTEGER NOT NULL, item TEXT NOT NULL) STRICT;
     CREATE INDEX applied_by_age ON applied (delete_after_ms);
-    CREATE TABLE freeze (one INTEGER PRIMARY KEY CHECK (one = 1), item TEXT NOT NULL) STRICT;
+    CREATE TABLE freeze (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, item TEXT NOT NULL) STRICT;
 ";
 
 /// A ledger in a file.
@@ -136,11 +136,17 @@ impl Ledger for SqliteLedger {
         self.run(TransactionBehavior::Deferred, freeze).await
     }
 
-    async fn write_freeze(&self, freeze: &Freeze) -> Result<(), LedgerError> {
-        let item = encode(freeze)?;
+    async fn write_freeze(&self, version: u64, freeze: &Freeze) -> Result<Written, LedgerError> {
+        let (next, item) = (freeze.version, encode(freeze)?);
         self.run(TransactionBehavior::Immediate, move |transaction| {
-            transaction.execute("INSERT OR REPLACE INTO freeze VALUES (1, ?1)", [item])?;
-            Ok(())
+            let rows = if version == 0 {
+                let insert = "INSERT INTO freeze VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING";
+                transaction.execute(insert, params![next, item])?
+            } else {
+                let update = "UPDATE freeze SET version = ?1, item = ?2 WHERE version = ?3";
+                transaction.execute(update, params![next, item, version])?
+            };
+            Ok(if rows == 1 { Written::Yes } else { Written::Changed })
         })
         .await
     }

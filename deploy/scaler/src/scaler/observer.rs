@@ -86,7 +86,7 @@ impl<L: Ledger> Ledger for Counted<'_, L> {
         self.count(self.ledger.read_freeze().await)
     }
 
-    async fn write_freeze(&self, freeze: &Freeze) -> Result<(), LedgerError> {
-        self.count(self.ledger.write_freeze(freeze).await)
+    async fn write_freeze(&self, version: u64, freeze: &Freeze) -> Result<Written, LedgerError> {
+        self.count(self.ledger.write_freeze(version, freeze).await)
     }
 }

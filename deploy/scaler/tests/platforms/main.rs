@@ -12,5 +12,6 @@ mod kubectl;
 mod kubernetes;
 mod nomad;
 mod nomad_server;
+mod rbac;
 mod whole;
 mod wire;

@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::ledger::conformance;
 use crate::plan::test_support::{LATER, event, id};
@@ -129,7 +128,7 @@ async fn an_error_says_what_to_do() {
     let (stub, ledger) = stub().await;
     for (code, expected) in [
         ("ResourceNotFoundException", "; create it with the partition key `pk`, a string"),
-        ("AccessDeniedException", "; grant it to the scaler's role"),
+        ("AccessDeniedException", "; grant it to the scaler's role, see `scalebridge-scaler iam-policy`"),
         ("ValidationException", ""),
     ] {
         stub.reply("GetItem", [Reply::Error(400, code, "said so")]);

@@ -39,8 +39,8 @@ impl EksConnection {
         }
     }
 
-    /// The connection. It is made anew, with another look at the cluster, if the last call could not reach it or was not
-    /// authorized: the cluster may have been made anew under its name, with another address and authority.
+    /// The connection. It is made anew, with another look at the cluster, if the last call could not reach it or was
+    /// not authorized: the cluster may have been made anew under its name, with another address and authority.
     ///
     /// # Errors
     /// The cluster does not exist, or EKS does not say where it is.

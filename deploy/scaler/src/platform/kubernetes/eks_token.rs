@@ -21,8 +21,8 @@ const PREFIX: &str = "k8s-aws-v1.";
 const CLUSTER_HEADER: &str = "x-k8s-aws-id";
 /// Of the signed request. EKS sends it at once, whenever it gets the token.
 const REQUEST_LIFETIME: Duration = Duration::from_secs(60);
-/// EKS accepts a token for 15 minutes after it was signed. The last two are for differences of clocks, and so that what is
-/// given away is valid for a while.
+/// EKS accepts a token for 15 minutes after it was signed. The last two are for differences of clocks, and so that what
+/// is given away is valid for a while.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(13 * 60);
 /// A token is no longer valid than the credentials that have signed it. What is given away is valid for this long.
 const MIN_VALIDITY: Duration = Duration::from_secs(60);
@@ -36,11 +36,11 @@ pub struct EksTokens {
     region: String,
     cluster: String,
     now: fn() -> SystemTime,
-    kept: Mutex<Option<Kept>>,
+    cached: Mutex<Option<CachedToken>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedToken {
     token: String,
     until: SystemTime,
 }
@@ -53,15 +53,15 @@ impl EksTokens {
             region: region.to_owned(),
             cluster: cluster.to_owned(),
             now: SystemTime::now,
-            kept: Mutex::default(),
+            cached: Mutex::default(),
         }
     }
 
     async fn token_at(&self, now: SystemTime) -> Result<String, String> {
         // Locked until it is signed: calls that come meanwhile use the same one.
-        let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| now < kept.until) {
-            return Ok(kept.token.clone());
+        let mut cached = self.cached.lock().await;
+        if let Some(cached) = cached.as_ref().filter(|cached| now < cached.until) {
+            return Ok(cached.token.clone());
         }
         let credentials = self.credentials.provide_credentials().await;
         let credentials =
@@ -73,7 +73,7 @@ impl EksTokens {
         };
         let sts = sts(&self.region).await?;
         let token = sign_token(&sts, &self.region, &self.cluster, credentials, now)?;
-        *kept = Some(Kept { token: token.clone(), until });
+        *cached = Some(CachedToken { token: token.clone(), until });
         Ok(token)
     }
 }
