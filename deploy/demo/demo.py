@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs one alert end to end: Prometheus, Alertmanager, scalebridge, a queue, a function, capacity.
+"""Runs one alert end to end: Prometheus, Alertmanager, scalebridge, a queue, the scaler, capacity.
 
 `make demo` runs it. Three parts are not real: AWS is a local emulator, the pods are numbers in a
 metric, and this program is a proxy between Alertmanager and the bridge, so that it can print the
@@ -96,13 +96,13 @@ def pretty(value, room):
 
 
 def build():
-    """Builds the bridge as `make build` does, with a count of crates instead of a line for each."""
-    step("cargo build --release: the bridge")
+    """Builds bridge and scaler, unoptimized: that is faster, and the demo is not a measurement."""
+    step("cargo build: the bridge and the scaler")
     tree = cargo("tree", "--edges=normal,build", "--prefix=none", "--no-dedupe", stdout=subprocess.PIPE)
     crates = len(set(tree.communicate()[0].splitlines()))
     started, done = time.monotonic(), {}
     building = cargo(
-        "build", "--release", "--quiet", "--message-format=json-render-diagnostics", stdout=subprocess.PIPE
+        "build", "--bins", "--quiet", "--message-format=json-render-diagnostics", stdout=subprocess.PIPE
     )
 
     def count():
@@ -123,13 +123,15 @@ def build():
             print(f"\r{progress}  " if COLOUR else progress, end="" if COLOUR else "\n", flush=True)
     print("\r" if COLOUR else "", end="")
     if building.wait() != 0:
-        raise Failed("cargo build --release failed, see above")
+        raise Failed("cargo build failed, see above")
     is_fresh = all(done.values())
     show("built", "already" if is_fresh else f"in {time.monotonic() - started:.0f} s")
 
 
 def cargo(command, *arguments, stdout):
-    return subprocess.Popen(["cargo", command, "--locked", *arguments], cwd=ROOT, stdout=stdout, text=True)
+    packages = ["--package=scalebridge", "--package=scalebridge-scaler"]
+    command = ["cargo", command, "--locked", *packages, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=stdout, text=True)
 
 
 # --- Ports and processes ------------------------------------------------------------------
@@ -264,8 +266,9 @@ def serve(handler, port):
 
 
 class Demo:
-    def __init__(self, bridge, processes):
+    def __init__(self, bridge, scaler, processes):
         self.bridge = bridge
+        self.scaler = scaler
         self.processes = processes
         # The addresses in the configuration files, and those in use.
         self.addresses = {
@@ -329,7 +332,7 @@ class Demo:
         self.ask_the_bridge()
 
     def start_aws(self):
-        step("A local AWS emulator: a queue, a function, an Auto Scaling group")
+        step("A local AWS emulator: a queue, the scaler as a function, an Auto Scaling group")
         url = self.url(4566)
         port = url.rpartition(":")[2]
         (WORK / "tmp").mkdir()
@@ -350,10 +353,10 @@ class Demo:
         self.wait_until_it_answers("the local AWS", f"{url}/_ministack/health")
         self.aws = local_aws.Aws(url)
         self.queue_url = self.aws.create_queue(QUEUE)
-        self.aws.create_function(FUNCTION, ROOT / "deploy/demo/function.py")
+        self.aws.create_scaler(FUNCTION, self.scaler, ROOT / "config/demo/scaler.yaml")
         self.aws.create_group(GROUP, 2, BEFORE, 10)
         show("queue", self.queue_url)
-        show("function", f"{FUNCTION} (deploy/demo/function.py)")
+        show("function", f"{FUNCTION}, the scaler (config/demo/scaler.yaml)")
         self.show_capacity()
 
     def start_bridge(self):
@@ -452,10 +455,8 @@ class Demo:
         if event["data"]["action"] != action:
             raise Failed(f"expected a {action} event")
 
-        capacity = self.wait(
-            "the function", lambda: self.aws.capacity_after(GROUP, event["id"])
-        )
-        step(f"The function received the same event: capacity {before} → {capacity}")
+        capacity = self.wait("the scaler", lambda: self.aws.capacity_after(event["id"]))
+        step(f"The scaler received the same event: capacity {before} → {capacity}")
         self.show_capacity()
         if capacity != after:
             raise Failed(f"expected a capacity of {after}")
@@ -466,8 +467,6 @@ class Demo:
         bounds = f"min {group['MinSize']}, max {group['MaxSize']}"
         show("group", f"{GROUP}: desired {group['DesiredCapacity']} ({bounds})")
         show("instances", instances)
-        for tag in group["Tags"]:
-            show("tag", f"{tag['Key']} = {tag['Value']}")
 
     def show_metrics(self):
         step("Metrics of the bridge")
@@ -528,7 +527,8 @@ class Demo:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--keep", action="store_true", help="keep everything running until Ctrl-C")
-    parser.add_argument("--bridge", type=pathlib.Path, help="a binary to use instead of building one")
+    parser.add_argument("--bridge", type=pathlib.Path, help="a bridge to use instead of building one")
+    parser.add_argument("--scaler", type=pathlib.Path, help="a scaler to use instead of building one")
     args = parser.parse_args()
 
     sys.stdout.reconfigure(errors="replace")
@@ -547,9 +547,11 @@ def main():
     print("One alert from Prometheus to an Auto Scaling group, all on 127.0.0.1.")
     processes, errors, is_kept = Processes(), [], False
     try:
-        if args.bridge is None:
+        if args.bridge is None or args.scaler is None:
             build()
-        demo = Demo((args.bridge or TARGET / "release/scalebridge").resolve(), processes)
+        bridge = (args.bridge or TARGET / "debug/scalebridge").resolve()
+        scaler = (args.scaler or TARGET / "debug/scalebridge-scaler").resolve()
+        demo = Demo(bridge, scaler, processes)
         demo.run()
         if is_kept := args.keep:
             demo.run_until_interrupted()

@@ -2,6 +2,7 @@
 //! bridge to a queue and to a function that changes capacity.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
 use serde_json::{Value, json};
@@ -61,8 +62,8 @@ async fn an_alert_and_its_end_change_capacity(release: Release) {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let queue_url = aws.create_fifo_queue("scaling.fifo").await;
-    let function = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/function.py");
-    aws.run(&["create-function", FUNCTION, function]);
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo/scaler.yaml");
+    aws.run(&["create-scaler", FUNCTION, &scaler(), config]);
     aws.run(&["create-group", GROUP, "2", "2", "10"]);
 
     // The bridge starts first: an alert that is older than its store cannot decrease capacity.
@@ -343,7 +344,14 @@ fn sequence(event: &Value) -> u64 {
     event["sequence"].as_str().expect("text").parse().expect("a number")
 }
 
-/// The capacity of the group after the function has handled the event.
+/// The capacity that the scaler has set for the event.
 fn capacity_after(aws: &LocalAws, event: &Value) -> u32 {
-    aws.run(&["capacity-after", GROUP, hex(&event["id"])]).parse().expect("a number")
+    aws.run(&["capacity-after", hex(&event["id"])]).parse().expect("a number")
+}
+
+/// The scaler, which is built with the bridge by `make test`.
+fn scaler() -> String {
+    let scaler = Path::new(env!("CARGO_BIN_EXE_scalebridge")).with_file_name("scalebridge-scaler");
+    assert!(scaler.exists(), "{} is missing: run cargo build -p scalebridge-scaler", scaler.display());
+    scaler.to_str().expect("UTF-8").to_owned()
 }

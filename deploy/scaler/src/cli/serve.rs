@@ -19,17 +19,12 @@ use crate::scaler::{Connections, Observer, Parts, Refusals, Scaler};
 #[derive(Args)]
 pub(super) struct WorkerArguments {
     /// The address of /-/healthy, /-/ready and /metrics.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
+    #[arg(long, value_name = "ADDRESS", default_value_t = worker::DEFAULT_LISTEN)]
     listen: SocketAddr,
     /// How many seconds events that are being applied may take after SIGTERM.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = worker::DEFAULT_DRAIN_TIMEOUT.as_secs())]
     drain_timeout: u64,
 }
-
-/// For which a message that the worker holds is not received by others, until it is extended. A change is held for
-/// [`MAX_HOLD`](crate::plan::MAX_HOLD): a killed worker's messages come back at about the time when they can be gone on
-/// with.
-const VISIBILITY: Duration = Duration::from_secs(60);
 
 pub(super) fn worker(arguments: &WorkerArguments, file: Option<&Path>, io: &mut Io<'_>) -> Exit {
     let config = match load(file, io) {
@@ -44,7 +39,7 @@ pub(super) fn worker(arguments: &WorkerArguments, file: Option<&Path>, io: &mut 
         concurrency: queue.concurrency,
         listen: arguments.listen,
         drain_timeout: Duration::from_secs(arguments.drain_timeout),
-        visibility: VISIBILITY,
+        visibility: worker::DEFAULT_VISIBILITY,
     };
     match block_on(run_worker(config, settings)) {
         Ok(worker::Stopped { abandoned: 0 }) => Exit::Success,

@@ -5,6 +5,7 @@ use std::process::Command;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{Environment, FunctionCode, FunctionResponseType, Runtime};
+use scalebridge_scaler::runtime;
 use serde_json::Value;
 
 use crate::bridge::{ALERTS, Bridge, now};
@@ -70,17 +71,24 @@ async fn a_decrease_that_was_overtaken_comes_again_under_a_new_id_if_the_bridge_
     eventually("the increase", async || (cloud.capacities().await[1] == 8).then_some(())).await;
 
     // Of another sender, whose clock is some seconds ahead.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let ahead = (now.as_micros() + 10_000_000).to_string();
+    let ahead = runtime::now().as_millis() * 1_000 + 3_000_000;
     let mut other: Value = serde_json::from_str(&event(1, 1, "web")).unwrap();
-    other["sequence"] = ahead.as_str().into();
+    other["sequence"] = ahead.to_string().into();
     let invoke = lambda.invoke().function_name(FUNCTION).payload(Blob::new(other.to_string()));
     let answer = invoke.send().await.unwrap();
     let answer: Value = serde_json::from_slice(answer.payload.unwrap().as_ref()).unwrap();
     assert_eq!((&answer["outcome"], &answer["from"], &answer["to"]), (&"applied".into(), &8.into(), &9.into()));
 
     bridge.notify(ALERTS[1], &started, Some(&now())).await;
+    eventually("the answer", async || {
+        let events = bridge.admin("/api/v1/events?limit=10").await.to_string();
+        events.contains("overtaken").then_some(())
+    })
+    .await;
+    assert_eq!(cloud.capacities().await[1], 9);
+
+    // The decrease waits for a call that succeeds; its new event is later than that of the other sender.
+    eventually("a later time", async || (runtime::now().as_millis() * 1_000 > ahead).then_some(())).await;
+    bridge.notify(ALERTS[0], &now(), None).await;
     eventually("the decrease", async || (cloud.capacities().await[1] == 6).then_some(())).await;
-    let events = bridge.admin("/api/v1/events?limit=10").await.to_string();
-    assert!(events.contains("overtaken"), "{events}");
 }
