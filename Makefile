@@ -35,7 +35,7 @@ run: build ## run the bridge without a cloud: events on stdout, an empty store e
 	SCALEBRIDGE__STORE__SQLITE__PATH="$(TARGET)/run/scalebridge.db" \
 		$(TARGET)/release/scalebridge serve --config config/scalebridge.yaml
 
-demo: ## build the bridge, and run an alert end to end, Prometheus to capacity; KEEP=1 leaves it running
+demo: ## build bridge and scaler, and run an alert end to end, Prometheus to capacity; KEEP=1 leaves it running
 	deploy/tools.sh
 	$(TARGET)/tools/venv/bin/python -B deploy/demo/demo.py $(if $(filter-out 0,$(KEEP)),--keep)
 

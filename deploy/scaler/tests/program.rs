@@ -23,7 +23,9 @@ fn the_bridge_has_no_client_of_a_platform_and_the_scaler_nothing_of_the_bridges_
     let has = |built: &[String], name: &str| built.iter().any(|built| built == name);
     // The list is one of names as `use` has them.
     assert!(has(&bridge, "axum") && has(&bridge, "aws_sdk_lambda") && has(&scaler, "aws_sdk_eks"));
-    for client in ["aws_sdk_eks", "aws_sdk_autoscaling", "aws_sdk_ecs", "aws_sdk_dynamodb", "kube", "lambda_runtime"] {
+    for client in
+        ["aws_sdk_eks", "aws_sdk_autoscaling", "aws_sdk_ecs", "aws_sdk_dynamodb", "kube", "lambda_runtime"]
+    {
         assert!(!has(&bridge, client), "the bridge contains {client}");
     }
     for server in ["axum", "tokio_postgres", "aws_sdk_lambda", "config", "tracing_subscriber", "maud"] {
@@ -35,7 +37,8 @@ fn the_bridge_has_no_client_of_a_platform_and_the_scaler_nothing_of_the_bridges_
 #[test]
 fn the_program_starts_with_the_glibc_of_lambda() {
     let program = env!("CARGO_BIN_EXE_scalebridge-scaler");
-    let needs = Command::new("readelf").args(["--wide", "--version-info", program]).output().expect("binutils");
+    let needs =
+        Command::new("readelf").args(["--wide", "--version-info", program]).output().expect("binutils");
     let needs = String::from_utf8_lossy(&needs.stdout).into_owned();
     let versions: Vec<(u32, u32)> = needs
         .lines()
@@ -51,4 +54,21 @@ fn the_program_starts_with_the_glibc_of_lambda() {
     assert!(!versions.is_empty(), "{needs}");
     let newest = versions.iter().max().unwrap();
     assert!(*newest <= (2, 34), "it needs GLIBC_{}.{}", newest.0, newest.1);
+}
+
+#[test]
+fn every_command_of_the_document_runs() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let document = std::fs::read_to_string(format!("{root}/docs/scaler.md")).unwrap();
+    let blocks = document.split("```bash\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert_eq!(commands.len(), 7, "{commands:?}");
+    for command in commands {
+        let arguments =
+            command.strip_prefix("target/release/scalebridge-scaler ").expect("a command of the scaler");
+        let program = Command::new(env!("CARGO_BIN_EXE_scalebridge-scaler"));
+        let done = { program }.args(arguments.split(' ')).current_dir(root).output().unwrap();
+        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+        assert!(!done.stdout.is_empty(), "{command} prints nothing");
+    }
 }

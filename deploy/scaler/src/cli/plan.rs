@@ -25,8 +25,15 @@ pub(super) struct Arguments {
     /// The present capacity and the ledger, in YAML or JSON, for example `{ size: 4, max: 6 }`.
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
+    /// The time of the plan, RFC 3339; by default now.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<Time>,
     #[arg(long, short, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     output: String,
+}
+
+fn time(text: &str) -> Result<Time, String> {
+    Time::parse(text).map_err(|error| error.to_string())
 }
 
 /// The present capacity and the ledger.
@@ -80,7 +87,7 @@ pub(super) fn run(arguments: &Arguments, config: Option<&Path>, io: &mut Io<'_>)
         Ok(state) => state,
         Err(error) => return unusable(io, &format!("{}: {error}", arguments.state.display())),
     };
-    let now = Time::from_millis(io.now_millis);
+    let now = arguments.at.unwrap_or(Time::from_millis(io.now_millis));
     let answer = match ScalingEvent::read(&text) {
         Err(malformed) => refused(String::new(), malformed.to_string()),
         Ok(event) => match resolve(&config, &event) {

@@ -27,13 +27,15 @@ fn package() -> Vec<u8> {
 
 async fn create_function(cloud: &Cloud) -> Client {
     let lambda = Client::new(&cloud.config);
-    let mut environment = Environment::builder().variables("SCALEBRIDGE_SCALER_CONFIG", scaler_config(None, None));
+    let mut environment =
+        Environment::builder().variables("SCALEBRIDGE_SCALER_CONFIG", scaler_config(None, None));
     for (name, value) in cloud.environment() {
         environment = environment.variables(name, value);
     }
     let create = lambda.create_function().function_name(FUNCTION).runtime(Runtime::Providedal2023);
     let code = FunctionCode::builder().zip_file(Blob::new(package())).build();
-    let create = create.handler("bootstrap").role("arn:aws:iam::000000000000:role/scaler").timeout(60).code(code);
+    let create =
+        create.handler("bootstrap").role("arn:aws:iam::000000000000:role/scaler").timeout(60).code(code);
     create.environment(environment.build()).send().await.unwrap();
     lambda
 }
@@ -77,7 +79,10 @@ async fn a_decrease_that_was_overtaken_comes_again_under_a_new_id_if_the_bridge_
     let invoke = lambda.invoke().function_name(FUNCTION).payload(Blob::new(other.to_string()));
     let answer = invoke.send().await.unwrap();
     let answer: Value = serde_json::from_slice(answer.payload.unwrap().as_ref()).unwrap();
-    assert_eq!((&answer["outcome"], &answer["from"], &answer["to"]), (&"applied".into(), &8.into(), &9.into()));
+    assert_eq!(
+        (&answer["outcome"], &answer["from"], &answer["to"]),
+        (&"applied".into(), &8.into(), &9.into())
+    );
 
     bridge.notify(ALERTS[1], &started, Some(&now())).await;
     eventually("the answer", async || {

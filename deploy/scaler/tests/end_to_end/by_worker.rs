@@ -98,10 +98,10 @@ async fn increases_have_the_same_sum_in_any_order_and_a_late_decrease_is_skipped
     let mut worker = Worker::start(&cloud, scaler_config(Some(&queue), None), &[]).await;
     for number in [3, 1, 2] {
         send(&cloud, &queue, event(number, 1 << number, "web")).await;
-        let answered = number;
+        let answered = number.to_string();
         eventually("its answer", async || {
             let lines = worker.lines("event");
-            lines.into_iter().find(|line| line["sequence"] == answered.to_string())
+            lines.into_iter().find(|line| line["sequence"] == answered.as_str())
         })
         .await;
     }

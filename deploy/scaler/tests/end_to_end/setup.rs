@@ -101,9 +101,8 @@ impl Cloud {
 
 /// The scaler's configuration. Names of targets that begin with `other` are not configured.
 pub(crate) fn scaler_config(queue: Option<&str>, refusals: Option<&str>) -> String {
-    let targets = ["eks/nodegroup/*/*/*/*/w*", "ec2/autoscaling-group/*/*/*/*/w*"].map(|pattern| {
-        json!({ "match": pattern, "managed_by": "nobody" })
-    });
+    let targets = ["eks/nodegroup/*/*/*/*/w*", "ec2/autoscaling-group/*/*/*/*/w*"]
+        .map(|pattern| json!({ "match": pattern, "managed_by": "nobody" }));
     let mut config = json!({
         "ledger": { "dynamodb": { "table": TABLE } },
         "clusters": { "prod-eu": { "eks": { "name": "prod-eu", "region": REGION } } },
