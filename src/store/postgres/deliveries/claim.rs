@@ -65,7 +65,8 @@ fn judge() -> String {
             SELECT {COLUMNS}, d.error,
                 EXISTS (
                     SELECT FROM deliveries o
-                    WHERE o.destination = $1 AND o.target = d.target AND o.state + 0 = 0 AND o.event < d.event
+                    WHERE o.destination = $1 AND o.target = d.target AND o.state + 0 = 0
+                    AND o.event >= d.open_from AND o.event < d.event
                     AND NOT o.is_suspended AND NOT (o.is_aside AND o.due > $3)
                 ) OR EXISTS (
                     SELECT FROM deliveries o

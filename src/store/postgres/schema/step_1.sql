@@ -53,6 +53,7 @@ CREATE TABLE targets (
     waits text,                                          -- JSON: waits for calls that succeed; NULL: none
     claimed_by bigint NOT NULL DEFAULT 0,                -- the replica that processes it because it is due
     claimed_until bigint NOT NULL DEFAULT 0,
+    open_from bigint NOT NULL DEFAULT 0,                 -- no delivery of an event before this one is open
     tally text,                                          -- what it adds to the counts, see fleet/tally.rs; NULL: nothing
     state text                                           -- JSON; NULL if nothing is known
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
@@ -114,6 +115,9 @@ CREATE TABLE deliveries (
     state smallint NOT NULL,     -- 0 open, 1 delivered, 2 dead, 3 superseded, 4 withdrawn, 5 discarded, 6 replaced
     attempts integer NOT NULL DEFAULT 0,
     due bigint NOT NULL,         -- open: when it can be claimed
+    -- No delivery of its target, of an event before this one, is open: so those before it are looked for without the index
+    -- entries of what was settled, which stay until vacuum removes them.
+    open_from bigint NOT NULL DEFAULT 0,
     token bigint,                -- of the lease; NULL if it is not claimed
     age_from bigint NOT NULL,    -- when it was emitted, redriven, renewed or resumed
     expiry bigint,               -- the event's expirytime, if it was redriven or renewed with another one
