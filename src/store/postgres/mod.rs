@@ -5,7 +5,7 @@
 //!
 //! In reading order, each knows only those before it:
 //!
-//! 1. `error`, `commits`, `connect`, `transaction`: the way to the server.
+//! 1. `error`, `commits`, `connect`, `transaction`: the way to the server. `supervise`: tasks that go on after a panic.
 //! 2. `schema`: its steps and checks.
 //! 3. `clock`, `destinations`, `schedule`, `fleet`: what this process knows between two questions.
 //! 4. `queries`: reading and adding records, notifications, audit entries, states and events.
@@ -26,6 +26,7 @@ mod queries;
 mod retention;
 mod schedule;
 mod schema;
+mod supervise;
 mod transact;
 mod transaction;
 

@@ -18,7 +18,7 @@ mod view;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
+use super::{Shared, supervise};
 use crate::store::Error;
 pub(super) use notify::{Changed, Notifier};
 pub(super) use open::open;
@@ -32,11 +32,14 @@ pub(super) async fn refresh(shared: &Shared) -> Result<(), Error> {
 /// Starts the tasks; with `notify`, replicas announce changes to each other. They end when the store is dropped or
 /// closed.
 pub(super) fn start(shared: &Arc<Shared>, notify: bool) {
-    tokio::spawn(replicas::run(Arc::downgrade(shared)));
-    tokio::spawn(refresh::run(Arc::downgrade(shared)));
+    let weak = Arc::downgrade(shared);
+    let of_store = move || weak.clone();
+    let (signs, cache, sender, listener) = (of_store.clone(), of_store.clone(), of_store.clone(), of_store);
+    supervise::spawn("signs of life", move || replicas::run(signs()));
+    supervise::spawn("refresh", move || refresh::run(cache()));
     if notify {
-        tokio::spawn(notify::run(Arc::downgrade(shared)));
-        tokio::spawn(notify::listen(Arc::downgrade(shared)));
+        supervise::spawn("notify", move || notify::run(sender()));
+        supervise::spawn("listen", move || notify::listen(listener()));
     }
 }
 
