@@ -54,17 +54,26 @@ const DELETE_EVENTS: &str = "
         DELETE FROM events USING old WHERE events.seq = old.seq
     )
     SELECT at, seq, count(*) OVER () FROM examined ORDER BY at DESC, seq DESC LIMIT 1";
+/// That nothing is left of what happened to target `t`.
+macro_rules! nothing_is_left {
+    () => {
+        "t.state IS NULL
+    AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
+    AND NOT EXISTS (
+        SELECT FROM destinations n, LATERAL (
+            SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open)
+    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))"
+    };
+}
 /// Targets of which nothing is known any more. All that happened to a target is older than its last decision.
-const DELETE_TARGETS: &str = "
-    DELETE FROM targets WHERE id IN (
-        SELECT t.id FROM targets t
-        WHERE t.state IS NULL AND t.last_at < $1
-        AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
-        AND NOT EXISTS (
-            SELECT FROM destinations n, LATERAL (
-                SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open)
-        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))
-        LIMIT $2 FOR UPDATE OF t SKIP LOCKED)";
+const LOCK_EMPTY: &str = concat!(
+    "SELECT t.id FROM targets t WHERE t.last_at < $1 AND ",
+    nothing_is_left!(),
+    " LIMIT $2 FOR UPDATE OF t SKIP LOCKED"
+);
+/// A statement of its own, which sees what was committed before the locks were taken: a record about a target is written
+/// without a change of the target's row.
+const DELETE_EMPTY: &str = concat!("DELETE FROM targets t WHERE t.id = ANY ($1) AND ", nothing_is_left!());
 /// All are summed, so that the limit holds also after many replicas have added and removed some.
 const DELETE_NOTIFICATIONS: &str = "
     WITH total AS MATERIALIZED (
@@ -114,8 +123,9 @@ impl Step<'_> {
         more |= examined >= MAX_EVENTS;
         if !more {
             let all = decisions.min(before(now, self.delivered));
-            let params = [(&all as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
-            more |= reached(transaction.execute(DELETE_TARGETS, &params).await?);
+            let empty = lock_empty_targets(&transaction, all).await?;
+            delete_targets(&transaction, &empty).await?;
+            more |= reached(empty.len() as u64);
         }
         transaction.commit().await?;
         *self.shared.pruning.0.lock() = position.filter(|_| examined >= MAX_EVENTS);
@@ -144,6 +154,20 @@ impl Step<'_> {
     }
 }
 
+/// Locks targets of which nothing has been known since `before`.
+async fn lock_empty_targets(transaction: &Transaction, before: i64) -> Result<Vec<i64>, DbError> {
+    let params = [(&before as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
+    Ok(transaction.query(LOCK_EMPTY, &params).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Deletes locked targets, except those about which something was written before they were locked.
+async fn delete_targets(transaction: &Transaction, targets: &[i64]) -> Result<(), DbError> {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    transaction.execute(DELETE_EMPTY, &[(&targets, Type::INT8_ARRAY)]).await.map(drop)
+}
+
 /// Runs one step. Returns whether there may be more to delete.
 pub(super) async fn prune_notifications(shared: &Shared, limits: NotificationLimits) -> Result<bool, Error> {
     let step = async {
@@ -169,4 +193,27 @@ fn before(now: i64, period: Duration) -> i64 {
 /// Whether a statement has deleted as many rows as it may.
 fn reached(deleted: u64) -> bool {
     deleted >= MAX_ROWS.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::postgres::Postgres;
+    use crate::store::tests::postgres::Database;
+
+    #[tokio::test]
+    async fn a_target_about_which_a_record_was_committed_before_it_was_locked_stays_with_its_history() {
+        let database = Database::new();
+        let Store::Postgres(Postgres(shared)) = database.open(&[]).await else { panic!("another store") };
+        database.execute("INSERT INTO targets (hash, key) VALUES ('a', 'a'), ('b', 'b')");
+        let transaction = Transaction::begin(&shared.pool).await.unwrap();
+        let empty = lock_empty_targets(&transaction, 1).await.unwrap();
+        assert_eq!(empty.len(), 2);
+        // As by a transaction that has ended after the targets were read and before they were locked.
+        database.execute("INSERT INTO record_targets SELECT id, 1 FROM targets WHERE key = 'b'");
+        delete_targets(&transaction, &empty).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(database.execute("SELECT string_agg(key, ' ') FROM targets").unwrap(), "b");
+    }
 }
