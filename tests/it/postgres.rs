@@ -106,6 +106,34 @@ async fn while_the_database_is_away_notifications_are_refused_and_then_everythin
 }
 
 #[tokio::test]
+async fn rights_that_are_lost_while_the_bridge_runs_refuse_notifications_and_readiness_says_how_to_fix_that()
+{
+    let server = PostgresServer::shared();
+    let database = server.create_database(None);
+    let role = format!("{database}_owner");
+    server.sql("postgres", &format!("CREATE ROLE {role} LOGIN; ALTER DATABASE {database} OWNER TO {role}"));
+    let mut bridge = bridge_on(&server.url(&database).replace("postgres@", &format!("{role}@")));
+    bridge.run().await;
+    let ready = bridge.url("/-/ready");
+    // As after a restore by a superuser.
+    server.sql(&database, "ALTER TABLE records OWNER TO postgres; ALTER TABLE events OWNER TO postgres");
+    let refused = bridge.post(notification(&[pending_pod("workers", "a")])).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    let (_, cause) =
+        eventually("readiness to fail", async || get(&ready).await.ok().filter(|(status, _)| *status == 503))
+            .await;
+    for part in ["events", "records", "`ALTER TABLE … OWNER TO`"] {
+        assert!(cause.contains(part), "{part}: {cause}");
+    }
+    server.sql(&database, &format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"));
+    eventually("readiness", async || get(&ready).await.ok().filter(|(status, _)| *status == 200)).await;
+    assert_eq!(bridge.post(notification(&[pending_pod("workers", "a")])).await.status, 200);
+    assert!(bridge.stop().await.success());
+    server.sql(&database, &format!("DROP OWNED BY {role} CASCADE"));
+    server.sql("postgres", &format!("ALTER DATABASE {database} OWNER TO postgres; DROP ROLE {role}"));
+}
+
+#[tokio::test]
 async fn a_bridge_that_starts_before_its_database_waits_for_it() {
     let mut server = PostgresServer::start(&[], "host all all 127.0.0.1/32 trust\n", |_| {});
     let url = server.url(&server.create_database(None));
