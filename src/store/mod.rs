@@ -110,7 +110,7 @@ pub enum Store {
     Memory(Memory),
 }
 
-/// An error of the store. Nothing of the call was written.
+/// An error of the store. Except for [`Error::Locked`], nothing of the call was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Possibly transient: disk full, locked, read-only, an IO error.
@@ -122,6 +122,9 @@ pub enum Error {
     /// Some rows cannot be read; everything that does not need them goes on.
     #[error("{0}")]
     Unreadable(UnreadableStates),
+    /// Another session of the database holds a lock of the targets of these deliveries. Those of the others are settled.
+    #[error("another session of the database holds a lock of the targets of {} deliveries", .0.len())]
+    Locked(Vec<Lease>),
     /// The store was closed, or its thread has ended.
     #[error("the store is closed")]
     Closed,

@@ -129,11 +129,8 @@ async fn reopen(transaction: &Transaction, events: &[(i32, i64, i64)]) -> Result
     let destinations: Vec<i32> = events.iter().map(|(destination, ..)| *destination).collect();
     let targets: Vec<i64> = events.iter().map(|(_, target, _)| *target).collect();
     let numbers: Vec<i64> = events.iter().map(|(.., event)| *event).collect();
-    let params: [Param<'_>; 3] = [
-        (&destinations, Type::INT4_ARRAY),
-        (&targets, Type::INT8_ARRAY),
-        (&numbers, Type::INT8_ARRAY),
-    ];
+    let params: [Param<'_>; 3] =
+        [(&destinations, Type::INT4_ARRAY), (&targets, Type::INT8_ARRAY), (&numbers, Type::INT8_ARRAY)];
     transaction.execute(REOPEN, &params).await.map(drop)
 }
 
