@@ -1,9 +1,11 @@
 //! The running bridge without its listeners: store, workers, reloads and background tasks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +69,7 @@ impl RunningBridge {
             // Nothing has been accepted yet.
             () = stop.cancelled() => return Ok(None),
         };
+        store.adopt_configuration(configuration_number(&settings)).await?;
         for (name, destination) in &settings.destinations {
             store.set_max_backlog(name, destination.max_backlog)?;
         }
@@ -131,6 +134,18 @@ impl RunningBridge {
             prune_task,
             clock_task,
         }))
+    }
+
+    /// Whether other processes can use the store.
+    pub(super) fn is_shared(&self) -> bool {
+        self.reloader.store.is_shared()
+    }
+
+    /// Retires the destinations of replicas that have not come back.
+    pub(super) async fn retire_orphans(&mut self) {
+        if let Err(error) = self.workers.retire_orphans().await {
+            tracing::debug!(%error, "destinations that nobody serves are looked for later");
+        }
     }
 
     /// Notifications are accepted from now on; ends the reception gap since the last process. Decreases that were not
@@ -219,6 +234,23 @@ impl RunningBridge {
             tracing::warn!("store did not close in time");
         }
     }
+}
+
+/// A number for what a configuration knows: the names of its rules and destinations.
+pub(super) fn configuration_number(settings: &Settings) -> i64 {
+    let rules = settings.rules.rules().iter().map(|rule| &rule.name).collect::<BTreeSet<_>>();
+    let mut digest = Sha256::new();
+    for (kind, name) in rules
+        .into_iter()
+        .map(|name| ("rule", name))
+        .chain(settings.destinations.keys().map(|name| ("destination", name)))
+    {
+        digest.update(format!("{kind} {name}\n"));
+    }
+    let mut number = [0; 8];
+    number.copy_from_slice(&digest.finalize()[..8]);
+    // 0 stands for none.
+    (i64::from_be_bytes(number) & i64::MAX).max(1)
 }
 
 /// Asks the bridge right before a call whether a pause or hold withholds an increase, or a decision cancels a decrease.

@@ -231,6 +231,22 @@ impl Store {
         self.snapshot().tally
     }
 
+    /// Whether other processes can use the store at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// Lets other replicas know by a number which rules and destinations this process has from now on.
+    ///
+    /// # Errors
+    /// The store is not available.
+    pub(crate) async fn adopt_configuration(&self, configuration: i64) -> Result<(), Error> {
+        match self {
+            Self::Postgres(store) => Box::pin(store.adopt_configuration(configuration)).await,
+            Self::Sqlite(_) | Self::Memory(_) => Ok(()),
+        }
+    }
+
     /// Whether this process accepts notifications. Other replicas want to know.
     pub(crate) fn set_ready(&self, is_ready: bool) {
         if let Self::Postgres(store) = self {

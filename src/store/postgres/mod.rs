@@ -141,6 +141,10 @@ impl Postgres {
         fleet::announce_ready(&self.0).await;
     }
 
+    pub(super) async fn adopt_configuration(&self, configuration: i64) -> Result<(), Error> {
+        fleet::adopt_configuration(&self.0, configuration).await
+    }
+
     pub(super) fn set_ready(&self, is_ready: bool) {
         fleet::set_ready(&self.0, is_ready);
     }

@@ -59,7 +59,7 @@ const NEXT_DUE: &str = "
 
 /// The examined deliveries, with the bodies of those that are claimed. `$3` is the server's time, `$4` how many are
 /// claimed at most.
-fn judge() -> String {
+pub(super) fn judge() -> String {
     format!(
         "WITH judged AS MATERIALIZED (
             SELECT {COLUMNS}, d.error,

@@ -3,9 +3,11 @@
 //! 1. `tally`, `view`: the cache.
 //! 2. `open`: what is read at the start.
 //! 3. `refresh`: reads the cache anew.
-//! 4. `replicas`: signs of life, the list of replicas, and a database that came back behind.
-//! 5. `notify`: what shortens polling.
+//! 4. `configuration`: which of the rules and destinations of replicas are the newest.
+//! 5. `replicas`: signs of life, the list of replicas, and a database that came back behind.
+//! 6. `notify`: what shortens polling.
 
+mod configuration;
 mod notify;
 mod open;
 mod refresh;
@@ -20,6 +22,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Shared, supervise};
 use crate::store::Error;
+pub(super) use configuration::IS_OUTDATED;
 pub(super) use notify::{Changed, Notifier};
 pub(super) use open::open;
 pub(super) use view::FleetView;
@@ -41,6 +44,11 @@ pub(super) fn start(shared: &Arc<Shared>, notify: bool) {
         supervise::spawn("notify", move || notify::run(sender()));
         supervise::spawn("listen", move || notify::listen(listener()));
     }
+}
+
+/// This process has the configuration with this number from now on.
+pub(super) async fn adopt_configuration(shared: &Shared, configuration: i64) -> Result<(), Error> {
+    configuration::adopt(shared, configuration).await
 }
 
 /// This process accepts notifications, or does not any more.

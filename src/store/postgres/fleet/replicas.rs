@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::configuration;
 use super::open::{ALIVE_NANOS, host_name, is_other_database, read_controls, server};
 use crate::domain::control::{GapCause, ReceptionGap};
 use crate::domain::time::Time;
@@ -37,8 +38,8 @@ const BEAT: &str = "
             FOR NO KEY UPDATE SKIP LOCKED)
     )
     INSERT INTO replicas AS r
-        (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, clock_offset)
-    VALUES ($1, $2, now_ns(), now_ns(), $3, $4, CASE WHEN $4 THEN now_ns() END, $5, $7, $8)
+        (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, clock_offset, configuration)
+    VALUES ($1, $2, now_ns(), now_ns(), $3, $4, CASE WHEN $4 THEN now_ns() END, $5, $7, $8, $9)
     ON CONFLICT (id) DO UPDATE SET seen = now_ns(), beat = r.beat + 1, is_ready = $4, clock_offset = $8,
         ready_until = CASE WHEN $4 THEN now_ns() ELSE r.ready_until END
     RETURNING beat,
@@ -103,7 +104,8 @@ impl Heartbeat {
         let transaction = Transaction::begin(&shared.pool).await?;
         let is_ready = shared.fleet.is_ready.load(Ordering::Relaxed) && shared.health.too_old().is_none();
         let next = self.beat + 1;
-        let params: [Param<'_>; 8] = [
+        let configuration = shared.fleet.configuration.load(Ordering::Relaxed);
+        let params: [Param<'_>; 9] = [
             (&shared.replica, Type::INT8),
             (&self.name, Type::TEXT),
             (&next, Type::INT8),
@@ -112,6 +114,7 @@ impl Heartbeat {
             (&ALIVE_NANOS, Type::INT8),
             (&env!("CARGO_PKG_VERSION"), Type::TEXT),
             (&self.clock_offset, Type::INT8),
+            (&configuration, Type::INT8),
         ];
         let asked = wall_clock();
         let row = transaction.query_one(BEAT, &params).await?;
@@ -119,6 +122,7 @@ impl Heartbeat {
         let (beat, others_are_ready): (i64, bool) = (row.get(0), row.get(1));
         let clock_offset = offset(asked, Time::from_nanos(row.get(2)), answered);
         check_rights(&transaction).await?;
+        configuration::see(&transaction, shared).await?;
         list(&transaction, shared).await?;
         let (server, known) = server(&transaction, shared.fleet.server).await?;
         let is_other_server = known != server || !self.server.is_empty() && self.server != server;

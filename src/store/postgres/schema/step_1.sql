@@ -13,6 +13,10 @@ CREATE TABLE store (
     server text NOT NULL DEFAULT '',
     -- The server that was found to lack what a replica had committed; empty if none was.
     rewound text NOT NULL DEFAULT '',
+    -- The configuration that a replica was the last to begin with, and when a replica had it last: what others do not know may be
+    -- part of it.
+    configuration bigint NOT NULL DEFAULT 0,
+    configuration_seen bigint NOT NULL DEFAULT 0,
     schema_step integer NOT NULL,
     -- Bridges of an older step cannot read what was written.
     min_step integer NOT NULL DEFAULT 1
@@ -193,6 +197,7 @@ CREATE TABLE replicas (
     ready_until bigint,          -- when it was last heard while it was ready
     schema_step integer NOT NULL,
     version text NOT NULL,       -- of its program
+    configuration bigint NOT NULL DEFAULT 0,      -- which rules and destinations it has; 0: not known yet
     clock_offset bigint,         -- its wall clock minus the server's clock; NULL if it was not measured
     is_stopped boolean NOT NULL DEFAULT false     -- it was stopped in order
 ) WITH (fillfactor = 50);
