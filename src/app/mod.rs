@@ -5,6 +5,7 @@
 
 mod access_in_force;
 mod certificates;
+mod configuration_number;
 mod credential_changes;
 mod file_limit;
 mod listener;

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use super::running::configuration_number;
+use super::configuration_number::configuration_number;
 use super::{Origin, access_in_force, credential_changes, wall_clock};
 use crate::bridge::Bridge;
 use crate::config::access::ListenerAccess;

@@ -1,14 +1,13 @@
 //! The running bridge without its listeners: store, workers, reloads and background tasks.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::configuration_number::configuration_number;
 use super::listener::Listener;
 use super::reload::Reloader;
 use super::{Origin, boot_clock, readiness, store as open, wall_clock, watch};
@@ -234,23 +233,6 @@ impl RunningBridge {
             tracing::warn!("store did not close in time");
         }
     }
-}
-
-/// A number for what a configuration knows: the names of its rules and destinations.
-pub(super) fn configuration_number(settings: &Settings) -> i64 {
-    let rules = settings.rules.rules().iter().map(|rule| &rule.name).collect::<BTreeSet<_>>();
-    let mut digest = Sha256::new();
-    for (kind, name) in rules
-        .into_iter()
-        .map(|name| ("rule", name))
-        .chain(settings.destinations.keys().map(|name| ("destination", name)))
-    {
-        digest.update(format!("{kind} {name}\n"));
-    }
-    let mut number = [0; 8];
-    number.copy_from_slice(&digest.finalize()[..8]);
-    // 0 stands for none.
-    (i64::from_be_bytes(number) & i64::MAX).max(1)
 }
 
 /// Asks the bridge right before a call whether a pause or hold withholds an increase, or a decision cancels a decrease.

@@ -200,3 +200,34 @@ async fn replicas_without_notify_and_behind_a_pooler_find_changes_by_polling() {
     // It accepts LISTEN, and announces nothing.
     changes_reach_the_other_bridge(&url, "").await;
 }
+
+#[tokio::test]
+async fn while_a_rule_is_rolled_out_a_replica_without_it_leaves_what_it_owes_to_the_other_one() {
+    let server = PostgresServer::shared();
+    let url = server.url(&server.create_database(None));
+    let [mut old, mut new] = [bridge_on(&url), bridge_on(&url)];
+    old.write(
+        "rules.yaml",
+        &RULES.replace("unschedulable-pods", "others").replace("KubePodsPending", "Others"),
+    );
+    old.run().await;
+    new.run().await;
+    let pod = pending_pod("workers", "a");
+    assert_eq!(new.post(notification(std::slice::from_ref(&pod))).await.verdicts()["emitted"], 1);
+    // Its end is received by the replica without the rule.
+    let answer = old.post(notification(&[resolved(&pod)])).await;
+    assert_eq!(answer.verdicts()["no_action"], 1, "{}", answer.body);
+    let events = async || {
+        let all = [old.journal(), new.journal()].concat();
+        all.iter()
+            .map(|event| event["data"]["phase"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let has_both = async || (events().await.len() == 2).then_some(());
+    eventually("the decrease", has_both).await;
+    assert!(events().await.contains(&"resolved".to_owned()), "{:?}", events().await);
+    assert_eq!(new.decisions("withdrawn").await.len(), 0);
+    for bridge in [&mut old, &mut new] {
+        assert!(bridge.stop().await.success());
+    }
+}

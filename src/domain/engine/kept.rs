@@ -12,7 +12,7 @@ use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 
 /// How long what is due is left to others, before it is looked at again.
-const DELAY: Duration = Duration::from_secs(10);
+const DELAY: Duration = Duration::from_secs(5);
 const DETAIL: &str =
     "the rule is not part of this configuration but of a newer one; a replica that has it decides";
 

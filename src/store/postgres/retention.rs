@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::Shared;
 use super::error::{DbError, Stage};
 use super::transaction::Transaction;
+use crate::store::clock::since_boot;
 use crate::store::{Error, NotificationLimits};
 
 /// The maximum number of rows that each statement of one step deletes.
@@ -91,10 +92,25 @@ const DELETE_NOTIFICATIONS: &str = "
     SELECT total.bytes - coalesce((SELECT sum(bytes) FROM removed), 0)::bigint, (SELECT count(*) FROM removed)
     FROM total";
 
-/// The time and the number of the last event that this round of pruning has examined. What has to stay is skipped once a
-/// round, not in each step.
+/// How far pruning is.
 #[derive(Default)]
-pub(super) struct Progress(Mutex<Option<(i64, i64)>>);
+pub(super) struct Progress {
+    /// The time and the number of the last event that this round has examined. What has to stay is skipped once a round, not
+    /// in each step.
+    examined: Mutex<Option<(i64, i64)>>,
+    /// When empty targets are looked for again, by [`since_boot`].
+    next_targets: Mutex<Duration>,
+}
+
+/// To look for empty targets visits all that were ever empty, as long as an old snapshot keeps them in the index. If that takes
+/// longer than this, it is done at most one part in so many of the time.
+const CHEAP: Duration = Duration::from_millis(500);
+const TARGETS_SHARE: u32 = 20;
+
+/// How long empty targets are not looked for after that has taken so long.
+fn pause_after(took: Duration) -> Duration {
+    if took < CHEAP { Duration::ZERO } else { took * TARGETS_SHARE }
+}
 
 /// Runs one step. Returns whether there may be more to delete.
 pub(super) async fn prune(shared: &Shared, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
@@ -121,14 +137,18 @@ impl Step<'_> {
         transaction.execute(DELETE_CLOCK_STEPS, &[]).await?;
         let (examined, position) = self.prune_events(&transaction, now).await?;
         more |= examined >= MAX_EVENTS;
-        if !more {
+        let progress = &self.shared.pruning;
+        let started = since_boot();
+        if !more && started >= *progress.next_targets.lock() {
             let all = decisions.min(before(now, self.delivered));
             let empty = lock_empty_targets(&transaction, all).await?;
+            let found = since_boot();
+            *progress.next_targets.lock() = found + pause_after(found.saturating_sub(started));
             delete_targets(&transaction, &empty).await?;
             more |= reached(empty.len() as u64);
         }
         transaction.commit().await?;
-        *self.shared.pruning.0.lock() = position.filter(|_| examined >= MAX_EVENTS);
+        *progress.examined.lock() = position.filter(|_| examined >= MAX_EVENTS);
         Ok(more)
     }
 
@@ -138,7 +158,7 @@ impl Step<'_> {
         transaction: &Transaction,
         now: i64,
     ) -> Result<(i64, Option<(i64, i64)>), DbError> {
-        let (at, seq) = self.shared.pruning.0.lock().unwrap_or((i64::MIN, i64::MIN));
+        let (at, seq) = self.shared.pruning.examined.lock().unwrap_or((i64::MIN, i64::MIN));
         let rows = transaction
             .query(
                 DELETE_EVENTS,
@@ -201,6 +221,12 @@ mod tests {
     use crate::store::Store;
     use crate::store::postgres::Postgres;
     use crate::store::tests::postgres::Database;
+
+    #[test]
+    fn targets_are_looked_for_the_less_often_the_longer_that_takes() {
+        let millis = Duration::from_millis;
+        assert_eq!([499, 500].map(|took| pause_after(millis(took))), [Duration::ZERO, millis(10_000)]);
+    }
 
     #[tokio::test]
     async fn a_target_about_which_a_record_was_committed_before_it_was_locked_stays_with_its_history() {

@@ -1,6 +1,7 @@
 //! Rules of a newer configuration, which some replicas do not have yet.
 
 use super::*;
+use crate::domain::delivery::EventDelivery;
 
 /// Replaces the rule `pods` by one that nothing matches, as a replica with an older configuration knows it.
 fn forget_pods(world: &mut World) -> RuleTable {
@@ -46,18 +47,29 @@ fn an_alert_that_resolves_at_a_replica_without_its_rule_is_answered_and_the_decr
 }
 
 #[test]
-fn a_late_firing_and_an_unconfirmed_decrease_wait_for_a_replica_that_has_their_rule() {
+fn an_unconfirmed_decrease_of_a_rule_that_others_have_is_not_cancelled() {
     let mut world = guarded(0, 0, 0).world();
     world.post(0, vec![firing("a", -10)]);
     let decrease = event_of(&world.post(60, vec![resolved("a", -10, 55)]));
     world.set_delivery(&decrease, EventDelivery::pending());
-    world.post(61, vec![firing("b", 50)]);
+    forget_pods(&mut world);
+    assert_eq!((summary(&world.recheck(at(100))), world.changes()), (String::new(), Vec::new()));
+    world.keeps_unknown_rules = false;
+    assert_eq!(summary(&world.recheck(at(101))), "withdrawn×1", "its rule was removed");
+}
+
+#[test]
+fn a_late_firing_opens_at_a_replica_that_has_its_rule() {
+    let mut world = guarded(0, 0, 0).world();
+    world.post(0, vec![firing("a", -10)]);
+    world.post(60, vec![resolved("a", -10, 55)]);
+    assert_eq!(summary(&world.post(61, vec![firing("a", 20)])), "late×1");
     let rules = forget_pods(&mut world);
-    world.recheck(at(600));
-    assert!(world.changes().is_empty(), "the decrease is not cancelled: {:?}", world.changes());
     let lost = world.run_until(at(700));
     assert!(lost.is_empty(), "{lost:?}");
     remember(&mut world, rules);
+    let decisions = world.run_until(at(1000)).into_iter().map(|(_, decision)| decision).collect::<Vec<_>>();
+    assert_eq!(summary(&decisions), "emitted×1 scale_out +2");
 }
 
 #[test]
