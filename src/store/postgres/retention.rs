@@ -21,7 +21,7 @@ const MAX_EVENTS: i64 = 2000;
 const DELETE_RECORDS: &str = "
     WITH old AS MATERIALIZED (
         SELECT id FROM records
-        WHERE at < $1 AND at + ahead < $1 AND id < (SELECT max(id) FROM records)
+        WHERE at >= $3 AND at < $1 AND at + ahead < $1 AND id < (SELECT max(id) FROM records)
         ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED
     ), of_targets AS (
         DELETE FROM record_targets USING old WHERE record_targets.record = old.id
@@ -68,7 +68,7 @@ macro_rules! nothing_is_left {
 }
 /// Targets of which nothing is known any more. All that happened to a target is older than its last decision.
 const LOCK_EMPTY: &str = concat!(
-    "SELECT t.id FROM targets t WHERE t.last_at < $1 AND ",
+    "SELECT t.id FROM targets t WHERE t.last_at >= $3 AND t.last_at < $1 AND ",
     nothing_is_left!(),
     " LIMIT $2 FOR UPDATE OF t SKIP LOCKED"
 );
@@ -98,18 +98,47 @@ pub(super) struct Progress {
     /// The time and the number of the last event that this round has examined. What has to stay is skipped once a round, not
     /// in each step.
     examined: Mutex<Option<(i64, i64)>>,
-    /// When empty targets are looked for again, by [`since_boot`].
-    next_targets: Mutex<Duration>,
+    records: Mutex<Scan>,
+    events: Mutex<Scan>,
+    targets: Mutex<Scan>,
 }
 
-/// To look for empty targets visits all that were ever empty, as long as an old snapshot keeps them in the index. If that takes
-/// longer than this, it is done at most one part in so many of the time.
-const CHEAP: Duration = Duration::from_millis(500);
-const TARGETS_SHARE: u32 = 20;
+/// Where to look for old rows. Index entries of deleted rows stay until vacuum removes them, which a long transaction prevents:
+/// who begins with the oldest ones visits all of them, which takes ever longer, and then longer than a statement may. What was
+/// examined and had to stay is looked at again from the beginning, the less often the longer that takes.
+#[derive(Debug, Default)]
+struct Scan {
+    /// What is older was examined.
+    floor: Option<i64>,
+    /// When the next scan from the beginning is due, by [`since_boot`].
+    next_full: Duration,
+}
 
-/// How long empty targets are not looked for after that has taken so long.
-fn pause_after(took: Duration) -> Duration {
-    if took < CHEAP { Duration::ZERO } else { took * TARGETS_SHARE }
+/// A scan from the beginning that takes longer than this is repeated after so many times its duration.
+const CHEAP: Duration = Duration::from_millis(500);
+const FULL_SCAN_SHARE: u32 = 20;
+/// The pause after one that has failed, such as after the longest time that an answer may take.
+const FAILED_PAUSE: Duration = Duration::from_secs(600);
+
+impl Scan {
+    /// Returns the time from which on rows are looked for.
+    fn start(&mut self, now: Duration) -> i64 {
+        match self.floor {
+            Some(floor) if now < self.next_full => floor,
+            _ => {
+                self.next_full = now + FAILED_PAUSE;
+                i64::MIN
+            }
+        }
+    }
+
+    /// The scan that has started at `from` has succeeded. What is older than `floor` was examined.
+    fn end(&mut self, from: i64, took: Duration, now: Duration, floor: i64) {
+        if from == i64::MIN {
+            self.next_full = now + if took < CHEAP { Duration::ZERO } else { took * FULL_SCAN_SHARE };
+        }
+        self.floor = Some(floor);
+    }
 }
 
 /// Runs one step. Returns whether there may be more to delete.
@@ -129,26 +158,28 @@ impl Step<'_> {
         let transaction = Transaction::begin(&self.shared.pool).await?;
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let decisions = before(now, self.decisions);
-        let mut more = false;
-        for statement in [DELETE_RECORDS, DELETE_AUDIT] {
-            let params = [(&decisions as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
-            more |= reached(transaction.execute(statement, &params).await?);
-        }
+        let mut more = self.prune_records(&transaction, decisions).await?;
+        let params = [(&decisions as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
+        more |= reached(transaction.execute(DELETE_AUDIT, &params).await?);
         transaction.execute(DELETE_CLOCK_STEPS, &[]).await?;
         let (examined, position) = self.prune_events(&transaction, now).await?;
         more |= examined >= MAX_EVENTS;
-        let progress = &self.shared.pruning;
-        let started = since_boot();
-        if !more && started >= *progress.next_targets.lock() {
-            let all = decisions.min(before(now, self.delivered));
-            let empty = lock_empty_targets(&transaction, all).await?;
-            let found = since_boot();
-            *progress.next_targets.lock() = found + pause_after(found.saturating_sub(started));
-            delete_targets(&transaction, &empty).await?;
-            more |= reached(empty.len() as u64);
+        if !more {
+            more = self.prune_targets(&transaction, decisions.min(before(now, self.delivered))).await?;
         }
         transaction.commit().await?;
-        *progress.examined.lock() = position.filter(|_| examined >= MAX_EVENTS);
+        *self.shared.pruning.examined.lock() = position.filter(|_| examined >= MAX_EVENTS);
+        Ok(more)
+    }
+
+    /// Returns whether there may be more of them.
+    async fn prune_records(&self, transaction: &Transaction, before: i64) -> Result<bool, DbError> {
+        let (scan, started) = (&self.shared.pruning.records, since_boot());
+        let from = scan.lock().start(started);
+        let params = [(&before as _, Type::INT8), (&MAX_ROWS as _, Type::INT8), (&from as _, Type::INT8)];
+        let more = reached(transaction.execute(DELETE_RECORDS, &params).await?);
+        let now = since_boot();
+        scan.lock().end(from, now.saturating_sub(started), now, if more { from } else { before });
         Ok(more)
     }
 
@@ -158,25 +189,43 @@ impl Step<'_> {
         transaction: &Transaction,
         now: i64,
     ) -> Result<(i64, Option<(i64, i64)>), DbError> {
-        let (at, seq) = self.shared.pruning.examined.lock().unwrap_or((i64::MIN, i64::MIN));
+        let progress = &self.shared.pruning;
+        let (known, started) = (*progress.examined.lock(), since_boot());
+        let (at, seq) = known.unwrap_or_else(|| (progress.events.lock().start(started), i64::MIN));
+        let oldest = before(now, self.delivered);
         let rows = transaction
             .query(
                 DELETE_EVENTS,
-                &[
-                    (&before(now, self.delivered), Type::INT8),
-                    (&at, Type::INT8),
-                    (&seq, Type::INT8),
-                    (&MAX_EVENTS, Type::INT8),
-                ],
+                &[(&oldest, Type::INT8), (&at, Type::INT8), (&seq, Type::INT8), (&MAX_EVENTS, Type::INT8)],
             )
             .await?;
-        Ok(rows.first().map_or((0, None), |row| (row.get(2), Some((row.get(0), row.get(1))))))
+        let last = rows.first().map_or((0, None), |row| (row.get(2), Some((row.get(0), row.get(1)))));
+        let ended = since_boot();
+        if known.is_none() {
+            // A later step of the round goes on from there.
+            progress.events.lock().end(at, ended.saturating_sub(started), ended, at);
+        }
+        if last.0 < MAX_EVENTS {
+            progress.events.lock().floor = Some(oldest);
+        }
+        Ok(last)
+    }
+
+    /// Returns whether there may be more of them.
+    async fn prune_targets(&self, transaction: &Transaction, before: i64) -> Result<bool, DbError> {
+        let (scan, started) = (&self.shared.pruning.targets, since_boot());
+        let from = scan.lock().start(started);
+        let empty = lock_empty_targets(transaction, from, before).await?;
+        let (now, more) = (since_boot(), reached(empty.len() as u64));
+        scan.lock().end(from, now.saturating_sub(started), now, if more { from } else { before });
+        delete_targets(transaction, &empty).await?;
+        Ok(more)
     }
 }
 
-/// Locks targets of which nothing has been known since `before`.
-async fn lock_empty_targets(transaction: &Transaction, before: i64) -> Result<Vec<i64>, DbError> {
-    let params = [(&before as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
+/// Locks targets of which nothing is known, and whose last decision was in this time.
+async fn lock_empty_targets(transaction: &Transaction, from: i64, before: i64) -> Result<Vec<i64>, DbError> {
+    let params = [(&before as _, Type::INT8), (&MAX_ROWS as _, Type::INT8), (&from as _, Type::INT8)];
     Ok(transaction.query(LOCK_EMPTY, &params).await?.iter().map(|row| row.get(0)).collect())
 }
 
@@ -223,9 +272,20 @@ mod tests {
     use crate::store::tests::postgres::Database;
 
     #[test]
-    fn targets_are_looked_for_the_less_often_the_longer_that_takes() {
-        let millis = Duration::from_millis;
-        assert_eq!([499, 500].map(|took| pause_after(millis(took))), [Duration::ZERO, millis(10_000)]);
+    fn old_rows_are_looked_for_from_the_beginning_the_less_often_the_longer_that_takes() {
+        let seconds = Duration::from_secs;
+        let mut scan = Scan::default();
+        assert_eq!(scan.start(seconds(1)), i64::MIN);
+        scan.end(i64::MIN, Duration::from_millis(499), seconds(1), 7);
+        assert_eq!(scan.start(seconds(1)), i64::MIN, "it is cheap");
+        scan.end(i64::MIN, seconds(2), seconds(3), 8);
+        assert_eq!(scan.start(seconds(42)), 8);
+        scan.end(8, seconds(1), seconds(42), 9);
+        assert_eq!(scan.start(seconds(42)), 9);
+        assert_eq!(scan.start(seconds(43)), i64::MIN);
+        // It has failed.
+        assert_eq!([44, 642].map(|at| scan.start(seconds(at))), [9, 9]);
+        assert_eq!(scan.start(seconds(643)), i64::MIN);
     }
 
     #[tokio::test]
@@ -234,7 +294,7 @@ mod tests {
         let Store::Postgres(Postgres(shared)) = database.open(&[]).await else { panic!("another store") };
         database.execute("INSERT INTO targets (hash, key) VALUES ('a', 'a'), ('b', 'b')");
         let transaction = Transaction::begin(&shared.pool).await.unwrap();
-        let empty = lock_empty_targets(&transaction, 1).await.unwrap();
+        let empty = lock_empty_targets(&transaction, i64::MIN, 1).await.unwrap();
         assert_eq!(empty.len(), 2);
         // As by a transaction that has ended after the targets were read and before they were locked.
         database.execute("INSERT INTO record_targets SELECT id, 1 FROM targets WHERE key = 'b'");
