@@ -5,6 +5,7 @@
 
 mod access_in_force;
 mod certificates;
+mod configuration_number;
 mod credential_changes;
 mod file_limit;
 mod listener;
@@ -32,6 +33,9 @@ use crate::telemetry::Metrics;
 use listener::Listener;
 use running::RunningBridge;
 use watch::FileStamps;
+
+/// How often it is looked for destinations that no replica serves any more.
+const ORPHANS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A configured bridge that has not started.
 pub(crate) struct App {
@@ -124,6 +128,7 @@ impl App {
         running.begin_reception().await;
         tracing::info!(webhook = webhook.url(), admin = admin_api.url(), "scalebridge is ready");
 
+        let (is_shared, mut orphans) = (running.is_shared(), tokio::time::interval(ORPHANS_INTERVAL));
         let ended = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
@@ -133,6 +138,7 @@ impl App {
                 _ = &mut running.due_task => {
                     break Err(anyhow::anyhow!("the store's writer has stopped; see the previous log lines"));
                 }
+                _ = orphans.tick(), if is_shared => running.retire_orphans().await,
                 Some(request) = reload_requests.next() => {
                     let result = running.reloader.reload(&request.by, &mut running.workers, &stop).await;
                     request.reply(result);

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use super::configuration_number::configuration_number;
 use super::{Origin, access_in_force, credential_changes, wall_clock};
 use crate::bridge::Bridge;
 use crate::config::access::ListenerAccess;
@@ -140,6 +141,10 @@ impl Reloader {
         // From here on, no step makes the reload fail.
         workers.protect(OwnFiles::new(&settings, &loaded.files));
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
+        // Other replicas keep what they do not know of it.
+        if let Err(error) = self.store.adopt_configuration(configuration_number(&settings)).await {
+            tracing::warn!(%error, "other replicas do not know that the configuration has changed");
+        }
         // First, so that no source is known whose credentials are not.
         self.access.reload(&settings);
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());

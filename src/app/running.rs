@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::configuration_number::configuration_number;
 use super::listener::Listener;
 use super::reload::Reloader;
 use super::{Origin, boot_clock, readiness, store as open, wall_clock, watch};
@@ -67,6 +68,7 @@ impl RunningBridge {
             // Nothing has been accepted yet.
             () = stop.cancelled() => return Ok(None),
         };
+        store.adopt_configuration(configuration_number(&settings)).await?;
         for (name, destination) in &settings.destinations {
             store.set_max_backlog(name, destination.max_backlog)?;
         }
@@ -131,6 +133,18 @@ impl RunningBridge {
             prune_task,
             clock_task,
         }))
+    }
+
+    /// Whether other processes can use the store.
+    pub(super) fn is_shared(&self) -> bool {
+        self.reloader.store.is_shared()
+    }
+
+    /// Retires the destinations of replicas that have not come back.
+    pub(super) async fn retire_orphans(&mut self) {
+        if let Err(error) = self.workers.retire_orphans().await {
+            tracing::debug!(%error, "destinations that nobody serves are looked for later");
+        }
     }
 
     /// Notifications are accepted from now on; ends the reception gap since the last process. Decreases that were not

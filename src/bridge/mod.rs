@@ -478,6 +478,7 @@ impl RuleSnapshot {
             sources: &self.sources,
             deliveries: &view.deliveries,
             incarnation: view.incarnation,
+            keeps_unknown_rules: view.has_newer_configuration,
         }
     }
 }

@@ -27,6 +27,9 @@ pub(super) const STORE_BACKOFF: Backoff =
         Err(_) => panic!("the initial delay exceeds the maximum"),
     };
 
+/// The pause before it is looked again whether a lock of the store is held that was waited for.
+const LOCKED_DELAY: Duration = Duration::from_secs(2);
+
 /// The state shared by all tasks of a worker.
 #[derive(Debug)]
 pub(super) struct Shared<O, D, V> {
@@ -58,8 +61,10 @@ const LAST_ERROR: &str = "; last error: ";
 pub(super) enum TaskResult {
     /// A call was made, or none was needed.
     Sent { ticket: Ticket, call_outcome: CallOutcome, completed: CompletedCall },
-    /// A settlement has completed.
-    Settled,
+    /// A settlement has completed, except for what is locked in the store.
+    Settled { locked: Vec<CompletedCall> },
+    /// So has that of what was locked.
+    SettledLate,
 }
 
 /// The deliveries of one call, whose outcomes are known but not yet stored.
@@ -80,6 +85,13 @@ impl CompletedCall {
 
     pub(super) const fn len(&self) -> usize {
         self.settled.len()
+    }
+
+    /// Splits it into the deliveries that are settled and those with these leases.
+    fn split(self, locked: &[Lease]) -> (Self, Self) {
+        let Self { settled, completed_at, failed } = self;
+        let (locked, settled) = settled.into_iter().partition(|delivery| locked.contains(&delivery.lease));
+        (Self { settled, completed_at, failed }, Self { settled: locked, completed_at, failed })
     }
 
     /// Whether some of the deliveries wait for another attempt.
@@ -143,14 +155,38 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         all: Vec<CompletedCall>,
         mut rng: fastrand::Rng,
     ) -> TaskResult {
+        TaskResult::Settled { locked: self.settle_and_report(all, &mut rng).await }
+    }
+
+    /// Settles deliveries that were locked in the store, beside the settlements of others.
+    pub(super) async fn settle_locked(
+        self: Arc<Self>,
+        mut all: Vec<CompletedCall>,
+        mut rng: fastrand::Rng,
+    ) -> TaskResult {
+        while !all.is_empty() {
+            tokio::time::sleep(LOCKED_DELAY).await;
+            all = self.settle_and_report(all, &mut rng).await;
+        }
+        TaskResult::SettledLate
+    }
+
+    /// Returns what is locked in the store.
+    async fn settle_and_report(
+        &self,
+        all: Vec<CompletedCall>,
+        rng: &mut fastrand::Rng,
+    ) -> Vec<CompletedCall> {
         let settled = all.iter().flat_map(|completed| &completed.settled);
         let settled: Vec<_> = settled.map(|delivery| (delivery.lease, delivery.settlement.clone())).collect();
-        if self.settle(&settled, &mut rng).await {
-            all.iter().for_each(|completed| {
-                self.report(&completed.settled, completed.completed_at, !completed.failed);
-            });
+        let Some(locked) = self.settle(&settled, rng).await else { return Vec::new() };
+        let mut left = Vec::new();
+        for completed in all {
+            let (settled, locked) = completed.split(&locked);
+            self.report(&settled.settled, settled.completed_at, !settled.failed);
+            left.extend(Some(locked).filter(|locked| !locked.settled.is_empty()));
         }
-        TaskResult::Settled
+        left
     }
 
     /// Stores that the decreases among the events are about to be called, after decisions have seen what may block
@@ -338,21 +374,22 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     /// Retries until the store has settled the deliveries, since delivered but unsettled ones would be
-    /// sent again. Returns false if the store is closed.
-    async fn settle(&self, settled: &[(Lease, Settlement)], rng: &mut fastrand::Rng) -> bool {
+    /// sent again. Returns those that are locked in the store; `None` if it is closed.
+    async fn settle(&self, settled: &[(Lease, Settlement)], rng: &mut fastrand::Rng) -> Option<Vec<Lease>> {
         let name = &self.options.name;
         let mut failures = 0u32;
         loop {
             match self.outbox.settle(name, settled.to_vec()).await {
-                Ok(()) if failures == 0 => return true,
+                Ok(()) if failures == 0 => return Some(Vec::new()),
                 Ok(()) => {
                     tracing::info!(destination = %name, "settling deliveries works again");
-                    return true;
+                    return Some(Vec::new());
                 }
+                Err(store::Error::Locked(leases)) => return Some(leases),
                 Err(error @ store::Error::Closed) => {
                     let count = settled.len();
                     tracing::error!(destination = %name, %error, count, "deliveries not settled, they will be sent again");
-                    return false;
+                    return None;
                 }
                 Err(error) if failures == 0 => {
                     tracing::warn!(destination = %name, %error, "settling deliveries failed, retrying");
@@ -436,10 +473,14 @@ impl SettledDelivery {
 
     /// A delivery that was not sent, because decisions have changed it since it was claimed.
     fn refused(event: OutgoingEvent, reason: RefusalReason) -> Self {
-        let OutgoingEvent { lease, header, attempts, .. } = event;
+        let OutgoingEvent { lease, header, attempts, .. } = &event;
+        let (lease, header, attempts) = (*lease, header.clone(), *attempts);
         match reason {
             RefusalReason::Superseded | RefusalReason::LeaseEnded => {
                 Self::withdrawn(lease, Some(header), SUPERSEDED)
+            }
+            RefusalReason::Locked => {
+                Self::not_called(event, Settlement::NotCalled { delay: LOCKED_DELAY, stands_aside: false })
             }
             RefusalReason::Suspended => Self {
                 lease,

@@ -74,7 +74,7 @@ pub(crate) struct Worker<O, D, V> {
     rng: fastrand::Rng,
     /// Claimed batches that wait for a call.
     ready: VecDeque<Vec<OutgoingEvent>>,
-    /// The tasks: calls, and at most one settlement.
+    /// The tasks: calls, at most one settlement, and those of what was locked.
     running: JoinSet<TaskResult>,
     calls_in_flight: usize,
     is_settling: bool,
@@ -254,6 +254,13 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
         }
     }
 
+    /// What is locked in the store does not hold up the settlement of others.
+    fn settle_later(&mut self, locked: Vec<CompletedCall>) {
+        if !locked.is_empty() {
+            self.running.spawn(Arc::clone(&self.shared).settle_locked(locked, self.rng.fork()));
+        }
+    }
+
     /// Starts a call with these events, or with the first of them if it is the probe. Returns the events
     /// as an error if no call may start. A drain bypasses the breaker, since claimed deliveries have to
     /// be settled.
@@ -289,7 +296,11 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
     fn on_task_done(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
         let (ticket, call_outcome, completed) = match done {
             Ok(TaskResult::Sent { ticket, call_outcome, completed }) => (ticket, call_outcome, completed),
-            Ok(TaskResult::Settled) => return self.is_settling = false,
+            Ok(TaskResult::Settled { locked }) => {
+                self.is_settling = false;
+                return self.settle_later(locked);
+            }
+            Ok(TaskResult::SettledLate) => return,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };

@@ -110,7 +110,7 @@ pub enum Store {
     Memory(Memory),
 }
 
-/// An error of the store. Nothing of the call was written.
+/// An error of the store. Except for [`Error::Locked`], nothing of the call was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Possibly transient: disk full, locked, read-only, an IO error.
@@ -122,6 +122,9 @@ pub enum Error {
     /// Some rows cannot be read; everything that does not need them goes on.
     #[error("{0}")]
     Unreadable(UnreadableStates),
+    /// Another session of the database holds a lock of the targets of these deliveries. Those of the others are settled.
+    #[error("another session of the database holds a lock of the targets of {} deliveries", .0.len())]
+    Locked(Vec<Lease>),
     /// The store was closed, or its thread has ended.
     #[error("the store is closed")]
     Closed,
@@ -226,6 +229,22 @@ impl Store {
     /// The counts of open episodes and deferred actions of the [snapshot](Store::snapshot).
     pub fn tally(&self) -> Tally {
         self.snapshot().tally
+    }
+
+    /// Whether other processes can use the store at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// Lets other replicas know by a number which rules and destinations this process has from now on.
+    ///
+    /// # Errors
+    /// The store is not available.
+    pub(crate) async fn adopt_configuration(&self, configuration: i64) -> Result<(), Error> {
+        match self {
+            Self::Postgres(store) => Box::pin(store.adopt_configuration(configuration)).await,
+            Self::Sqlite(_) | Self::Memory(_) => Ok(()),
+        }
     }
 
     /// Whether this process accepts notifications. Other replicas want to know.

@@ -58,7 +58,8 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// Stores the outcomes of claimed deliveries. When this returns `Ok`, they are on disk.
     ///
     /// # Errors
-    /// Nothing was written. Unless the call is repeated, the deliveries are sent again after a restart.
+    /// Nothing was written, or with [`Error::Locked`] nothing about some. Unless the call is repeated, the deliveries are sent
+    /// again after a restart.
     fn settle(
         &self,
         destination: &Name,
@@ -197,6 +198,8 @@ pub enum RefusalReason {
     Superseded,
     /// It is suspended. Settled as [`Settlement::NotCalled`], it waits until it is resumed.
     Suspended,
+    /// Its target is locked for long. Settled as [`Settlement::NotCalled`], it is tried again.
+    Locked,
     /// Another claim of it may be in use.
     LeaseEnded,
 }

@@ -121,6 +121,9 @@ pub struct View {
     /// Changes when the store comes back behind what was committed. Unless it is 0, it is part of the ids of events, so that
     /// no id has two contents.
     pub incarnation: u64,
+    /// Whether another process that uses the store has a newer configuration, or had one within the last hour: what this
+    /// one does not know may be part of it.
+    pub has_newer_configuration: bool,
 }
 
 impl View {

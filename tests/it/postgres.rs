@@ -106,6 +106,38 @@ async fn while_the_database_is_away_notifications_are_refused_and_then_everythin
 }
 
 #[tokio::test]
+async fn rights_that_are_lost_while_the_bridge_runs_refuse_notifications_and_readiness_says_how_to_fix_that()
+{
+    let server = PostgresServer::shared();
+    let database = server.create_database(None);
+    let role = format!("{database}_owner");
+    server.sql("postgres", &format!("CREATE ROLE {role} LOGIN; ALTER DATABASE {database} OWNER TO {role}"));
+    let mut bridge = bridge_on(&server.url(&database).replace("postgres@", &format!("{role}@")));
+    bridge.run().await;
+    let ready = bridge.url("/-/ready");
+    // As after a restore by a superuser.
+    server.sql(&database, "ALTER TABLE records OWNER TO postgres; ALTER TABLE events OWNER TO postgres");
+    let refused = bridge.post(notification(&[pending_pod("workers", "a")])).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    // Also without a notification.
+    eventually("readiness to say what is missing", async || {
+        let (status, cause) = get(&ready).await.ok()?;
+        let is_named = cause.contains("rights on the tables events, records: ");
+        (status == 503 && is_named && cause.contains("`ALTER TABLE … OWNER TO`")).then_some(())
+    })
+    .await;
+    server.sql(
+        &database,
+        &format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"),
+    );
+    eventually("readiness", async || get(&ready).await.ok().filter(|(status, _)| *status == 200)).await;
+    assert_eq!(bridge.post(notification(&[pending_pod("workers", "a")])).await.status, 200);
+    assert!(bridge.stop().await.success());
+    server.sql(&database, &format!("DROP OWNED BY {role} CASCADE"));
+    server.sql("postgres", &format!("ALTER DATABASE {database} OWNER TO postgres; DROP ROLE {role}"));
+}
+
+#[tokio::test]
 async fn a_bridge_that_starts_before_its_database_waits_for_it() {
     let mut server = PostgresServer::start(&[], "host all all 127.0.0.1/32 trust\n", |_| {});
     let url = server.url(&server.create_database(None));
@@ -171,4 +203,35 @@ async fn replicas_without_notify_and_behind_a_pooler_find_changes_by_polling() {
     let url = format!("postgres://postgres@127.0.0.1:{}/{database}", pooler.port());
     // It accepts LISTEN, and announces nothing.
     changes_reach_the_other_bridge(&url, "").await;
+}
+
+#[tokio::test]
+async fn while_a_rule_is_rolled_out_a_replica_without_it_leaves_what_it_owes_to_the_other_one() {
+    let server = PostgresServer::shared();
+    let url = server.url(&server.create_database(None));
+    let [mut old, mut new] = [bridge_on(&url), bridge_on(&url)];
+    old.write(
+        "rules.yaml",
+        &RULES.replace("unschedulable-pods", "others").replace("KubePodsPending", "Others"),
+    );
+    old.run().await;
+    new.run().await;
+    let pod = pending_pod("workers", "a");
+    assert_eq!(new.post(notification(std::slice::from_ref(&pod))).await.verdicts()["emitted"], 1);
+    // Its end is received by the replica without the rule.
+    let answer = old.post(notification(&[resolved(&pod)])).await;
+    assert_eq!(answer.verdicts()["no_action"], 1, "{}", answer.body);
+    let events = async || {
+        let all = [old.journal(), new.journal()].concat();
+        all.iter()
+            .map(|event| event["data"]["phase"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let has_both = async || (events().await.len() == 2).then_some(());
+    eventually("the decrease", has_both).await;
+    assert!(events().await.contains(&"resolved".to_owned()), "{:?}", events().await);
+    assert_eq!(new.decisions("withdrawn").await.len(), 0);
+    for bridge in [&mut old, &mut new] {
+        assert!(bridge.stop().await.success());
+    }
 }

@@ -337,8 +337,37 @@ fn a_role_that_may_only_read() {
     server.sql("postgres", &set);
     assert_refused(
         &format!("postgres://bridge:{PASSWORD}@localhost:PORT/{database}"),
-        &["read-only transaction", "`default_transaction_read_only = on`", "connect to the primary"],
+        &["`default_transaction_read_only = on`", "`ALTER ROLE … SET default_transaction_read_only = off`"],
     );
+}
+
+#[test]
+fn a_role_whose_statements_end_too_soon() {
+    let (server, ..) = server();
+    let database = database();
+    let set = |timeout: &str| {
+        server.sql(
+            "postgres",
+            &format!("ALTER ROLE bridge IN DATABASE {database} SET statement_timeout = '{timeout}'"),
+        )
+    };
+    set("9999ms");
+    let url = format!("postgres://bridge:{PASSWORD}@localhost:PORT/{database}");
+    assert_refused(
+        &url,
+        &["statements of the role are ended after 9999 ms", "`ALTER ROLE … SET statement_timeout = 0`"],
+    );
+    // Too short for the question itself.
+    set("1ms");
+    server.sql(
+        &database,
+        "CREATE SCHEMA slow; GRANT USAGE ON SCHEMA slow TO bridge;
+         CREATE FUNCTION slow.current_setting(name text) RETURNS text LANGUAGE sql AS $$
+            SELECT pg_catalog.current_setting(name) FROM pg_sleep(0.1) $$",
+    );
+    let path = format!("ALTER ROLE bridge IN DATABASE {database} SET search_path = slow, pg_catalog");
+    server.sql("postgres", &path);
+    assert_refused(&url, &["statement timeout", "`ALTER ROLE … SET statement_timeout = 0`"]);
 }
 
 #[test]

@@ -252,12 +252,18 @@ impl DeliveryQueue for WorkerHarness {
     }
 
     async fn settle(&self, _: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
-        if let Some(fault) = self.0.faults.lock().settles.pop() {
-            return Err(fault);
-        }
+        let fault = self.0.faults.lock().settles.pop();
+        let locked = match fault {
+            Some(Error::Locked(locked)) => locked,
+            Some(fault) => return Err(fault),
+            None => Vec::new(),
+        };
         let mut deliveries = self.0.deliveries.lock();
         for (lease, settlement) in settled {
             let seq = lease.seq();
+            if locked.iter().any(|locked| locked.seq() == seq) {
+                continue;
+            }
             let delivery = deliveries.get_mut(&seq).unwrap();
             assert!(std::mem::take(&mut delivery.claimed), "{seq:?} was not claimed");
             match settlement {
@@ -271,7 +277,7 @@ impl DeliveryQueue for WorkerHarness {
             delivery.history.push(settlement);
         }
         self.0.changed.notify_waiters();
-        Ok(())
+        if locked.is_empty() { Ok(()) } else { Err(Error::Locked(locked)) }
     }
 
     async fn claim_expired(&self, _: &Name, limits: AgeLimits, max: usize) -> Result<Expired, Error> {

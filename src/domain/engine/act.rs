@@ -221,18 +221,18 @@ pub(super) fn schedule_repeat(
         is_repeat: true,
         stable_since: Some(step.context.now),
         alerts: Vec::new(),
-        ..new_request(&firing.action.change, next, Arc::clone(trigger))
+        ..new_request(firing.action.change.decreases_capacity(), next, Arc::clone(trigger))
     })
 }
 
 /// A request that no guard has blocked yet.
-pub(super) fn new_request(change: &Change, requested_at: Time, trigger: Arc<Trigger>) -> Deferred {
+pub(super) fn new_request(decreases: bool, requested_at: Time, trigger: Arc<Trigger>) -> Deferred {
     Deferred {
         requested_at,
         stable_since: None,
         recheck_at: Some(requested_at),
         limited_direction: None,
-        decreases: change.decreases_capacity(),
+        decreases,
         is_repeat: false,
         is_retry: false,
         wait: None,

@@ -241,7 +241,7 @@ fn end_if_over(
     let mut log = DecisionLog::new(Some(name), key);
     let rule_state = state.rules.get_or_default(name);
     let alerts = |episode: &Episode| episode.open.iter().map(|open| open.alert.clone()).collect::<Vec<_>>();
-    if hold_template(step, name).is_none() {
+    if hold_template(step, name).is_none() && !step.is_kept(name) {
         let alerts = rule_state.episode.as_deref().map(alerts).unwrap_or_default();
         *rule_state = RuleState::default();
         log.record_if_any(Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED), alerts);

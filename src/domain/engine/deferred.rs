@@ -97,6 +97,9 @@ fn next(
     let mut first: Option<(Order, &Name, Phase)> = None;
     for (name, rule_state) in acting.own.rules.iter().filter(|(name, _)| !executed.contains(*name)) {
         let Some((phase, episode, deferred)) = pending(rule_state) else { continue };
+        if step.is_kept(name) {
+            continue;
+        }
         let rule = step.rule(name);
         let change = rule.and_then(|rule| requested_action(rule, phase)).map(|action| &action.change);
         let decreases = change.map_or(deferred.decreases, Change::decreases_capacity);

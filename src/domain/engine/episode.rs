@@ -12,7 +12,7 @@ use super::deferred::{
 use super::delta::{Opened, RuleDelta};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
-use super::{Context, delivery, emit, guard, owed, unconfirmed};
+use super::{Context, delivery, emit, guard, kept, owed, unconfirmed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
 use crate::domain::delivery::DeliveryChangeKind;
@@ -318,7 +318,7 @@ fn request_firing(
     let previous = episode.deferred.take();
     // The newest action replaces the deferred one and takes over its request time, since the need never ended.
     let kept = previous.as_ref().filter(|previous| !previous.is_repeat);
-    let request = new_request(change, step.context.now, Arc::clone(trigger));
+    let request = new_request(change.decreases_capacity(), step.context.now, Arc::clone(trigger));
     episode.deferred = Some(Deferred {
         requested_at: kept.map_or(request.requested_at, |previous| previous.requested_at),
         stable_since: kept.and_then(|previous| previous.stable_since),
@@ -362,7 +362,11 @@ fn close(
     acting.own.record_end(now, was_need, policy.last_resolve_retention);
     let owes = owed::owes(acting.own, name);
     let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-    let request = request_resolved(rule, &episode, change, now);
+    let is_kept = step.is_kept(name);
+    let request = match is_kept {
+        true => request_kept(owes, &episode, change, now),
+        false => request_resolved(rule, &episode, change, now),
+    };
     let rule_state = acting.own.rules.get_or_default(name);
     rule_state.owed_until = owes.then(|| now.after(policy.owed_retention));
     if episode.expired {
@@ -377,13 +381,15 @@ fn close(
         Err(outcome) => (None, None, Some(outcome)),
     };
     let outcome = outcome.map(|outcome| outcome.for_episode(Phase::Resolved, &episode, rule));
-    if deferred.is_some() {
+    if is_kept && deferred.is_some() {
+        change.log.reply(kept::outcome().for_episode(Phase::Resolved, &episode, rule), alerts);
+    } else if deferred.is_some() {
         change.replies.add(name, Phase::Resolved, alerts);
     } else if let Some(outcome) = outcome.filter(|_| !closed.is_empty()) {
         change.log.reply(outcome, alerts);
     }
     // A late firing can continue an episode that has emitted something and did not expire. What is owed is shown with it.
-    let is_retained = episode.emissions > 0 && rule.is_some() && (!episode.expired || owes);
+    let is_retained = episode.emissions > 0 && (rule.is_some() || is_kept) && (!episode.expired || owes);
     if deferred.is_some() || is_retained {
         let until = Some(now.after(policy.last_resolve_retention));
         let closed = if deferred.is_some() || unneeded.is_some() { closed } else { Vec::new() };
@@ -451,7 +457,24 @@ fn request_resolved(
     }
     match missing_evidence(episode) {
         Some(detail) => Err(no_evidence(detail)),
-        None => Ok(new_request(requested, now, trigger.clone())),
+        None => Ok(new_request(requested.decreases_capacity(), now, trigger.clone())),
+    }
+}
+
+/// The request of a rule of a newer configuration, which is kept for those who know whether it has an `on_resolved` action.
+fn request_kept(
+    owes: bool,
+    episode: &Episode,
+    change: &RuleChange<'_>,
+    now: Time,
+) -> Result<Deferred, Outcome> {
+    let Some(trigger) = &change.trigger else { return Err(kept::outcome()) };
+    if episode.truncated {
+        return Err(no_evidence(if change.truncated { TRUNCATED } else { CLOSED_TRUNCATED }));
+    }
+    match missing_evidence(episode) {
+        Some(detail) => Err(no_evidence(detail)),
+        None => Ok(new_request(owes, now, trigger.clone())),
     }
 }
 

@@ -143,6 +143,9 @@ fn blocked_by_hold(step: &StepContext<'_>, change: &Change, episode: &Episode) -
 
 /// Whether the current version of a rule is an active hold that blocks the change.
 fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, hold: &Hold, change: &Change) -> bool {
+    if step.is_kept(rule) {
+        return change.decreases_capacity();
+    }
     let rule = step.rule(rule).filter(|rule| rule.mode == Mode::Active);
     rule.is_some_and(|rule| match &rule.target {
         RuleTarget::Hold(_) if hold.is_unreadable => change.decreases_capacity(),
@@ -158,6 +161,10 @@ fn outranked_by<'a>(step: &StepContext<'_>, request: &ActionRequest<'a>) -> Opti
     let own = request.rule;
     let others = request.visible.outranking_rules().filter(|(name, _)| **name != own.name);
     let mut outranking = others.filter(|(name, state)| {
+        if step.is_kept(name) {
+            let episode = state.episode.as_deref();
+            return episode.is_some_and(|episode| !episode.open.is_empty() && episode.emissions > 0);
+        }
         let change = step.active_rule(name).and_then(|rule| rule.on_firing.as_ref());
         let (Some(change), Some(episode)) = (change.map(|firing| &firing.action.change), &state.episode)
         else {

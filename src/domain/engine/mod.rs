@@ -12,7 +12,8 @@
 //! requests actions, `control_episode` does so for holds and heartbeats, which update the controls; `deferred` executes
 //! the requested and the deferred actions in their order: `guard` and `calm` say what blocks an action, `act` emits an
 //! event (`emit`) or defers the action again, and `owed` says what a decrease takes back; `unconfirmed` takes back
-//! decreases whose delivery is not confirmed; `outcome` records the decisions. `deferred_actions` shows what
+//! decreases whose delivery is not confirmed; `kept` leaves rules of a newer configuration to others; `outcome` records the
+//! decisions. `deferred_actions` shows what
 //! blocks deferred actions, for operators.
 
 mod act;
@@ -26,6 +27,7 @@ mod emit;
 mod episode;
 mod guard;
 mod input;
+mod kept;
 mod legacy;
 mod occurrence;
 mod outcome;
@@ -82,6 +84,8 @@ pub struct Context<'a> {
     pub deliveries: &'a DeliveryFeedback,
     /// Part of the ids of events, unless it is 0: it changes when the store comes back behind what was committed.
     pub incarnation: u64,
+    /// Another process that uses the same store has a newer configuration: rules that are not known here may be part of it.
+    pub keeps_unknown_rules: bool,
 }
 
 impl Context<'_> {

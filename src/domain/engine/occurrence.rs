@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::control_episode;
 use super::delta::{ControlInput, Opened, RuleDelta, RuleDeltas, RuleId, UnreadableHold};
 use super::step::StepContext;
-use super::{Input, delivery, episode, owed};
+use super::{Input, delivery, episode, kept, owed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::fingerprint;
@@ -68,6 +68,7 @@ pub(super) fn apply(
     let clock = step.context.clock();
     let mut decisions = delivery::apply(step, key, state);
     forget_former_shadows(step, state);
+    kept::postpone(step, state);
     let mut deltas = RuleDeltas::default();
     let were_late = late_firings(state);
     for firing in target_input.firing {
@@ -122,6 +123,7 @@ pub(super) fn apply(
 pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let mut decisions = delivery::apply(step, key, state);
     forget_former_shadows(step, state);
+    kept::postpone(step, state);
     decisions.extend(owed::expire(step, key, state));
     for (_, shadow) in state.shadows.iter_mut() {
         decisions.extend(owed::expire(step, key, shadow));

@@ -154,7 +154,7 @@ fn clear_end(state: &mut TargetState, rule: &Name) {
 pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let now = step.context.now;
     let mut decisions = Vec::new();
-    let is_over = |name: &Name, until: Time| until <= now || step.rule(name).is_none();
+    let is_over = |name: &Name, until: Time| until <= now || step.rule(name).is_none() && !step.is_kept(name);
     let over: Vec<Name> = state
         .rules
         .iter()

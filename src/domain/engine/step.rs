@@ -58,6 +58,11 @@ impl<'a> StepContext<'a> {
         self.context.rules.rule(name)
     }
 
+    /// Whether a rule is not known here, and may be part of a newer configuration of others.
+    pub(super) fn is_kept(&self, name: &Name) -> bool {
+        self.context.keeps_unknown_rules && self.rule(name).is_none()
+    }
+
     /// The current version of a rule, if it sends events.
     pub(super) fn active_rule(&self, name: &Name) -> Option<&'a Rule> {
         self.rule(name).filter(|rule| rule.mode == Mode::Active)

@@ -49,7 +49,7 @@ pub(super) fn recheck(step: &mut StepContext<'_>, acting: &mut Acting<'_>) -> Ve
             continue;
         }
         let action = step.active_rule(&name).and_then(|rule| requested_action(rule, emission.phase));
-        if action.is_none_or(|action| !action.change.decreases_capacity()) {
+        if !step.is_kept(&name) && action.is_none_or(|action| !action.change.decreases_capacity()) {
             decisions.extend(end(step, acting, &emission, &emitted));
             continue;
         }
@@ -92,7 +92,7 @@ fn end(
 /// Resumes the suspended decreases that no guard blocks any more. The others are rechecked when their wait is over.
 fn resume(step: &mut StepContext<'_>, acting: &mut Acting<'_>) {
     for (name, emission, emitted) in unconfirmed(acting.own) {
-        if !emission.is_suspended {
+        if !emission.is_suspended || step.is_kept(&name) {
             continue;
         }
         let blocked = blocked_again(step, acting, &name, &emission, &emitted);
@@ -131,11 +131,15 @@ fn blocker(
     name: &Name,
     phase: Phase,
 ) -> Option<String> {
-    let rule = step.rule(name)?;
-    let action = requested_action(rule, phase)?;
     let episode = visible.own.rules.get(name)?.last_episode()?;
     let text = |by: Option<Blocker>| by.map(|by| by.to_string()).unwrap_or_default();
-    let by_control = guard::blocked_by_control(step, rule, key, &action.change, episode);
+    let by_control = match step.rule(name) {
+        Some(rule) => {
+            guard::blocked_by_control(step, rule, key, &requested_action(rule, phase)?.change, episode)
+        }
+        // It is kept for others. The call is withheld by what covers its event.
+        None => None,
+    };
     let by_control = by_control.map(|blocked| text(blocked.by));
     let now = step.context.now;
     by_control.or_else(|| {

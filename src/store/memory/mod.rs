@@ -145,7 +145,17 @@ impl StateStore for Memory {
             let (created, controls) = (inner.created, inner.controls.clone());
             let deliveries = inner.deliveries(&states, &self.lanes);
             let (rates, incarnation) = (None, 0);
-            let view = View { now, wall, created, states, controls, deliveries, rates, incarnation };
+            let view = View {
+                now,
+                wall,
+                created,
+                states,
+                controls,
+                deliveries,
+                rates,
+                incarnation,
+                has_newer_configuration: false,
+            };
             let changes = decide(&view);
             inner.apply(clock, changes, &self.lanes);
         });

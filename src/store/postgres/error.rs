@@ -27,6 +27,9 @@ pub(super) enum DbError {
     /// What was read is not what this program writes.
     #[error("{0}")]
     Damaged(String),
+    /// As those before it, it would wait for a lock.
+    #[error("another session of the database holds locks of the bridge's tables")]
+    Locked,
     /// What was read has changed before it was locked.
     #[error("another transaction was faster")]
     Contended,
@@ -61,6 +64,11 @@ impl DbError {
             || code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
     }
 
+    /// Whether another session holds a lock for long.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked) || self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether the connection was lost, so that the server may not have executed the last statement, or may not have been
     /// able to say so.
     pub(super) fn is_disconnect(&self) -> bool {
@@ -83,8 +91,9 @@ impl DbError {
     /// succeed.
     pub(super) fn is_permanent(&self) -> bool {
         // Data exceptions, violated constraints and syntax errors.
-        let of_statement =
-            |code: &SqlState| ["22", "23", "42"].iter().any(|class| code.code().starts_with(class));
+        let of_statement = |code: &SqlState| {
+            ["22", "23", "42"].iter().any(|class| code.code().starts_with(class)) && !is_of_database(code)
+        };
         matches!(self, Self::Damaged(_)) || self.code().is_some_and(of_statement)
     }
 
@@ -101,7 +110,15 @@ impl DbError {
                 Some(fix) => Error::Unusable(format!("store.postgres: {self}: {fix}")),
                 None => Error::Unusable(format!("store.postgres: {self}")),
             },
-            _ => Error::Unavailable(self.to_string()),
+            _ => Error::Unavailable(self.with_fix()),
+        }
+    }
+
+    /// The error, with the fix if an operator has to change something.
+    pub(super) fn with_fix(&self) -> String {
+        match self.fix() {
+            Some(fix) => format!("{self}: {fix}"),
+            None => self.to_string(),
         }
     }
 
@@ -113,10 +130,11 @@ impl DbError {
             Self::Postgres(_) => {
                 let is_of =
                     |code: &SqlState| ["42", "3F", "0A"].iter().any(|class| code.code().starts_with(class));
-                self.fix().is_some() || self.code().is_some_and(is_of)
+                // A lock is released, sooner or later.
+                !self.is_locked() && (self.fix().is_some() || self.code().is_some_and(is_of))
             }
             Self::Damaged(_) => true,
-            Self::Pool(_) | Self::NoAnswer(_) | Self::Contended | Self::Unheard => false,
+            Self::Pool(_) | Self::NoAnswer(_) | Self::Contended | Self::Unheard | Self::Locked => false,
         }
     }
 
@@ -125,18 +143,48 @@ impl DbError {
         let Self::Postgres(error) = self else { return None };
         let db = error.as_db_error()?;
         match *db.code() {
-            SqlState::INSUFFICIENT_PRIVILEGE => {
-                Some("`GRANT USAGE, CREATE ON SCHEMA …` to the role, see docs/postgres.md")
+            SqlState::INSUFFICIENT_PRIVILEGE => Some(fix_of_right(db.message())),
+            SqlState::UNDEFINED_TABLE => Some(
+                "the role's `search_path` has to begin with the schema that has the bridge's tables; if they were dropped, \
+                 restore a backup, or restart the bridge, which creates them anew",
+            ),
+            SqlState::LOCK_NOT_AVAILABLE => Some(
+                "another session holds the lock: find it in `pg_stat_activity` with `pg_blocking_pids`, and end its transaction",
+            ),
+            SqlState::QUERY_CANCELED if db.message().contains("statement timeout") => {
+                Some(STATEMENT_TIMEOUT_FIX)
             }
             SqlState::INVALID_SCHEMA_NAME => {
                 Some("create the schema that `search_path` of the role names, and let the role use it")
             }
             SqlState::READ_ONLY_SQL_TRANSACTION => Some(
-                "connect to the primary, or add `target_session_attrs=read-write` to the URL; or the role has \
-                 `default_transaction_read_only = on`",
+                "if the server is a standby, connect to the primary, or add `target_session_attrs=read-write` to the URL; \
+                 else `ALTER ROLE … SET default_transaction_read_only = off`, also for the database and the server, if it is \
+                 on there",
             ),
             _ => connect::fix_at_pooler(db.message()),
         }
+    }
+}
+
+/// The role's time-out ends statements of the bridge.
+pub(super) const STATEMENT_TIMEOUT_FIX: &str = "`ALTER ROLE … SET statement_timeout = 0`, also for the database and the server, if it is \
+     short there; the bridge limits its statements itself";
+
+/// What a role needs that cannot read or write a table.
+pub(super) const TABLE_RIGHTS_FIX: &str = "the role has to own the bridge's tables, sequences and functions: `ALTER TABLE … OWNER TO` \
+     it; or `GRANT ALL ON ALL TABLES IN SCHEMA … TO` it, and the same of all sequences and functions";
+
+/// Whether it is about the whole database, not about one statement: a missing right, or a missing table.
+fn is_of_database(code: &SqlState) -> bool {
+    [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::UNDEFINED_TABLE].contains(code)
+}
+
+/// What a role without a right needs.
+fn fix_of_right(message: &str) -> &'static str {
+    match message.contains("for schema") {
+        true => "`GRANT USAGE, CREATE ON SCHEMA …` to the role, see docs/postgres.md",
+        false => TABLE_RIGHTS_FIX,
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! In reading order, each knows only those before it:
 //!
-//! 1. `error`, `commits`, `connect`, `transaction`: the way to the server.
+//! 1. `error`, `commits`, `connect`, `transaction`: the way to the server. `supervise`: tasks that go on after a panic.
 //! 2. `schema`: its steps and checks.
 //! 3. `clock`, `destinations`, `schedule`, `fleet`: what this process knows between two questions.
 //! 4. `queries`: reading and adding records, notifications, audit entries, states and events.
@@ -26,6 +26,7 @@ mod queries;
 mod retention;
 mod schedule;
 mod schema;
+mod supervise;
 mod transact;
 mod transaction;
 
@@ -138,6 +139,10 @@ impl Postgres {
 
     pub(super) async fn announce_ready(&self) {
         fleet::announce_ready(&self.0).await;
+    }
+
+    pub(super) async fn adopt_configuration(&self, configuration: i64) -> Result<(), Error> {
+        fleet::adopt_configuration(&self.0, configuration).await
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {

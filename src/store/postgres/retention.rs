@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::Shared;
 use super::error::{DbError, Stage};
 use super::transaction::Transaction;
+use crate::store::clock::since_boot;
 use crate::store::{Error, NotificationLimits};
 
 /// The maximum number of rows that each statement of one step deletes.
@@ -20,7 +21,7 @@ const MAX_EVENTS: i64 = 2000;
 const DELETE_RECORDS: &str = "
     WITH old AS MATERIALIZED (
         SELECT id FROM records
-        WHERE at < $1 AND at + ahead < $1 AND id < (SELECT max(id) FROM records)
+        WHERE at >= $3 AND at < $1 AND at + ahead < $1 AND id < (SELECT max(id) FROM records)
         ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED
     ), of_targets AS (
         DELETE FROM record_targets USING old WHERE record_targets.record = old.id
@@ -54,17 +55,26 @@ const DELETE_EVENTS: &str = "
         DELETE FROM events USING old WHERE events.seq = old.seq
     )
     SELECT at, seq, count(*) OVER () FROM examined ORDER BY at DESC, seq DESC LIMIT 1";
+/// That nothing is left of what happened to target `t`.
+macro_rules! nothing_is_left {
+    () => {
+        "t.state IS NULL
+    AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
+    AND NOT EXISTS (
+        SELECT FROM destinations n, LATERAL (
+            SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open)
+    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))"
+    };
+}
 /// Targets of which nothing is known any more. All that happened to a target is older than its last decision.
-const DELETE_TARGETS: &str = "
-    DELETE FROM targets WHERE id IN (
-        SELECT t.id FROM targets t
-        WHERE t.state IS NULL AND t.last_at < $1
-        AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
-        AND NOT EXISTS (
-            SELECT FROM destinations n, LATERAL (
-                SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open)
-        AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))
-        LIMIT $2 FOR UPDATE OF t SKIP LOCKED)";
+const LOCK_EMPTY: &str = concat!(
+    "SELECT t.id FROM targets t WHERE t.last_at >= $3 AND t.last_at < $1 AND ",
+    nothing_is_left!(),
+    " LIMIT $2 FOR UPDATE OF t SKIP LOCKED"
+);
+/// A statement of its own, which sees what was committed before the locks were taken: a record about a target is written
+/// without a change of the target's row.
+const DELETE_EMPTY: &str = concat!("DELETE FROM targets t WHERE t.id = ANY ($1) AND ", nothing_is_left!());
 /// All are summed, so that the limit holds also after many replicas have added and removed some.
 const DELETE_NOTIFICATIONS: &str = "
     WITH total AS MATERIALIZED (
@@ -82,10 +92,54 @@ const DELETE_NOTIFICATIONS: &str = "
     SELECT total.bytes - coalesce((SELECT sum(bytes) FROM removed), 0)::bigint, (SELECT count(*) FROM removed)
     FROM total";
 
-/// The time and the number of the last event that this round of pruning has examined. What has to stay is skipped once a
-/// round, not in each step.
+/// How far pruning is.
 #[derive(Default)]
-pub(super) struct Progress(Mutex<Option<(i64, i64)>>);
+pub(super) struct Progress {
+    /// The time and the number of the last event that this round has examined. What has to stay is skipped once a round, not
+    /// in each step.
+    examined: Mutex<Option<(i64, i64)>>,
+    records: Mutex<Scan>,
+    events: Mutex<Scan>,
+    targets: Mutex<Scan>,
+}
+
+/// Where to look for old rows. Index entries of deleted rows stay until vacuum removes them, which a long transaction prevents:
+/// who begins with the oldest ones visits all of them, which takes ever longer, and then longer than a statement may. What was
+/// examined and had to stay is looked at again from the beginning, the less often the longer that takes.
+#[derive(Debug, Default)]
+struct Scan {
+    /// What is older was examined.
+    floor: Option<i64>,
+    /// When the next scan from the beginning is due, by [`since_boot`].
+    next_full: Duration,
+}
+
+/// A scan from the beginning that takes longer than this is repeated after so many times its duration.
+const CHEAP: Duration = Duration::from_millis(500);
+const FULL_SCAN_SHARE: u32 = 20;
+/// The pause after one that has failed, such as after the longest time that an answer may take.
+const FAILED_PAUSE: Duration = Duration::from_secs(600);
+
+impl Scan {
+    /// Returns the time from which on rows are looked for.
+    fn start(&mut self, now: Duration) -> i64 {
+        match self.floor {
+            Some(floor) if now < self.next_full => floor,
+            _ => {
+                self.next_full = now + FAILED_PAUSE;
+                i64::MIN
+            }
+        }
+    }
+
+    /// The scan that has started at `from` has succeeded. What is older than `floor` was examined.
+    fn end(&mut self, from: i64, took: Duration, now: Duration, floor: i64) {
+        if from == i64::MIN {
+            self.next_full = now + if took < CHEAP { Duration::ZERO } else { took * FULL_SCAN_SHARE };
+        }
+        self.floor = Some(floor);
+    }
+}
 
 /// Runs one step. Returns whether there may be more to delete.
 pub(super) async fn prune(shared: &Shared, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
@@ -104,21 +158,28 @@ impl Step<'_> {
         let transaction = Transaction::begin(&self.shared.pool).await?;
         let now: i64 = transaction.query_one("SELECT now_ns()", &[]).await?.get(0);
         let decisions = before(now, self.decisions);
-        let mut more = false;
-        for statement in [DELETE_RECORDS, DELETE_AUDIT] {
-            let params = [(&decisions as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
-            more |= reached(transaction.execute(statement, &params).await?);
-        }
+        let mut more = self.prune_records(&transaction, decisions).await?;
+        let params = [(&decisions as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
+        more |= reached(transaction.execute(DELETE_AUDIT, &params).await?);
         transaction.execute(DELETE_CLOCK_STEPS, &[]).await?;
         let (examined, position) = self.prune_events(&transaction, now).await?;
         more |= examined >= MAX_EVENTS;
         if !more {
-            let all = decisions.min(before(now, self.delivered));
-            let params = [(&all as _, Type::INT8), (&MAX_ROWS as _, Type::INT8)];
-            more |= reached(transaction.execute(DELETE_TARGETS, &params).await?);
+            more = self.prune_targets(&transaction, decisions.min(before(now, self.delivered))).await?;
         }
         transaction.commit().await?;
-        *self.shared.pruning.0.lock() = position.filter(|_| examined >= MAX_EVENTS);
+        *self.shared.pruning.examined.lock() = position.filter(|_| examined >= MAX_EVENTS);
+        Ok(more)
+    }
+
+    /// Returns whether there may be more of them.
+    async fn prune_records(&self, transaction: &Transaction, before: i64) -> Result<bool, DbError> {
+        let (scan, started) = (&self.shared.pruning.records, since_boot());
+        let from = scan.lock().start(started);
+        let params = [(&before as _, Type::INT8), (&MAX_ROWS as _, Type::INT8), (&from as _, Type::INT8)];
+        let more = reached(transaction.execute(DELETE_RECORDS, &params).await?);
+        let now = since_boot();
+        scan.lock().end(from, now.saturating_sub(started), now, if more { from } else { before });
         Ok(more)
     }
 
@@ -128,20 +189,52 @@ impl Step<'_> {
         transaction: &Transaction,
         now: i64,
     ) -> Result<(i64, Option<(i64, i64)>), DbError> {
-        let (at, seq) = self.shared.pruning.0.lock().unwrap_or((i64::MIN, i64::MIN));
+        let progress = &self.shared.pruning;
+        let (known, started) = (*progress.examined.lock(), since_boot());
+        let (at, seq) = known.unwrap_or_else(|| (progress.events.lock().start(started), i64::MIN));
+        let oldest = before(now, self.delivered);
         let rows = transaction
             .query(
                 DELETE_EVENTS,
-                &[
-                    (&before(now, self.delivered), Type::INT8),
-                    (&at, Type::INT8),
-                    (&seq, Type::INT8),
-                    (&MAX_EVENTS, Type::INT8),
-                ],
+                &[(&oldest, Type::INT8), (&at, Type::INT8), (&seq, Type::INT8), (&MAX_EVENTS, Type::INT8)],
             )
             .await?;
-        Ok(rows.first().map_or((0, None), |row| (row.get(2), Some((row.get(0), row.get(1))))))
+        let last = rows.first().map_or((0, None), |row| (row.get(2), Some((row.get(0), row.get(1)))));
+        let ended = since_boot();
+        if known.is_none() {
+            // A later step of the round goes on from there.
+            progress.events.lock().end(at, ended.saturating_sub(started), ended, at);
+        }
+        if last.0 < MAX_EVENTS {
+            progress.events.lock().floor = Some(oldest);
+        }
+        Ok(last)
     }
+
+    /// Returns whether there may be more of them.
+    async fn prune_targets(&self, transaction: &Transaction, before: i64) -> Result<bool, DbError> {
+        let (scan, started) = (&self.shared.pruning.targets, since_boot());
+        let from = scan.lock().start(started);
+        let empty = lock_empty_targets(transaction, from, before).await?;
+        let (now, more) = (since_boot(), reached(empty.len() as u64));
+        scan.lock().end(from, now.saturating_sub(started), now, if more { from } else { before });
+        delete_targets(transaction, &empty).await?;
+        Ok(more)
+    }
+}
+
+/// Locks targets of which nothing is known, and whose last decision was in this time.
+async fn lock_empty_targets(transaction: &Transaction, from: i64, before: i64) -> Result<Vec<i64>, DbError> {
+    let params = [(&before as _, Type::INT8), (&MAX_ROWS as _, Type::INT8), (&from as _, Type::INT8)];
+    Ok(transaction.query(LOCK_EMPTY, &params).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Deletes locked targets, except those about which something was written before they were locked.
+async fn delete_targets(transaction: &Transaction, targets: &[i64]) -> Result<(), DbError> {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    transaction.execute(DELETE_EMPTY, &[(&targets, Type::INT8_ARRAY)]).await.map(drop)
 }
 
 /// Runs one step. Returns whether there may be more to delete.
@@ -169,4 +262,44 @@ fn before(now: i64, period: Duration) -> i64 {
 /// Whether a statement has deleted as many rows as it may.
 fn reached(deleted: u64) -> bool {
     deleted >= MAX_ROWS.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::postgres::Postgres;
+    use crate::store::tests::postgres::Database;
+
+    #[test]
+    fn old_rows_are_looked_for_from_the_beginning_the_less_often_the_longer_that_takes() {
+        let seconds = Duration::from_secs;
+        let mut scan = Scan::default();
+        assert_eq!(scan.start(seconds(1)), i64::MIN);
+        scan.end(i64::MIN, Duration::from_millis(499), seconds(1), 7);
+        assert_eq!(scan.start(seconds(1)), i64::MIN, "it is cheap");
+        scan.end(i64::MIN, seconds(2), seconds(3), 8);
+        assert_eq!(scan.start(seconds(42)), 8);
+        scan.end(8, seconds(1), seconds(42), 9);
+        assert_eq!(scan.start(seconds(42)), 9);
+        assert_eq!(scan.start(seconds(43)), i64::MIN);
+        // It has failed.
+        assert_eq!([44, 642].map(|at| scan.start(seconds(at))), [9, 9]);
+        assert_eq!(scan.start(seconds(643)), i64::MIN);
+    }
+
+    #[tokio::test]
+    async fn a_target_about_which_a_record_was_committed_before_it_was_locked_stays_with_its_history() {
+        let database = Database::new();
+        let Store::Postgres(Postgres(shared)) = database.open(&[]).await else { panic!("another store") };
+        database.execute("INSERT INTO targets (hash, key) VALUES ('a', 'a'), ('b', 'b')");
+        let transaction = Transaction::begin(&shared.pool).await.unwrap();
+        let empty = lock_empty_targets(&transaction, i64::MIN, 1).await.unwrap();
+        assert_eq!(empty.len(), 2);
+        // As by a transaction that has ended after the targets were read and before they were locked.
+        database.execute("INSERT INTO record_targets SELECT id, 1 FROM targets WHERE key = 'b'");
+        delete_targets(&transaction, &empty).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(database.execute("SELECT string_agg(key, ' ') FROM targets").unwrap(), "b");
+    }
 }

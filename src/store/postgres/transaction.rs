@@ -19,15 +19,50 @@ use super::error::DbError;
 ///
 /// A replica that is cut off or stopped in the middle of a transaction would keep its locks until TCP notices that, which takes
 /// two hours by default. The server ends the transaction instead, before others give up waiting for these locks.
-const BEGIN: &str = "
-    BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
-    SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '15s'";
+macro_rules! begin {
+    ($lock_timeout:literal) => {
+        concat!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
+    SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '",
+            $lock_timeout,
+            "'"
+        )
+    };
+}
 const BEGIN_READING: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '10s'";
 /// For the schema and for imports.
 const BEGIN_UNLIMITED: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; SET LOCAL jit = off;
     SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
+
+/// How long a transaction waits for a lock that another one holds. All of the store are short: one that holds a lock for long
+/// belongs to somebody else, such as an operator's session that was left open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum LockWait {
+    /// For as long as a failover or a migration can take.
+    #[default]
+    Long,
+    /// Several pieces of work share the transaction: those that can do without the lock are run apart then.
+    Shared,
+    /// The lock was waited for in vain already.
+    Short,
+}
+
+impl LockWait {
+    /// For a transaction of so many pieces of work.
+    pub(super) fn of(pieces: usize) -> Self {
+        if pieces > 1 { Self::Shared } else { Self::Long }
+    }
+
+    const fn begin(self) -> &'static str {
+        match self {
+            Self::Long => begin!("15s"),
+            Self::Shared => begin!("5s"),
+            Self::Short => begin!("1s"),
+        }
+    }
+}
 
 /// An open transaction.
 pub(super) struct Transaction {
@@ -55,8 +90,13 @@ pub(super) struct FailedCommit {
 impl Transaction {
     /// Begins a transaction on a connection of the pool.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbError> {
+        Self::begin_with(pool, LockWait::Long).await
+    }
+
+    /// The same, which waits so long for locks.
+    pub(super) async fn begin_with(pool: &Pool, wait: LockWait) -> Result<Self, DbError> {
         let writer = Writer { replica: pool.replica(), commits: pool.commits().clone() };
-        let begin = if pool.is_limited() { BEGIN } else { BEGIN_UNLIMITED };
+        let begin = if pool.is_limited() { wait.begin() } else { BEGIN_UNLIMITED };
         Ok(Self::new(pool.get().await?, begin, Some(writer)))
     }
 

@@ -52,6 +52,25 @@ async fn a_failed_settlement_is_retried_without_sending_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn deliveries_that_are_locked_in_the_store_are_settled_later_and_hold_up_no_others() {
+    let harness = WorkerHarness::new(deliver_all).with(|inner| inner.limits.events = 3);
+    // The harness does not compare tokens.
+    let locked = Error::Locked(vec![Lease::new(EventSeq(1), 0)]);
+    harness.0.faults.lock().settles = vec![locked.clone(), locked];
+    (0..3).for_each(|seq| harness.scale_out(seq));
+    let (stop, worker) = harness.start(1);
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!([0, 1, 2].map(|seq| harness.history(seq).len()), [1, 0, 1]);
+    harness.scale_out(3);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((harness.history(1).len(), harness.history(3).len()), (0, 1), "a later one");
+    stop.cancel();
+    worker.await.unwrap();
+    assert_eq!(harness.history(1), [Settlement::Delivered { answer: None }]);
+    assert_eq!(harness.sends().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_settlements() {
     let harness = WorkerHarness::new(deliver_all);
     harness.0.faults.lock().settles = vec![Error::Unavailable("disk full".into()); 7];

@@ -32,6 +32,7 @@ mod delivery_properties;
 mod episodes;
 mod guards;
 mod holds;
+mod kept;
 mod owed;
 mod permissions;
 mod properties;
@@ -82,6 +83,7 @@ struct World {
     created: Time,
     /// The steps so far, if they are recorded.
     steps: Option<Vec<ObservedStep>>,
+    keeps_unknown_rules: bool,
 }
 
 /// A step as seen from outside.
@@ -174,6 +176,7 @@ impl Setup {
             wall: None,
             created: at(-3600),
             steps: None,
+            keeps_unknown_rules: false,
         }
     }
 }
@@ -235,6 +238,7 @@ impl World {
             sources: &sources,
             deliveries: &self.deliveries,
             incarnation: 0,
+            keeps_unknown_rules: self.keeps_unknown_rules,
         };
         let states = self.view();
         let decided = step(&context, &states);

@@ -59,13 +59,14 @@ const NEXT_DUE: &str = "
 
 /// The examined deliveries, with the bodies of those that are claimed. `$3` is the server's time, `$4` how many are
 /// claimed at most.
-fn judge() -> String {
+pub(super) fn judge() -> String {
     format!(
         "WITH judged AS MATERIALIZED (
             SELECT {COLUMNS}, d.error,
                 EXISTS (
                     SELECT FROM deliveries o
-                    WHERE o.destination = $1 AND o.target = d.target AND o.state + 0 = 0 AND o.event < d.event
+                    WHERE o.destination = $1 AND o.target = d.target AND o.state + 0 = 0
+                    AND o.event >= d.open_from AND o.event < d.event
                     AND NOT o.is_suspended AND NOT (o.is_aside AND o.due > $3)
                 ) OR EXISTS (
                     SELECT FROM deliveries o

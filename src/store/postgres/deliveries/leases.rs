@@ -11,10 +11,10 @@ use super::locks::{Locked, LockedTarget, Runs, holds, recheck, store_error};
 use super::row::{DeliveryRow, LEASE, State};
 use super::write::Changed;
 use crate::domain::time::Time;
-use crate::store::postgres::Shared;
 use crate::store::postgres::destinations::{Destination, HeldLease, PendingRelease};
 use crate::store::postgres::error::DbError;
 use crate::store::postgres::transaction::{Param, Transaction};
+use crate::store::postgres::{Shared, supervise};
 use crate::store::{Error, EventSeq, Lease, Retries};
 
 /// How often leases are renewed.
@@ -217,7 +217,8 @@ pub(super) async fn yield_to_others(shared: &Shared, destination: &Destination) 
 
 /// Starts the task that renews leases. It ends with the store.
 pub(super) fn start(shared: &Arc<Shared>) {
-    tokio::spawn(maintain(Arc::downgrade(shared)));
+    let shared = Arc::downgrade(shared);
+    supervise::spawn("leases", move || maintain(shared.clone()));
 }
 
 async fn maintain(shared: Weak<Shared>) {

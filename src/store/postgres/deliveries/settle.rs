@@ -14,7 +14,7 @@ use crate::store::postgres::Shared;
 use crate::store::postgres::destinations::Destination;
 use crate::store::postgres::error::DbError;
 use crate::store::postgres::queries::records::{self, NewRecord};
-use crate::store::postgres::transaction::{Param, Transaction};
+use crate::store::postgres::transaction::{LockWait, Param, Transaction};
 use crate::store::{Error, Lease, RefusalReason, Refused, Settlement, withdrawn};
 
 /// The last successful call is written once a second, and at once while a target waits for one. That is looked up in the
@@ -36,24 +36,97 @@ pub(super) async fn settle(
 ) -> Result<(), Error> {
     let destination = shared.destinations.require(name)?;
     leases::flush(shared, &destination).await?;
-    let mut runs = Runs::default();
-    let settlements = Settlements::new(&settled);
-    loop {
-        let run = settlements.run(shared, &destination).await;
-        if let Some(done) = runs.end(run).await {
-            done.map_err(|error| store_error(shared, error))?;
-            break;
+    let locked = match settle_together(shared, &destination, &settled, LockWait::of(settled.len())).await {
+        Ok(()) => Vec::new(),
+        Err(error) if error.is_locked() => {
+            settle_apart(shared, &destination, &settled).await.map_err(|error| store_error(shared, error))?
         }
-    }
+        Err(error) => return Err(store_error(shared, error)),
+    };
     let mut leases = destination.leases.lock();
-    for (lease, _) in &settled {
+    for (lease, _) in settled.iter().filter(|(lease, _)| !locked.contains(lease)) {
         if leases.get(&lease.seq()).is_some_and(|held| held.token == lease.token()) {
             leases.remove(&lease.seq());
         }
     }
     drop(leases);
     destination.wakeup.notify_one();
-    Ok(())
+    if locked.is_empty() { Ok(()) } else { Err(Error::Locked(locked)) }
+}
+
+async fn settle_together(
+    shared: &Shared,
+    destination: &Destination,
+    settled: &[(Lease, Settlement)],
+    wait: LockWait,
+) -> Result<(), DbError> {
+    let mut runs = Runs::default();
+    let settlements = Settlements::new(settled);
+    loop {
+        if let Some(done) = runs.end(settlements.run(shared, destination, wait).await).await {
+            return done;
+        }
+    }
+}
+
+/// One after the other, since another session holds the lock of some target. Returns the leases of what was not settled
+/// because of that.
+async fn settle_apart(
+    shared: &Shared,
+    destination: &Destination,
+    settled: &[(Lease, Settlement)],
+) -> Result<Vec<Lease>, DbError> {
+    let mut locked = Locks::default();
+    for one in settled {
+        if locked.are_all_held(settled.len()) {
+            locked.held.push(one.0);
+            continue;
+        }
+        let done = match settled.len() {
+            // It was waited for.
+            1 => return Ok(vec![one.0]),
+            _ => settle_together(shared, destination, std::slice::from_ref(one), LockWait::Short).await,
+        };
+        locked.add(one.0, done)?;
+    }
+    tracing::warn!(
+        destination = %destination.name,
+        count = locked.held.len(),
+        fix = "find it in `pg_stat_activity` with `pg_blocking_pids`, and end its transaction",
+        "another session of the database holds the lock of targets, their deliveries are settled later"
+    );
+    Ok(locked.held)
+}
+
+/// What was found locked, one piece after the other.
+#[derive(Default)]
+struct Locks {
+    held: Vec<Lease>,
+    has_succeeded: bool,
+}
+
+impl Locks {
+    /// So many without a success are waited for; then the whole table may be locked.
+    const MAX_WAITS: usize = 4;
+
+    fn are_all_held(&self, all: usize) -> bool {
+        !self.has_succeeded && all > Self::MAX_WAITS && self.held.len() >= Self::MAX_WAITS
+    }
+
+    /// Adds the result for a lease. `None` if it is locked.
+    fn add<T>(&mut self, lease: Lease, done: Result<T, DbError>) -> Result<Option<T>, DbError> {
+        match done {
+            Ok(done) => {
+                self.has_succeeded = true;
+                Ok(Some(done))
+            }
+            Err(error) if error.is_locked() => {
+                self.held.push(lease);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// The settlements of a batch. Of several by one lease, the first counts.
@@ -83,8 +156,8 @@ impl<'a> Settlements<'a> {
         Self { by_event, withdrawn }
     }
 
-    async fn run(&self, shared: &Shared, destination: &Destination) -> Result<(), DbError> {
-        let transaction = Transaction::begin(&shared.pool).await?;
+    async fn run(&self, shared: &Shared, destination: &Destination, wait: LockWait) -> Result<(), DbError> {
+        let transaction = Transaction::begin_with(&shared.pool, wait).await?;
         let events: Vec<i64> = self.by_event.keys().copied().collect();
         let more: &[Param<'_>] = &[(&self.withdrawn, Type::INT8_ARRAY)];
         let locked =
@@ -169,21 +242,57 @@ pub(super) async fn begin_calls(
 ) -> Result<Vec<Refused>, Error> {
     let destination = shared.destinations.require(name)?;
     leases::flush(shared, &destination).await?;
+    let begun = match begin_together(shared, &destination, &leases, LockWait::of(leases.len())).await {
+        Err(error) if error.is_locked() && leases.len() > 1 => {
+            begin_apart(shared, &destination, &leases).await
+        }
+        begun => begun,
+    };
+    begun.map_err(|error| store_error(shared, error))
+}
+
+async fn begin_together(
+    shared: &Shared,
+    destination: &Destination,
+    leases: &[Lease],
+    wait: LockWait,
+) -> Result<Vec<Refused>, DbError> {
     let mut runs = Runs::default();
     loop {
-        let run = try_begin_calls(shared, &destination, &leases).await;
+        let run = try_begin_calls(shared, destination, leases, wait).await;
         if let Some(done) = runs.end(run).await {
-            return done.map_err(|error| store_error(shared, error));
+            return done;
         }
     }
+}
+
+/// One after the other, since another session holds the lock of some target: those are not called.
+async fn begin_apart(
+    shared: &Shared,
+    destination: &Destination,
+    leases: &[Lease],
+) -> Result<Vec<Refused>, DbError> {
+    let (mut refused, mut locked) = (Vec::new(), Locks::default());
+    for &lease in leases {
+        if locked.are_all_held(leases.len()) {
+            locked.held.push(lease);
+            continue;
+        }
+        let begun = begin_together(shared, destination, &[lease], LockWait::Short).await;
+        refused.extend(locked.add(lease, begun)?.unwrap_or_default());
+    }
+    let held = locked.held.into_iter();
+    refused.extend(held.map(|lease| Refused { lease, reason: RefusalReason::Locked }));
+    Ok(refused)
 }
 
 async fn try_begin_calls(
     shared: &Shared,
     destination: &Destination,
     leases: &[Lease],
+    wait: LockWait,
 ) -> Result<Vec<Refused>, DbError> {
-    let transaction = Transaction::begin(&shared.pool).await?;
+    let transaction = Transaction::begin_with(&shared.pool, wait).await?;
     let locked = Locked::read_leased(&transaction, destination.id, leases, "").await?;
     let rows = locked.rows.iter().map(DeliveryRow::read);
     let rows = rows.map(|row| row.map(|row| (row.event, row))).collect::<Result<BTreeMap<_, _>, _>>()?;

@@ -10,6 +10,7 @@ use crate::domain::name::Name;
 use crate::store::postgres::Shared;
 use crate::store::postgres::destinations::count;
 use crate::store::postgres::error::DbError;
+use crate::store::postgres::fleet::IS_OUTDATED;
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::{Error, Retries};
 
@@ -18,12 +19,16 @@ const INSERT: &str = "
     WHERE NOT EXISTS (SELECT FROM destinations d WHERE d.name = new.name)
     ORDER BY name ON CONFLICT DO NOTHING";
 const SELECT: &str = "SELECT id, name FROM destinations WHERE name = ANY ($1)";
-/// Destinations to which no live replica delivers.
-const ORPHANED: &str = "
-    SELECT name FROM destinations n
+/// Destinations to which no live replica delivers, if no replica with a newer configuration may come back that does.
+fn orphaned() -> String {
+    format!(
+        "SELECT name FROM destinations n
     WHERE EXISTS (SELECT FROM deliveries d WHERE d.destination = n.id AND d.state + 0 = 0)
     AND NOT EXISTS (SELECT FROM replica_destinations r
-        WHERE r.destination = n.id AND r.replica <> $1 AND r.until > now_ns())";
+        WHERE r.destination = n.id AND r.replica <> $1 AND r.until > now_ns())
+    AND NOT EXISTS (SELECT FROM store s WHERE {IS_OUTDATED})"
+    )
+}
 /// Adds destinations: all of them or, after an error, none.
 pub(super) async fn add_destinations(shared: &Shared, names: Vec<Name>) -> Result<(), Error> {
     let known = shared.destinations.all();
@@ -78,7 +83,9 @@ pub(super) async fn remove_destination(shared: &Shared, name: &Name) -> Result<(
 pub(super) async fn orphaned_destinations(shared: &Shared) -> Result<Vec<Name>, Error> {
     let read = async {
         let client = shared.pool.get().await?;
-        client.query_typed(ORPHANED, &[(&shared.replica, Type::INT8)]).await
+        let configuration = shared.fleet.configuration.load(Ordering::Relaxed);
+        let params: [Param<'_>; 2] = [(&shared.replica, Type::INT8), (&configuration, Type::INT8)];
+        client.query_typed(&orphaned(), &params).await
     };
     let rows = read.await.map_err(|error: DbError| store_error(shared, error))?;
     let known = shared.destinations.all();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
 
-use super::row::DeliveryRow;
+use super::row::{DeliveryRow, State};
 use crate::domain::time::Time;
 use crate::store::postgres::Shared;
 use crate::store::postgres::destinations::{Class, CountChange};
@@ -37,6 +37,7 @@ pub(super) const UNPARK: &str = "
             SELECT o.event FROM deliveries o
             WHERE o.destination = queue.destination AND o.target BETWEEN queue.target AND queue.target
             AND o.state + 0 = 0 AND NOT o.is_suspended AND NOT (o.is_aside AND o.due > $3)
+            AND o.event >= (SELECT t.open_from FROM targets t WHERE t.id = queue.target)
             ORDER BY o.target, o.event LIMIT 1
         ) AS first
     )
@@ -45,12 +46,26 @@ pub(super) const UNPARK: &str = "
     WHERE d.destination = head.destination AND d.event = head.event AND d.state - 0 = 0
     AND (d.is_parked OR $4 AND d.token IS NULL AND d.due <= $3)";
 
+/// What was settled is open again: no later delivery can be sent before it. One that is being claimed is waited for.
+const REOPEN: &str = "
+    WITH again AS MATERIALIZED (
+        SELECT destination, target, min(event) AS event
+        FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS n (destination, target, event) GROUP BY 1, 2
+    ), of_targets AS (
+        UPDATE targets t SET open_from = least(t.open_from, first.event)
+        FROM (SELECT target, min(event) AS event FROM again GROUP BY 1) AS first WHERE t.id = first.target
+    )
+    UPDATE deliveries d SET open_from = least(d.open_from, again.event) FROM again
+    WHERE d.destination = again.destination AND d.target = again.target AND d.state + 0 = 0";
+
 /// Changed deliveries with what has to follow.
 #[derive(Default)]
 pub(super) struct Changed {
     rows: Vec<DeliveryRow>,
     /// Destinations and targets of which another delivery can be sent now.
     freed: Vec<(i32, i64)>,
+    /// Destinations, targets and events of what was settled and is open again.
+    reopened: Vec<(i32, i64, i64)>,
     counts: BTreeMap<i32, CountChange>,
 }
 
@@ -68,6 +83,9 @@ impl Changed {
         if after.frees_queue_of(before, wall) {
             self.freed.push((after.destination, after.target));
         }
+        if before.state != State::Open && after.state == State::Open {
+            self.reopened.push((after.destination, after.target, after.event));
+        }
         let counts = self.counts.entry(after.destination).or_default();
         counts.add(after.event, emitted_at, before.class(), after.class());
         self.rows.push(after);
@@ -77,8 +95,8 @@ impl Changed {
         self.rows.is_empty()
     }
 
-    /// Writes the rows, and lets the next deliveries of their targets be claimed. Two statements, whatever the number of
-    /// deliveries; the second sees what the first has written.
+    /// Writes the rows, and lets the next deliveries of their targets be claimed. Up to three statements, whatever the
+    /// number of deliveries; each sees what those before it have written.
     /// `with_concurrent_claims` as of [`UNPARK`].
     pub(super) async fn write(
         self,
@@ -86,7 +104,13 @@ impl Changed {
         wall: Time,
         with_concurrent_claims: bool,
     ) -> Result<CountChanges, DbError> {
-        let Self { rows, freed, counts } = self;
+        let Self { rows, freed, reopened, counts } = self;
+        let reopened = async {
+            match reopened.is_empty() {
+                true => Ok(()),
+                false => reopen(transaction, &reopened).await,
+            }
+        };
         let freed = async {
             match freed.is_empty() {
                 true => Ok(()),
@@ -94,10 +118,20 @@ impl Changed {
             }
         };
         if !rows.is_empty() {
-            futures_util::future::try_join(update(transaction, &rows), freed).await?;
+            futures_util::future::try_join3(update(transaction, &rows), reopened, freed).await?;
         }
         Ok(CountChanges(counts))
     }
+}
+
+/// See [`REOPEN`]. The targets are locked.
+async fn reopen(transaction: &Transaction, events: &[(i32, i64, i64)]) -> Result<(), DbError> {
+    let destinations: Vec<i32> = events.iter().map(|(destination, ..)| *destination).collect();
+    let targets: Vec<i64> = events.iter().map(|(_, target, _)| *target).collect();
+    let numbers: Vec<i64> = events.iter().map(|(.., event)| *event).collect();
+    let params: [Param<'_>; 3] =
+        [(&destinations, Type::INT4_ARRAY), (&targets, Type::INT8_ARRAY), (&numbers, Type::INT8_ARRAY)];
+    transaction.execute(REOPEN, &params).await.map(drop)
 }
 
 /// See [`UNPARK`].

@@ -3,9 +3,11 @@
 //! 1. `tally`, `view`: the cache.
 //! 2. `open`: what is read at the start.
 //! 3. `refresh`: reads the cache anew.
-//! 4. `replicas`: signs of life, the list of replicas, and a database that came back behind.
-//! 5. `notify`: what shortens polling.
+//! 4. `configuration`: which of the rules and destinations of replicas are the newest.
+//! 5. `replicas`: signs of life, the list of replicas, and a database that came back behind.
+//! 6. `notify`: what shortens polling.
 
+mod configuration;
 mod notify;
 mod open;
 mod refresh;
@@ -18,8 +20,9 @@ mod view;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
+use super::{Shared, supervise};
 use crate::store::Error;
+pub(super) use configuration::IS_OUTDATED;
 pub(super) use notify::{Changed, Notifier};
 pub(super) use open::open;
 pub(super) use view::FleetView;
@@ -32,12 +35,20 @@ pub(super) async fn refresh(shared: &Shared) -> Result<(), Error> {
 /// Starts the tasks; with `notify`, replicas announce changes to each other. They end when the store is dropped or
 /// closed.
 pub(super) fn start(shared: &Arc<Shared>, notify: bool) {
-    tokio::spawn(replicas::run(Arc::downgrade(shared)));
-    tokio::spawn(refresh::run(Arc::downgrade(shared)));
+    let weak = Arc::downgrade(shared);
+    let of_store = move || weak.clone();
+    let (signs, cache, sender, listener) = (of_store.clone(), of_store.clone(), of_store.clone(), of_store);
+    supervise::spawn("signs of life", move || replicas::run(signs()));
+    supervise::spawn("refresh", move || refresh::run(cache()));
     if notify {
-        tokio::spawn(notify::run(Arc::downgrade(shared)));
-        tokio::spawn(notify::listen(Arc::downgrade(shared)));
+        supervise::spawn("notify", move || notify::run(sender()));
+        supervise::spawn("listen", move || notify::listen(listener()));
     }
+}
+
+/// This process has the configuration with this number from now on.
+pub(super) async fn adopt_configuration(shared: &Shared, configuration: i64) -> Result<(), Error> {
+    configuration::adopt(shared, configuration).await
 }
 
 /// This process accepts notifications, or does not any more.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::configuration;
 use super::open::{ALIVE_NANOS, host_name, is_other_database, read_controls, server};
 use crate::domain::control::{GapCause, ReceptionGap};
 use crate::domain::time::Time;
 use crate::store::postgres::Shared;
 use crate::store::postgres::clock::wall_clock;
-use crate::store::postgres::error::DbError;
+use crate::store::postgres::error::{DbError, TABLE_RIGHTS_FIX};
 use crate::store::postgres::schema;
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::{Replica, Replicas, Rewinds};
@@ -37,8 +38,8 @@ const BEAT: &str = "
             FOR NO KEY UPDATE SKIP LOCKED)
     )
     INSERT INTO replicas AS r
-        (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, clock_offset)
-    VALUES ($1, $2, now_ns(), now_ns(), $3, $4, CASE WHEN $4 THEN now_ns() END, $5, $7, $8)
+        (id, name, started, seen, beat, is_ready, ready_until, schema_step, version, clock_offset, configuration)
+    VALUES ($1, $2, now_ns(), now_ns(), $3, $4, CASE WHEN $4 THEN now_ns() END, $5, $7, $8, $9)
     ON CONFLICT (id) DO UPDATE SET seen = now_ns(), beat = r.beat + 1, is_ready = $4, clock_offset = $8,
         ready_until = CASE WHEN $4 THEN now_ns() ELSE r.ready_until END
     RETURNING beat,
@@ -48,7 +49,22 @@ const SELECT_REPLICAS: &str = "
     SELECT s.schema_step, s.min_step, r.id, r.name, r.version, r.schema_step, r.started, r.seen,
         r.seen > now_ns() - $1, r.is_ready, r.clock_offset, now_ns()
     FROM store s, replicas r WHERE NOT r.is_stopped AND r.seen > now_ns() - $2 ORDER BY r.name, r.started";
+/// The tables of the bridge that the role cannot read and write.
+const LACKING_RIGHTS: &str = "
+    SELECT current_user::text, string_agg(c.relname, ', ' ORDER BY c.relname) FILTER (WHERE NOT (
+        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')))
+    FROM unnest('{audit,clock_steps,commits,controls,deliveries,destinations,events,notifications,rates,record_targets,records,
+        replica_destinations,replicas,store,target_alerts,targets}'::regclass[]) AS own (id) JOIN pg_class c ON c.oid = own.id";
 const LOCK_STORE: &str = "SELECT incarnation, server, rewound, now_ns() FROM store FOR UPDATE";
+/// From those on that were not deleted yet: index entries of deleted rows stay until vacuum removes them, which a long
+/// transaction prevents.
+pub(super) const FORGET_COMMITS: &str = "
+    DELETE FROM commits WHERE replica = $1 AND number >= $2 AND number < $3";
+/// With their commits: nothing else has to be looked for among those of all replicas.
+const FORGET_REPLICAS: &str = "
+    WITH gone AS (DELETE FROM replicas WHERE seen < now_ns() - $1 RETURNING id)
+    DELETE FROM commits USING gone WHERE commits.replica = gone.id";
 const COUNT_COMMITS: &str = "SELECT count(*) FROM commits WHERE replica = $1 AND number = ANY ($2)";
 
 /// Shows that this process is alive until the store is gone.
@@ -61,7 +77,7 @@ pub(super) async fn run(shared: Weak<Shared>) {
             if let Err(error) = replica.beat(&shared).await {
                 tracing::debug!(%error, "no sign of life in the database");
                 if !error.is_conflict() {
-                    shared.health.failed(&error.to_string());
+                    shared.health.failed(&error.with_fix());
                 }
             }
         }
@@ -78,6 +94,8 @@ pub(super) struct Heartbeat {
     server: String,
     /// The wall clock of this process minus the server's.
     clock_offset: Option<i64>,
+    /// The rows of `commits` below this number are deleted.
+    oldest_commit: i64,
 }
 
 impl Heartbeat {
@@ -86,7 +104,8 @@ impl Heartbeat {
         let transaction = Transaction::begin(&shared.pool).await?;
         let is_ready = shared.fleet.is_ready.load(Ordering::Relaxed) && shared.health.too_old().is_none();
         let next = self.beat + 1;
-        let params: [Param<'_>; 8] = [
+        let configuration = shared.fleet.configuration.load(Ordering::Relaxed);
+        let params: [Param<'_>; 9] = [
             (&shared.replica, Type::INT8),
             (&self.name, Type::TEXT),
             (&next, Type::INT8),
@@ -95,19 +114,23 @@ impl Heartbeat {
             (&ALIVE_NANOS, Type::INT8),
             (&env!("CARGO_PKG_VERSION"), Type::TEXT),
             (&self.clock_offset, Type::INT8),
+            (&configuration, Type::INT8),
         ];
         let asked = wall_clock();
         let row = transaction.query_one(BEAT, &params).await?;
         let answered = wall_clock();
         let (beat, others_are_ready): (i64, bool) = (row.get(0), row.get(1));
         let clock_offset = offset(asked, Time::from_nanos(row.get(2)), answered);
+        check_rights(&transaction).await?;
+        configuration::see(&transaction, shared).await?;
         list(&transaction, shared).await?;
         let (server, known) = server(&transaction, shared.fleet.server).await?;
         let is_other_server = known != server || !self.server.is_empty() && self.server != server;
         let is_behind = beat < next || is_other_server && has_lost_commits(&transaction, shared).await?;
         let oldest = shared.pool.commits().oldest().unwrap_or(0);
-        let forget = "DELETE FROM commits WHERE replica = $1 AND number < $2";
-        transaction.execute(forget, &[(&shared.replica, Type::INT8), (&oldest, Type::INT8)]).await?;
+        let params: [Param<'_>; 3] =
+            [(&shared.replica, Type::INT8), (&self.oldest_commit, Type::INT8), (&oldest, Type::INT8)];
+        transaction.execute(FORGET_COMMITS, &params).await?;
         if beat % 60 == 1 {
             forget_others(&transaction).await?;
         }
@@ -133,6 +156,7 @@ impl Heartbeat {
             tracing::warn!(%cause, from = %from.millis(), until = %until.millis(), "a ready replica was not heard");
         }
         (self.beat, self.server, self.clock_offset) = (beat, server, Some(clock_offset));
+        self.oldest_commit = oldest;
         shared.fleet.clock_offset.store(clock_offset, Ordering::Relaxed);
         shared.fleet.others_are_ready.store(others_are_ready, Ordering::Relaxed);
         if is_behind {
@@ -162,6 +186,14 @@ impl Heartbeat {
 fn offset(asked: Time, server: Time, answered: Time) -> i64 {
     let trip = answered.as_nanos().saturating_sub(asked.as_nanos());
     asked.as_nanos().saturating_add(trip / 2).saturating_sub(server.as_nanos())
+}
+
+/// The rights can be lost while the bridge runs, such as by a dump that was restored as another role.
+async fn check_rights(transaction: &Transaction) -> Result<(), DbError> {
+    let row = transaction.query_one(LACKING_RIGHTS, &[]).await?;
+    let Some(tables) = row.get::<_, Option<&str>>(1) else { return Ok(()) };
+    let role: &str = row.get(0);
+    Err(DbError::Damaged(format!("the role {role} lacks rights on the tables {tables}: {TABLE_RIGHTS_FIX}")))
 }
 
 /// Reads the replicas, and whether this one is too old for what was written.
@@ -203,11 +235,7 @@ async fn has_lost_commits(transaction: &Transaction, shared: &Shared) -> Result<
 
 /// Deletes the rows of replicas that are gone.
 async fn forget_others(transaction: &Transaction) -> Result<(), DbError> {
-    let params = [(&FORGOTTEN_NANOS as _, Type::INT8)];
-    transaction.execute("DELETE FROM replicas WHERE seen < now_ns() - $1", &params).await?;
-    let commits = "DELETE FROM commits c WHERE NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = c.replica)";
-    transaction.execute(commits, &[]).await?;
-    Ok(())
+    transaction.execute(FORGET_REPLICAS, &[(&FORGOTTEN_NANOS, Type::INT8)]).await.map(drop)
 }
 
 /// What is published after the commit of [`adopt`].

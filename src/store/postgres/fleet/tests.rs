@@ -12,7 +12,9 @@ use crate::domain::control::{Controls, GapCause};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
+use crate::store::outbox::Outbox as _;
 use crate::store::postgres::{Connector, Postgres, Settings};
+use crate::store::states::StateStore as _;
 use crate::store::tests::postgres_server::PostgresServer;
 use crate::store::{Changes, Keys, Replicas, Store};
 
@@ -243,4 +245,43 @@ async fn a_restored_database_is_noticed_by_who_runs_and_by_who_starts() {
     let incarnation = next.0.fleet.incarnation();
     let after = database.open().await;
     assert_eq!(after.0.fleet.incarnation(), incarnation, "a restart is no restore");
+}
+
+/// Whether decisions of a replica keep what it does not know.
+async fn keeps_unknown(store: &Postgres) -> bool {
+    let store = Store::Postgres(store.clone());
+    let read = store.transact(Keys::default(), |view| (Changes::default(), view.has_newer_configuration));
+    read.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_replica_without_a_change_keeps_what_it_does_not_know_and_one_with_it_does_not() {
+    const HOUR: &str = "3600000000000";
+    let database = Database::create().await;
+    let (old, new) = (database.open().await, database.open().await);
+    for store in [&old, &new] {
+        store.adopt_configuration(1).await.unwrap();
+    }
+    assert_eq!([keeps_unknown(&old).await, keeps_unknown(&new).await], [false, false]);
+    new.adopt_configuration(2).await.unwrap();
+    assert_eq!([keeps_unknown(&old).await, keeps_unknown(&new).await], [true, false]);
+    // One that starts during the rollout with the former configuration has no newer one.
+    let restarted = database.open().await;
+    assert!(keeps_unknown(&restarted).await, "its configuration is not known yet");
+    restarted.adopt_configuration(1).await.unwrap();
+    assert_eq!([keeps_unknown(&restarted).await, keeps_unknown(&new).await], [true, false]);
+    // The only replica that has a destination stops.
+    let queue = Name::new("queue").unwrap();
+    new.add_destinations(vec![queue.clone()]).await.unwrap();
+    database
+        .execute(
+            "INSERT INTO deliveries (destination, event, target, state, due, age_from)
+             SELECT id, 1, 1, 0, 1, 1 FROM destinations",
+        )
+        .await;
+    new.close().await;
+    assert_eq!(old.orphaned_destinations().await.unwrap(), [], "it may come back");
+    database.execute(&format!("UPDATE store SET configuration_seen = configuration_seen - {HOUR}")).await;
+    assert_eq!(old.orphaned_destinations().await.unwrap(), [queue]);
+    assert!(!keeps_unknown(&old).await, "it has not come back");
 }

@@ -37,6 +37,8 @@ pub(in crate::store::postgres) struct FleetView {
     last_stored: Option<Time>,
     last_kept: Mutex<BTreeMap<Name, Time>>,
     incarnation: AtomicI64,
+    /// The number of this process's configuration; 0 until it is known.
+    pub configuration: AtomicI64,
     controls: RwLock<Arc<Controls>>,
     tally: Mutex<CountedTally>,
     /// Targets whose states cannot be read, by `targets.id`.
@@ -82,6 +84,7 @@ impl FleetView {
             last_stored,
             last_kept: Mutex::new(last_kept),
             incarnation: AtomicI64::new(incarnation),
+            configuration: AtomicI64::new(0),
             controls: RwLock::new(Arc::new(controls)),
             tally: Mutex::default(),
             unreadable: Mutex::default(),

@@ -25,12 +25,27 @@ pub(in crate::store::postgres) struct NewRecord {
     pub body: String,
 }
 
-/// Positions continue behind those that the transaction has used already.
+/// Positions continue behind those that the transaction has used already, and behind the last one of each of the targets: a
+/// transaction with a smaller id can have got the lock of a target later. That a position is larger than the transaction's own hides
+/// nothing from who reads up to the final one. A gap, since another transaction can go on behind the same one: if both take
+/// one position, one of them is run again.
+///
+/// The range of one target has the order of the primary key, whatever the planner knows about the table.
 const INSERT: &str = "
-    WITH first AS MATERIALIZED (
-        SELECT coalesce((SELECT max(id) FROM records WHERE id BETWEEN own.first AND own.first + 1048575),
-                        own.first) AS position
-        FROM (SELECT first_position() AS first) own
+    WITH last AS MATERIALIZED (
+        SELECT max(found.record) AS record FROM (SELECT DISTINCT target FROM unnest($4::bigint[]) AS t (target)) of_records
+        CROSS JOIN LATERAL (
+            SELECT h.record FROM record_targets h WHERE h.target BETWEEN of_records.target AND of_records.target
+            ORDER BY h.target DESC, h.record DESC LIMIT 1
+        ) AS found
+    ), first AS MATERIALIZED (
+        SELECT greatest(
+            coalesce((SELECT max(id) FROM records WHERE id BETWEEN own.first AND own.first + 1048575), own.first),
+            CASE WHEN last.record > own.first + 1048575 THEN
+                (SELECT max(id) FROM records WHERE id BETWEEN last.record AND last.record | 1048575)
+                + (random() * 255)::bigint
+            END) AS position
+        FROM (SELECT first_position() AS first) own, last
     ), put AS (
         INSERT INTO records (id, at, ahead, body)
         SELECT position + number, at, ahead, body
@@ -224,4 +239,49 @@ async fn read(shared: &Shared, query: &RecordQuery, max_bytes: i64) -> Result<Re
         }
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::postgres::Postgres;
+    use crate::store::tests::postgres::Database;
+
+    #[tokio::test]
+    async fn records_of_a_target_are_in_the_order_of_its_locks_whatever_the_ids_of_their_transactions() {
+        let database = Database::new();
+        let Store::Postgres(Postgres(shared)) = database.open(&[]).await else { panic!("another store") };
+        database.execute("INSERT INTO targets (hash, key) VALUES (decode(md5('a'), 'hex'), 'a'), ('b', 'b')");
+        let ids = database.execute("SELECT string_agg(id::text, ' ' ORDER BY key) FROM targets").unwrap();
+        let targets: Vec<i64> = ids.split(' ').map(|id| id.parse().unwrap()).collect();
+        let record = |body: &str| NewRecord {
+            at: 5,
+            ahead: 0,
+            targets: targets.clone(),
+            body: format!("{{\"n\":\"{body}\"}}"),
+        };
+        // Its id is the smallest, and it is the last one that gets the locks.
+        let first = Transaction::begin(&shared.pool).await.unwrap();
+        first.query("SELECT pg_current_xact_id()", &[]).await.unwrap();
+        let second = Transaction::begin(&shared.pool).await.unwrap();
+        second.query("SELECT pg_current_xact_id()", &[]).await.unwrap();
+        for (transaction, names) in
+            [(None, ["1", "2"]), (Some(second), ["3", "4"]), (Some(first), ["5", "6"])]
+        {
+            let transaction = match transaction {
+                Some(transaction) => transaction,
+                None => Transaction::begin(&shared.pool).await.unwrap(),
+            };
+            for name in names {
+                insert(&transaction, &[record(name)]).await.unwrap();
+            }
+            transaction.commit().await.unwrap();
+        }
+        let order = "SELECT string_agg(body::json ->> 'n', '' ORDER BY record)
+            FROM record_targets h JOIN records r ON r.id = h.record GROUP BY target";
+        assert_eq!(database.execute(order).unwrap(), "123456");
+        let final_one = "SELECT count(*) FROM records WHERE id < final_position()";
+        assert_eq!(database.execute(final_one).unwrap(), "6");
+    }
 }

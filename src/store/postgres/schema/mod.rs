@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 
 use super::connect::Pool;
-use super::error::{DbError, Stage};
+use super::error::{DbError, STATEMENT_TIMEOUT_FIX, Stage};
 use super::transaction::Transaction;
 use crate::store::Error;
 
@@ -16,6 +18,8 @@ const MIGRATIONS: [&str; 1] = [include_str!("step_1.sql")];
 pub(super) const SCHEMA_STEP: i32 = MIGRATIONS.len() as i32;
 /// The lock of migrations: `scalebri` in ASCII.
 const LOCK: i64 = 0x7363_616c_6562_7269;
+/// A statement waits up to 15 s for the lock of another one.
+const MIN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The oldest version of the server, as `server_version_num`.
 const MIN_VERSION: i32 = 150_000;
 
@@ -38,7 +42,9 @@ async fn migrate_to(pool: &Pool, steps: &[&str]) -> Result<(), Error> {
 /// Checks that the server can be used.
 async fn check_server(transaction: &Transaction) -> Result<(), Error> {
     let settings = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
-                           current_setting('fsync'), pg_is_in_recovery(), current_setting('server_encoding')";
+                           current_setting('fsync'), pg_is_in_recovery(), current_setting('server_encoding'),
+                           current_setting('default_transaction_read_only'),
+                           (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout')";
     let row =
         transaction.query_one(settings, &[]).await.map_err(|error: DbError| error.into_store(Stage::Open))?;
     let (version, version_text): (i32, String) = (row.get(0), row.get(1));
@@ -58,11 +64,29 @@ async fn check_server(transaction: &Transaction) -> Result<(), Error> {
              `target_session_attrs=read-write` to the URL",
         ));
     }
+    check_role(row.get(5), row.get(6))?;
     let encoding: &str = row.get(4);
     if encoding != "UTF8" {
         return Err(unusable(&format!(
             "the database has the encoding {encoding}, in which some labels cannot be stored; create it with \
              `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks the settings that the role has, or its database or server. `statement_timeout` is in milliseconds, 0 for none.
+fn check_role(read_only: &str, statement_timeout: i64) -> Result<(), Error> {
+    if read_only == "on" {
+        return Err(unusable(
+            "the role, its database or the server has `default_transaction_read_only = on`, so nothing can be written; \
+             `ALTER ROLE … SET default_transaction_read_only = off`",
+        ));
+    }
+    if (1..MIN_STATEMENT_TIMEOUT.as_millis() as i64).contains(&statement_timeout) {
+        return Err(unusable(&format!(
+            "statements of the role are ended after {statement_timeout} ms (`statement_timeout`), but one may have to wait for \
+             others; {STATEMENT_TIMEOUT_FIX}"
         )));
     }
     Ok(())

@@ -13,6 +13,10 @@ CREATE TABLE store (
     server text NOT NULL DEFAULT '',
     -- The server that was found to lack what a replica had committed; empty if none was.
     rewound text NOT NULL DEFAULT '',
+    -- The configuration that a replica was the last to begin with, and when a replica had it last: what others do not know may be
+    -- part of it.
+    configuration bigint NOT NULL DEFAULT 0,
+    configuration_seen bigint NOT NULL DEFAULT 0,
     schema_step integer NOT NULL,
     -- Bridges of an older step cannot read what was written.
     min_step integer NOT NULL DEFAULT 1
@@ -53,6 +57,7 @@ CREATE TABLE targets (
     waits text,                                          -- JSON: waits for calls that succeed; NULL: none
     claimed_by bigint NOT NULL DEFAULT 0,                -- the replica that processes it because it is due
     claimed_until bigint NOT NULL DEFAULT 0,
+    open_from bigint NOT NULL DEFAULT 0,                 -- no delivery of an event before this one is open
     tally text,                                          -- what it adds to the counts, see fleet/tally.rs; NULL: nothing
     state text                                           -- JSON; NULL if nothing is known
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
@@ -114,6 +119,9 @@ CREATE TABLE deliveries (
     state smallint NOT NULL,     -- 0 open, 1 delivered, 2 dead, 3 superseded, 4 withdrawn, 5 discarded, 6 replaced
     attempts integer NOT NULL DEFAULT 0,
     due bigint NOT NULL,         -- open: when it can be claimed
+    -- No delivery of its target, of an event before this one, is open: so those before it are looked for without the index
+    -- entries of what was settled, which stay until vacuum removes them.
+    open_from bigint NOT NULL DEFAULT 0,
     token bigint,                -- of the lease; NULL if it is not claimed
     age_from bigint NOT NULL,    -- when it was emitted, redriven, renewed or resumed
     expiry bigint,               -- the event's expirytime, if it was redriven or renewed with another one
@@ -189,6 +197,7 @@ CREATE TABLE replicas (
     ready_until bigint,          -- when it was last heard while it was ready
     schema_step integer NOT NULL,
     version text NOT NULL,       -- of its program
+    configuration bigint NOT NULL DEFAULT 0,      -- which rules and destinations it has; 0: not known yet
     clock_offset bigint,         -- its wall clock minus the server's clock; NULL if it was not measured
     is_stopped boolean NOT NULL DEFAULT false     -- it was stopped in order
 ) WITH (fillfactor = 50);

@@ -1,5 +1,8 @@
 //! A transaction that waits to be run, and what it is found to need.
 
+use std::collections::HashSet;
+
+use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
@@ -64,6 +67,11 @@ impl Command {
     pub(super) fn hashes(&self) -> impl Iterator<Item = &Hash> {
         let more = self.more.iter().map(|(hash, _)| hash);
         self.targets.iter().chain(&self.alerts).chain(more).chain(&self.located)
+    }
+
+    /// Whether it needs one of these.
+    pub(super) fn is_among(&self, hashes: &HashSet<Hash, FixedState>) -> bool {
+        !hashes.is_empty() && self.hashes().any(|hash| hashes.contains(hash))
     }
 
     /// The targets that have to exist, with their keys.

@@ -28,10 +28,12 @@ const INSERT_EVENTS: &str = "
     FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bool[], $8::text[],
                 $9::smallint[], $10::text[], $11::bool[], $12::text[])
         AS n (seq, id, target, at, destinations, acting, may_decrease, episode, phase, compensates, tracked, body)";
-/// A destination that the database does not know gets nothing.
+/// A destination that the database does not know gets nothing. After the targets were written.
 const INSERT_DELIVERIES: &str = "
-    INSERT INTO deliveries (destination, event, target, state, due, age_from, ended_at, expirytime, decreases, error)
-    SELECT d.id, n.event, n.target, n.state, n.due, n.age_from, n.ended_at, n.expirytime, n.decreases, n.error
+    INSERT INTO deliveries (destination, event, target, state, due, open_from, age_from, ended_at, expirytime, decreases,
+                            error)
+    SELECT d.id, n.event, n.target, n.state, n.due, (SELECT t.open_from FROM targets t WHERE t.id = n.target), n.age_from,
+           n.ended_at, n.expirytime, n.decreases, n.error
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[],
                 $8::bigint[], $9::bool[], $10::text[])
         AS n (destination, event, target, state, due, age_from, ended_at, expirytime, decreases, error)

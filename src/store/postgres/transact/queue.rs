@@ -20,6 +20,9 @@ pub(super) const MAX_WEIGHT: usize = 1000;
 /// The number of queued commands that are looked at for a batch.
 const MAX_SCANNED: usize = 1000;
 
+/// The maximum number of hashes of locked commands that are remembered.
+const MAX_LOCKED: usize = 10_000;
+
 /// The hashes are those of a cryptographic hash, so that no sender can choose them.
 pub(super) type HashesSet = HashSet<Hash, FixedState>;
 
@@ -54,6 +57,8 @@ struct Pending {
     commands: VecDeque<Command>,
     /// The targets and alerts of batches that are being run.
     busy: HashesSet,
+    /// Those of commands that another session has kept from a lock: until they succeed, they share no batch.
+    locked: HashesSet,
     is_closed: bool,
 }
 
@@ -64,6 +69,8 @@ pub(super) struct Batch<'a> {
     pub commands: Vec<Command>,
     /// Commands that have turned out to share a target with another one.
     pub postponed: Vec<Command>,
+    /// Its command has waited for a lock in vain the last time.
+    pub was_locked: bool,
 }
 
 impl Queue {
@@ -134,15 +141,22 @@ impl Line {
             notified.as_mut().enable();
             {
                 let mut pending = self.state.lock();
-                let Pending { commands, busy, is_closed } = &mut *pending;
-                let taken = take_batch(commands, busy);
+                let Pending { commands, busy, locked, is_closed } = &mut *pending;
+                let taken = take_batch(commands, busy, locked);
                 if !taken.is_empty() {
                     let hashes: Vec<Hash> = taken.iter().flat_map(Command::hashes).copied().collect();
                     busy.extend(&hashes);
                     if !commands.is_empty() {
                         self.wakeup.notify_one();
                     }
-                    return Some(Batch { line: self, hashes, commands: taken, postponed: Vec::new() });
+                    let was_locked = taken.iter().any(|command| command.is_among(locked));
+                    return Some(Batch {
+                        line: self,
+                        hashes,
+                        commands: taken,
+                        postponed: Vec::new(),
+                        was_locked,
+                    });
                 }
                 // What is left waits for another worker, which takes it.
                 if *is_closed {
@@ -150,6 +164,19 @@ impl Line {
                 }
             }
             notified.await;
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// Its commands have waited for a lock in vain, or have got all of them.
+    pub(super) fn remember_locked(&self, is_locked: bool) {
+        let mut pending = self.line.state.lock();
+        for hash in self.commands.iter().flat_map(Command::hashes) {
+            match is_locked && pending.locked.len() < MAX_LOCKED {
+                true => drop(pending.locked.insert(*hash)),
+                false => drop(pending.locked.remove(hash)),
+            }
         }
     }
 }
@@ -168,8 +195,8 @@ impl Drop for Batch<'_> {
 }
 
 /// Takes commands of which no two share a target or an alert, and none with a batch that is being run. Commands that share
-/// one stay in their order.
-fn take_batch(queue: &mut VecDeque<Command>, busy: &HashesSet) -> Vec<Command> {
+/// one stay in their order. One with a locked target is a batch of its own.
+fn take_batch(queue: &mut VecDeque<Command>, busy: &HashesSet, locked: &HashesSet) -> Vec<Command> {
     let mut taken = Vec::new();
     let (mut hashes, mut weight) = (HashesSet::default(), 0);
     let mut at = 0;
@@ -178,8 +205,9 @@ fn take_batch(queue: &mut VecDeque<Command>, busy: &HashesSet) -> Vec<Command> {
         let is_free = command.hashes().all(|hash| !busy.contains(hash) && !hashes.contains(hash));
         // One of a large notification is a batch of its own.
         let fits = taken.is_empty() || weight + command.weight() <= MAX_WEIGHT;
+        let is_locked = command.is_among(locked);
         hashes.extend(command.hashes());
-        if !is_free {
+        if !is_free || is_locked && !taken.is_empty() {
             at += 1;
             continue;
         }
@@ -188,6 +216,9 @@ fn take_batch(queue: &mut VecDeque<Command>, busy: &HashesSet) -> Vec<Command> {
         }
         weight += command.weight();
         taken.extend(queue.remove(at));
+        if is_locked {
+            break;
+        }
     }
     taken
 }
@@ -223,7 +254,7 @@ mod tests {
         let mut queue = VecDeque::from(commands);
         let mut batches = Vec::new();
         while !queue.is_empty() {
-            batches.push(names(&take_batch(&mut queue, &HashesSet::default())));
+            batches.push(names(&take_batch(&mut queue, &HashesSet::default(), &HashesSet::default())));
         }
         batches
     }
@@ -248,8 +279,9 @@ mod tests {
         let busy = HashesSet::from_iter([crate::store::postgres::queries::target_hash(
             &TargetKey::from_stored("a"),
         )]);
-        assert_eq!(names(&take_batch(&mut queue, &busy)), ["c"]);
-        assert_eq!(names(&take_batch(&mut queue, &HashesSet::default())), ["a"]);
+        let none = HashesSet::default();
+        assert_eq!(names(&take_batch(&mut queue, &busy, &none)), ["c"]);
+        assert_eq!(names(&take_batch(&mut queue, &none, &none)), ["a"]);
     }
 
     #[test]
@@ -259,13 +291,37 @@ mod tests {
         let mut queue =
             VecDeque::from(vec![command(&large, &["x"]), command(&["a"], &[]), command(&large, &[])]);
         let sizes: Vec<usize> = std::iter::from_fn(|| {
-            Some(take_batch(&mut queue, &HashesSet::default()).len()).filter(|taken| *taken > 0)
+            let none = HashesSet::default();
+            Some(take_batch(&mut queue, &none, &none).len()).filter(|taken| *taken > 0)
         })
         .collect();
         assert_eq!(sizes, [1, 1, 1]);
         let small: VecDeque<Command> =
             (0..250).map(|number| command(&[&format!("t{number}")], &[])).collect();
         assert_eq!(batches(small.into()).iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_was_locked_is_a_batch_of_its_own_until_it_succeeds() {
+        let line = Line::default();
+        let push = |target: &str| line.push(command(&[target], &[])).unwrap();
+        ["a", "b", "c"].into_iter().for_each(push);
+        let mut batch = line.next().await.unwrap();
+        batch.commands.retain(|command| command.keys.targets[0].as_str() == "b");
+        batch.remember_locked(true);
+        drop(batch);
+        ["a", "b", "c"].into_iter().for_each(push);
+        let others = line.next().await.unwrap();
+        let alone = line.next().await.unwrap();
+        assert_eq!(
+            (names(&others.commands), others.was_locked),
+            (vec!["a".to_owned(), "c".to_owned()], false)
+        );
+        assert_eq!((names(&alone.commands), alone.was_locked), (vec!["b".to_owned()], true));
+        alone.remember_locked(false);
+        drop((others, alone));
+        ["a", "b"].into_iter().for_each(push);
+        assert_eq!(names(&line.next().await.unwrap().commands), ["a", "b"]);
     }
 
     #[tokio::test]

@@ -18,13 +18,15 @@ use crate::store::fast_map::Set;
 use crate::store::postgres::Shared;
 use crate::store::postgres::error::{DbError, Stage};
 use crate::store::postgres::fleet::Changed;
-use crate::store::postgres::transaction::Transaction;
+use crate::store::postgres::transaction::{LockWait, Transaction};
 
 /// The maximum number of times that a batch is run which loses against others.
 const MAX_RUNS: u32 = 12;
 /// From this run on, the controls and rates are locked before they are read.
 const LOCKING_RUN: u32 = 4;
 const MAX_CONFLICT_DELAY: Duration = Duration::from_millis(20);
+/// The maximum number of commands of a batch that wait for a lock one after the other, if none succeeds.
+const MAX_LOCK_WAITS: u32 = 4;
 /// A connection that was lost while it was not used is replaced this often before the commands fail.
 const MAX_RECONNECTS: u32 = 2;
 /// How often, and how long after one another, it is looked whether a sign of life has come.
@@ -45,18 +47,48 @@ enum Run {
 
 /// Runs a batch and answers its commands.
 pub(super) async fn run(shared: &Shared, batch: &mut Batch<'_>) {
-    let result = run_until_committed(shared, batch).await;
-    let Err(error) = result else { return answer(batch, &Ok(())) };
-    if !error.is_permanent() || batch.commands.len() <= 1 {
+    let wait = if batch.was_locked { LockWait::Short } else { LockWait::of(batch.commands.len()) };
+    let result = run_until_committed(shared, batch, wait).await;
+    let Err(error) = result else {
+        if batch.was_locked {
+            batch.remember_locked(false);
+        }
+        return answer(batch, &Ok(()));
+    };
+    if batch.commands.len() <= 1 || !(error.is_permanent() || error.is_locked()) {
         return fail(shared, batch, error);
     }
     tracing::debug!(%error, commands = batch.commands.len(), "batch refused, its commands are run one by one");
+    run_apart(shared, batch, if error.is_locked() { LockWait::Short } else { LockWait::Long }).await;
+}
+
+/// Runs the commands of a batch one by one. So many locked ones without another one are waited for: then the whole table may
+/// be locked.
+async fn run_apart(shared: &Shared, batch: &mut Batch<'_>, wait: LockWait) {
+    let (mut locked, mut others) = (0, 0);
     for command in std::mem::take(&mut batch.commands) {
         batch.commands = vec![command];
-        match run_until_committed(shared, batch).await {
-            Ok(()) => answer(batch, &Ok(())),
-            Err(error) => fail(shared, batch, error),
+        let result = match locked >= MAX_LOCK_WAITS && others == 0 {
+            true => Err(DbError::Locked),
+            false => run_until_committed(shared, batch, wait).await,
+        };
+        match result {
+            Ok(()) => {
+                others += 1;
+                answer(batch, &Ok(()));
+            }
+            Err(error) => {
+                if error.is_locked() {
+                    locked += 1
+                } else {
+                    others += 1
+                }
+                fail(shared, batch, error);
+            }
         }
+    }
+    if locked >= MAX_LOCK_WAITS && others == 0 {
+        shared.health.failed(&DbError::Locked.to_string());
     }
 }
 
@@ -69,20 +101,27 @@ fn fail(shared: &Shared, batch: &mut Batch<'_>, error: DbError) {
     let target = target.map(tracing::field::display);
     if error.is_permanent() {
         tracing::error!(%error, target, "command failed, rolled back");
+    } else if error.is_locked() {
+        batch.remember_locked(true);
+        tracing::warn!(
+            error = error.with_fix(),
+            target,
+            "a row is locked for long, what needs it is refused"
+        );
     } else {
         // Logged once, with the change of the store's health.
         tracing::debug!(%error, target, "batch failed, rolled back");
-        shared.health.failed(&error.to_string());
+        shared.health.failed(&error.with_fix());
     }
     answer(batch, &Err(error.into_store(Stage::Use)));
 }
 
-async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(), DbError> {
+async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>, wait: LockWait) -> Result<(), DbError> {
     let (mut runs, mut reconnects, mut waits) = (0, 0, 0);
     loop {
         runs += 1;
         let locks = if runs >= LOCKING_RUN { Locks::ALL } else { Locks::default() };
-        let error = match run_once(shared, batch, locks).await {
+        let error = match run_once(shared, batch, locks, wait).await {
             Ok(Run::Finished) => return Ok(()),
             Ok(Run::Unheard) if waits < MAX_BEAT_WAITS => {
                 waits += 1;
@@ -110,7 +149,12 @@ async fn run_until_committed(shared: &Shared, batch: &mut Batch<'_>) -> Result<(
 
 /// Runs the commands once. Those that fail alone are answered, and those that share a target with another one are
 /// postponed.
-async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Result<Run, DbError> {
+async fn run_once(
+    shared: &Shared,
+    batch: &mut Batch<'_>,
+    locks: Locks,
+    wait: LockWait,
+) -> Result<Run, DbError> {
     if batch.commands.is_empty() {
         return Ok(Run::Finished);
     }
@@ -118,7 +162,7 @@ async fn run_once(shared: &Shared, batch: &mut Batch<'_>, locks: Locks) -> Resul
     if shared.fleet.is_missed() {
         return Ok(Run::Unheard);
     }
-    let transaction = Transaction::begin(&shared.pool).await?;
+    let transaction = Transaction::begin_with(&shared.pool, wait).await?;
     let locked = rows::lock(&transaction, &batch.commands).await?;
     let is_large = batch.commands.iter().map(Command::weight).sum::<usize>() > MAX_INLINE_WEIGHT;
     let rows = compute(is_large, move || LockedRows::read(&locked)).await??;

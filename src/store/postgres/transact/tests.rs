@@ -1,5 +1,6 @@
 //! Transactions on a server, by one replica and by several.
 
+mod locked_rows;
 mod lost_commits;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use foldhash::fast::FixedState;
 use futures_util::future::{try_join, try_join3};
@@ -20,6 +21,7 @@ use crate::store::fast_map::Set;
 use crate::store::postgres::Shared;
 use crate::store::postgres::deliveries::feedback::{self, DecidedTarget, Feedback};
 use crate::store::postgres::error::DbError;
+use crate::store::postgres::fleet::IS_OUTDATED;
 use crate::store::postgres::queries::target_hash;
 use crate::store::postgres::transaction::{Param, Transaction};
 use crate::store::{UnreadableStates, View};
@@ -28,7 +30,7 @@ use crate::store::{UnreadableStates, View};
 fn read_statement(server: &str) -> String {
     format!(
         "SELECT now_ns(), pg_current_xact_id()::text::bigint, s.incarnation, md5(c.body),
-                CASE WHEN md5(c.body) <> $1 THEN c.body END, o.body, i.body, s.server = {server}
+                CASE WHEN md5(c.body) <> $1 THEN c.body END, o.body, i.body, s.server = {server}, {IS_OUTDATED}
          FROM store s, controls c, rates o, rates i WHERE o.direction = 1 AND i.direction = 2"
     )
 }
@@ -53,6 +55,8 @@ pub(super) struct Shown {
     pub rates: Rates,
     /// Whether a replica has seen that the database is not behind. Until then its incarnation may have to change.
     pub is_known_server: bool,
+    /// See [`View::has_newer_configuration`].
+    pub has_newer_configuration: bool,
 }
 
 /// The rows of `controls` and `rates` that are locked.
@@ -120,7 +124,8 @@ pub(super) async fn read(
         }
     };
     let (digest, known) = caches.controls();
-    let digest_param: [Param<'_>; 1] = [(&digest, Type::TEXT)];
+    let configuration = shared.fleet.configuration.load(Ordering::Relaxed);
+    let digest_param: [Param<'_>; 2] = [(&digest, Type::TEXT), (&configuration, Type::INT8)];
     let states: Vec<DecidedTarget<'_>> = rows.states().collect();
     let statement = read_statement(shared.fleet.server);
     let shown = transaction.query_one(&statement, &digest_param);
@@ -138,6 +143,7 @@ pub(super) async fn read(
         controls,
         rates: caches.rates([row.get(5), row.get(6)])?,
         is_known_server: row.get(7),
+        has_newer_configuration: row.get(8),
     };
     let mut by_alert = HashMap::<_, Vec<i64>, _>::default();
     for row in &located {
@@ -228,7 +234,7 @@ impl Read {
             return Err(Obstacle::Shared);
         }
         taken.extend(&targets);
-        let Shown { wall, incarnation, controls, rates, .. } = self.shown.clone();
+        let Shown { wall, incarnation, controls, rates, has_newer_configuration, .. } = self.shown.clone();
         let locked = targets.iter().filter_map(|id| rows.targets.get(id));
         let now = locked.clone().map(|target| target.last_at).chain([wall]).max().unwrap_or(wall);
         let mut deliveries = DeliveryFeedback::default();
@@ -246,7 +252,17 @@ impl Read {
         let states = self.states(command, rows);
         let rates = Some(rates);
         Ok(Slot {
-            view: View { now, wall, created, states, controls, deliveries, rates, incarnation },
+            view: View {
+                now,
+                wall,
+                created,
+                states,
+                controls,
+                deliveries,
+                rates,
+                incarnation,
+                has_newer_configuration,
+            },
             targets,
         })
     }

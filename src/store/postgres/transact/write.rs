@@ -14,6 +14,7 @@ use crate::domain::control::Controls;
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::rate::Rate;
 use crate::domain::time::{ClockReading, Time};
+use crate::store::fast_map::Map;
 use crate::store::postgres::Shared;
 use crate::store::postgres::deliveries::{CountChanges, changes};
 use crate::store::postgres::error::DbError;
@@ -21,13 +22,20 @@ use crate::store::postgres::queries::{audit, notifications, records};
 use crate::store::postgres::schedule;
 use crate::store::postgres::transaction::{Param, Transaction};
 
+/// `event` is the first new event of a target.
 const UPDATE_TARGETS: &str = "
     UPDATE targets t SET last_at = n.last_at, due = n.due, recheck = n.recheck,
         depends_on_controls = n.depends_on_controls, generation = n.generation, watch = n.watch, waits = n.waits,
-        tally = n.tally, state = n.state, claimed_by = 0, claimed_until = 0
+        tally = n.tally, state = n.state, claimed_by = 0, claimed_until = 0,
+        open_from = CASE WHEN n.event IS NULL THEN t.open_from ELSE coalesce((
+            SELECT min(first.event) FROM destinations d CROSS JOIN LATERAL (
+                SELECT o.event FROM deliveries o
+                WHERE o.destination = d.id AND o.target BETWEEN t.id AND t.id AND o.event >= t.open_from AND o.state + 0 = 0
+                ORDER BY o.target, o.event LIMIT 1
+            ) AS first), n.event) END
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bool[], $5::bool[], $6::bigint[], $7::smallint[],
-                $8::text[], $9::text[], $10::text[])
-        AS n (id, last_at, due, recheck, depends_on_controls, generation, watch, waits, tally, state)
+                $8::text[], $9::text[], $10::text[], $11::bigint[])
+        AS n (id, last_at, due, recheck, depends_on_controls, generation, watch, waits, tally, state, event)
     WHERE t.id = n.id";
 const UPDATE_RECHECKED: &str = "
     UPDATE targets t SET recheck = false, generation = n.generation, waits = n.waits, claimed_by = 0, claimed_until = 0
@@ -63,7 +71,7 @@ pub(super) async fn write(
 ) -> Result<WriteResult, DbError> {
     let mut statements: Vec<Statement<'_>> = Vec::new();
     if !set.targets.is_empty() {
-        statements.push(Box::pin(update_targets(transaction, &set.targets)));
+        statements.push(Box::pin(update_targets(transaction, set, numbers)));
     }
     if !set.rechecked.is_empty() {
         statements.push(Box::pin(update_rechecked(transaction, &set.rechecked)));
@@ -131,11 +139,17 @@ fn push_history<'a>(
     }
 }
 
-async fn update_targets(transaction: &Transaction, targets: &[TargetWrite]) -> Result<(), DbError> {
+async fn update_targets(transaction: &Transaction, set: &WriteSet, numbers: &[i64]) -> Result<(), DbError> {
     fn column<'a, T>(targets: &'a [TargetWrite], read: impl Fn(&'a TargetWrite) -> T) -> Vec<T> {
         targets.iter().map(read).collect()
     }
-    let params: [Param<'_>; 10] = [
+    let targets = &set.targets;
+    let mut first_events: Map<i64, i64> = Map::default();
+    // In the order of their numbers.
+    for (event, number) in set.events.iter().zip(numbers) {
+        first_events.entry(event.target).or_insert(*number);
+    }
+    let params: [Param<'_>; 11] = [
         (&column(targets, |target| target.id), Type::INT8_ARRAY),
         (&column(targets, |target| target.at.as_nanos()), Type::INT8_ARRAY),
         (&column(targets, |target| target.due.map(Time::as_nanos)), Type::INT8_ARRAY),
@@ -146,6 +160,7 @@ async fn update_targets(transaction: &Transaction, targets: &[TargetWrite]) -> R
         (&column(targets, |target| target.waits.as_deref()), Type::TEXT_ARRAY),
         (&column(targets, |target| target.tally.as_deref()), Type::TEXT_ARRAY),
         (&column(targets, |target| target.state.as_deref()), Type::TEXT_ARRAY),
+        (&column(targets, |target| first_events.get(&target.id).copied()), Type::INT8_ARRAY),
     ];
     transaction.execute(UPDATE_TARGETS, &params).await.map(drop)
 }

@@ -73,6 +73,7 @@ impl Before {
             deliveries: DeliveryFeedback::default(),
             rates: None,
             incarnation: 0,
+            has_newer_configuration: false,
         };
         Self { rows, slot: Slot { view, targets: vec![1] }, tracked: BTreeMap::new() }
     }

@@ -65,6 +65,7 @@ impl Transaction<'_> {
             deliveries: delivery_status::read(connection, outbox, batch, known)?,
             rates: None,
             incarnation: 0,
+            has_newer_configuration: false,
         };
         // A panic would end the thread that all commands share.
         let changes = catch_unwind(AssertUnwindSafe(|| decide(&view))).map_err(|_| CommandError::Panicked)?;

@@ -213,6 +213,7 @@ impl Bridge {
             sources: &self.settings.sources,
             deliveries: &self.deliveries,
             incarnation: 0,
+            keeps_unknown_rules: false,
         };
         let step = step(&context, &states);
         self.apply(step);

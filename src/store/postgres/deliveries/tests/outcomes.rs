@@ -10,6 +10,7 @@ use crate::domain::target::TargetKey;
 use crate::store::DeadLetterError;
 use crate::store::postgres::deliveries::feedback::{self, DecidedTarget, Feedback};
 use crate::store::tests::tracking::tracking;
+use crate::store::{Error, RefusalReason, Refused};
 
 impl World {
     async fn feedback(&self, target: &str, state: &TargetState) -> Feedback {
@@ -192,4 +193,27 @@ async fn unsettled_events_are_shown_with_whether_they_are_claimed() {
     let found = world.store().unsettled_events(&name("queue"), 10).await.unwrap();
     let shown: Vec<_> = found.iter().map(|one| (&*one.header.id, one.is_claimed)).collect();
     assert_eq!(shown, [("1", true), ("2", false)]);
+}
+
+#[tokio::test]
+async fn a_target_that_another_session_has_locked_holds_up_only_the_calls_and_settlements_of_its_own_deliveries()
+ {
+    let world = World::new(1).await;
+    let mut events = Vec::new();
+    for target in ["a", "b", "c"] {
+        events.push(world.emit(target, target, &["queue"]).await);
+    }
+    let leases = world.claim_expecting(&events).await;
+    let session = connect(&world.config).await;
+    session.batch_execute("BEGIN; SELECT FROM targets WHERE key = 'b' FOR UPDATE").await.unwrap();
+    let refused = world.store().begin_calls(&name("queue"), leases.clone()).await.unwrap();
+    assert_eq!(refused, [Refused { lease: leases[1], reason: RefusalReason::Locked }]);
+    let all = leases.iter().map(|lease| (*lease, SUCCESS)).collect();
+    let settled = world.store().settle(&name("queue"), all).await;
+    assert!(matches!(&settled, Err(Error::Locked(left)) if *left == [leases[1]]), "{settled:?}");
+    let delivered = "SELECT count(*) FROM deliveries WHERE state = 1";
+    assert_eq!(world.number(delivered).await, 2);
+    session.batch_execute("ROLLBACK").await.unwrap();
+    world.settle(leases[1], SUCCESS).await;
+    assert_eq!(world.number(delivered).await, 3);
 }

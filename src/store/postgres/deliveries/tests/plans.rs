@@ -3,6 +3,7 @@
 use tokio_postgres::types::ToSql;
 
 use super::*;
+use crate::store::postgres::deliveries::claim::judge;
 use crate::store::postgres::deliveries::settle::PUT_SUCCESS;
 use crate::store::postgres::deliveries::write::UNPARK;
 use crate::store::postgres::schedule;
@@ -72,5 +73,46 @@ async fn a_settlement_and_the_next_due_target_read_few_pages_whatever_the_number
     ];
     for (what, read, most) in pages {
         assert!(read <= most, "{what}: {read} pages");
+    }
+}
+
+#[tokio::test]
+async fn what_was_settled_of_a_target_costs_nothing_although_an_old_snapshot_keeps_it_in_the_index() {
+    let world = World::new(1).await;
+    let old = connect(&world.config).await;
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM targets").await.unwrap();
+    world
+        .execute(
+            "INSERT INTO targets (hash, key, open_from) VALUES ('a', 'a', 10001);
+             INSERT INTO deliveries (destination, event, target, state, due, age_from)
+             SELECT d.id, event, t.id, 0, 1, 1 FROM targets t, destinations d, generate_series(1, 10000) event
+             WHERE d.name = 'queue';
+             UPDATE deliveries SET state = 1;
+             INSERT INTO deliveries (destination, event, target, state, due, age_from, open_from)
+             SELECT d.id, 10001, t.id, 0, 1, 1, 10001 FROM targets t, destinations d WHERE d.name = 'queue'",
+        )
+        .await;
+    let [queue, target] =
+        ["SELECT id::bigint FROM destinations WHERE name = 'queue'", "SELECT id FROM targets"];
+    let (queue, target) = (world.number(queue).await, world.number(target).await);
+    let (queues, targets) = (vec![i32::try_from(queue).unwrap()], vec![target]);
+    let unpark: Params<'_> = &[
+        (&queues, Type::INT4_ARRAY),
+        (&targets, Type::INT8_ARRAY),
+        (&100_i64, Type::INT8),
+        (&true, Type::BOOL),
+    ];
+    let examined = vec![10_001_i64];
+    let judged: Params<'_> = &[
+        (&queues[0], Type::INT4),
+        (&examined, Type::INT8_ARRAY),
+        (&100_i64, Type::INT8),
+        (&1_i64, Type::INT8),
+    ];
+    for (what, read) in [
+        ("the next delivery of the target", world.pages(UNPARK, unpark).await),
+        ("a claim", world.pages(&judge(), judged).await),
+    ] {
+        assert!(read <= 60, "{what}: {read} pages");
     }
 }
