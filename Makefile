@@ -7,14 +7,21 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The file to which insta writes the path of each snapshot that a test reads.
 SNAPSHOTS := $(abspath $(TARGET))/snapshots.txt
 
+# The bridge and the scaler: built together, so that their common dependencies are built once.
+PACKAGES := --package scalebridge --package scalebridge-scaler
+
 .DEFAULT_GOAL := help
-.PHONY: help build release run demo test soak soak-postgres fuzz bench lint clean
+.PHONY: help build scaler release run demo test soak soak-postgres fuzz bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build a plain release binary, for trying things
 	cargo build --release --locked
+
+scaler: ## build the scaler, and pack it as a Lambda function: target/scaler.zip
+	cargo build --release --locked --package scalebridge-scaler
+	deploy/scaler/package.sh "$(TARGET)/release/scalebridge-scaler" "$(TARGET)/scaler.zip"
 
 release: ## build the binary to deploy, with profile-guided optimization (PGO) and BOLT
 	deploy/release.sh
@@ -36,7 +43,7 @@ test: ## run all tests, with real Prometheus and Alertmanager and an AWS emulato
 	deploy/tools.sh
 	cargo test --locked --doc
 	@rm -f "$(SNAPSHOTS)"
-	INSTA_SNAPSHOT_REFERENCES_FILE="$(SNAPSHOTS)" cargo test --locked --lib --bins --tests
+	INSTA_SNAPSHOT_REFERENCES_FILE="$(SNAPSHOTS)" cargo test --locked $(PACKAGES) --lib --bins --tests
 	@.ci/unreferenced-snapshots "$(SNAPSHOTS)"
 
 soak: $(if $(PAIR),,fuzz soak-postgres) ## fuzz, load PostgreSQL, and compare the engine with its reference model, each at most MINUTES; DEPTH=6 MINUTES=600 PAIR=revert_and_idle
@@ -61,13 +68,13 @@ bench: release ## measure the whole bridge under load against its targets; ONLY=
 lint: ## run all checks except tests: format, clippy, rustdoc, dependencies, scripts
 	deploy/tools.sh lint
 	cargo fmt --check
-	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run .ci/unreferenced-snapshots .ci/with-seed deploy/*.sh fuzz/run fuzz/rustc
+	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run .ci/unreferenced-snapshots .ci/with-seed deploy/*.sh deploy/scaler/*.sh fuzz/run fuzz/rustc
 	"$(TARGET)/tools/bin/cargo-machete"
 	"$(TARGET)/tools/bin/cargo-deny" --locked --all-features check --hide-inclusion-graph licenses bans sources
 	cargo check --locked --lib --no-default-features
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	cargo clippy --locked $(PACKAGES) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(PACKAGES) --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(PACKAGES) --no-deps --document-private-items
 
 clean: ## remove all build output
 	cargo clean

@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Exit, Io, load};
-use crate::aws;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::open::AnyLedger;

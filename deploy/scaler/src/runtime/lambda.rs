@@ -7,6 +7,9 @@
 //! whether it is invoked asynchronously, and only an error makes Lambda repeat such an invocation. The bridge delivers it
 //! again as well, with all the events of the list; those that were applied are then `already_applied`.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +108,7 @@ struct Work<E> {
     events: Arc<E>,
 }
 
-/// An event, and what was answered for it so far.
+/// An event, and what it has in common with others.
 struct Item {
     key: Key,
     body: String,
@@ -143,7 +146,7 @@ impl<E: Events> Work<E> {
         let Self { deadline, clock, events } = self;
         let keys: Vec<Key> = items.iter().map(|item| item.key.clone()).collect();
         // What is not replaced was not done.
-        let unfinished = |item: &Item| not_done(item, "the deadline of the invocation has come".to_owned());
+        let unfinished = |item: &Item| not_done(item, "it was not finished within the invocation".to_owned());
         let answers: Arc<Mutex<Vec<Answer>>> = Arc::new(Mutex::new(items.iter().map(unfinished).collect()));
         let (items, slots) = (Arc::new(items), Arc::new(Semaphore::new(CONCURRENCY)));
         // Dropped at the deadline, which ends all of them.
@@ -226,11 +229,11 @@ fn not_done(item: &Item, reason: String) -> Answer {
     Answer { id, outcome: Outcome::Retry, from: None, to: None, reason }
 }
 
-/// Events that were not begun appear in no other line of the log.
+/// Some may not have begun, and appear in no other line of the log.
 fn warn_of_retries(answers: &[Answer]) {
-    let again = answers.iter().filter(|answer| answer.outcome == Outcome::Retry);
-    let (count, last) = (again.clone().count(), again.last());
-    if let Some(Answer { reason, .. }) = last {
+    let again: Vec<&Answer> = answers.iter().filter(|answer| answer.outcome == Outcome::Retry).collect();
+    let count = again.len();
+    if let Some(Answer { reason, .. }) = again.last() {
         let fields: [(&str, &dyn std::fmt::Display); 2] = [("events", &count), ("reason", reason)];
         log(Level::Warn, "events of the invocation are to be tried again", &fields);
     }

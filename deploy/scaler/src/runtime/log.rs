@@ -1,7 +1,6 @@
 //! Lines of the log about the runtime itself, in the form of those about events. They go to stderr.
 
 use std::fmt::Display;
-use std::io::Write as _;
 
 use serde_json::{Map, Value};
 
@@ -26,6 +25,18 @@ pub(super) fn log(level: Level, message: &str, fields: &[(&str, &dyn Display)]) 
     for (name, value) in fields {
         line.insert((*name).to_owned(), value.to_string().into());
     }
-    // One write, so that lines of several tasks are not mixed.
-    drop(std::io::stderr().write_all(format!("{}\n", Value::Object(line)).as_bytes()));
+    write(&format!("{}\n", Value::Object(line)));
+}
+
+/// One write, so that lines of several tasks are not mixed.
+#[cfg(not(test))]
+fn write(line: &str) {
+    use std::io::Write as _;
+    drop(std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Shown only if the test fails.
+#[cfg(test)]
+fn write(line: &str) {
+    eprint!("{line}");
 }

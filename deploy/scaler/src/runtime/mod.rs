@@ -3,6 +3,8 @@
 pub mod lambda;
 mod log;
 mod order;
+#[cfg(test)]
+mod script;
 pub mod worker;
 
 use std::time::{SystemTime, UNIX_EPOCH};

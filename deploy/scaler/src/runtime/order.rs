@@ -31,8 +31,8 @@ pub(super) enum Key {
     Group(String),
     /// A target.
     Target(String),
-    /// Nothing: it is alone. The text is different for each.
-    Alone(String),
+    /// Nothing: it is the only one of its lane. The text is different for each.
+    Own(String),
 }
 
 impl Key {
@@ -40,7 +40,7 @@ impl Key {
     pub(super) fn of(group: Option<&str>, body: &str, own: impl ToString) -> Self {
         match (group, &*Peek::at(body).subject) {
             (Some(group), _) => Self::Group(group.to_owned()),
-            (None, "") => Self::Alone(own.to_string()),
+            (None, "") => Self::Own(own.to_string()),
             (None, target) => Self::Target(target.to_owned()),
         }
     }

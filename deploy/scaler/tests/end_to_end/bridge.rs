@@ -12,21 +12,26 @@ rules:
     matchers: [alertname = NodeGroupTooSmall]
     target: { platform: eks, kind: nodegroup, name: workers, cluster: prod-eu, region: eu-west-1 }
     on_firing: { scale_out: { by: 2 }, cooldown: 0s }
-    on_resolved: { scale_in: { by: 2 }, stabilization_window: 0s, cooldown: 0s }
+    on_resolved: { scale_in: { revert: true }, stabilization_window: 0s, cooldown: 0s }
     send_to: [scaler]
   - name: group
     matchers: [alertname = GroupTooSmall]
     target: { platform: ec2, kind: autoscaling-group, name: web, region: eu-west-1 }
     on_firing: { scale_out: { by: 3 }, cooldown: 0s }
-    on_resolved: { scale_in: { by: 3 }, stabilization_window: 0s, cooldown: 0s }
+    on_resolved: { scale_in: { revert: true }, stabilization_window: 0s, cooldown: 0s }
     send_to: [scaler]
   - name: service
     matchers: [alertname = ServiceTooSmall]
     target: { platform: ecs, kind: service, name: web, cluster: prod-eu, region: eu-west-1 }
     on_firing: { scale_out: { by: 4 }, cooldown: 0s }
-    on_resolved: { scale_in: { by: 4 }, stabilization_window: 0s, cooldown: 0s }
+    on_resolved: { scale_in: { revert: true }, stabilization_window: 0s, cooldown: 0s }
     send_to: [scaler]
 "#;
+
+/// The time, as Alertmanager writes it.
+pub(crate) fn now() -> String {
+    scalebridge_scaler::runtime::now().to_millis_string()
+}
 
 /// The alerts of the rules.
 pub(crate) const ALERTS: [&str; 3] = ["NodeGroupTooSmall", "GroupTooSmall", "ServiceTooSmall"];

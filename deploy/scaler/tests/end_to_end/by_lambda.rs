@@ -7,23 +7,20 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{Environment, FunctionCode, FunctionResponseType, Runtime};
 use serde_json::Value;
 
-use crate::bridge::{ALERTS, Bridge};
+use crate::bridge::{ALERTS, Bridge, now};
 use crate::by_worker::event;
 use crate::process::{eventually, program};
 use crate::setup::{BEFORE, Cloud, scaler_config};
 
 const FUNCTION: &str = "scaler";
 
-/// The program as the bootstrap of a function, without its debug information.
+/// The function's code, as `make scaler` packs it.
 fn package() -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
-    let bootstrap = directory.path().join("bootstrap");
-    let strip = Command::new("strip").arg("-o").arg(&bootstrap).arg(program("scalebridge-scaler")).status();
-    assert!(strip.expect("strip of binutils").success());
-    // It keeps that the file can be executed.
     let zip = directory.path().join("function.zip");
-    let python = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(&bootstrap).status();
-    assert!(python.expect("python3").success());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/package.sh");
+    let packed = Command::new(script).arg(program("scalebridge-scaler")).arg(&zip).output().expect("bash");
+    assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
     std::fs::read(zip).unwrap()
 }
 
@@ -50,12 +47,13 @@ async fn every_platform_changes_by_a_function_that_a_queue_invokes() {
     map.function_response_types(FunctionResponseType::ReportBatchItemFailures).send().await.unwrap();
     let destination = format!("sqs: {{ queue_url: \"{queue}\" }}");
     let mut bridge = Bridge::start(&destination, &cloud.environment()).await;
+    let started = now();
     for alert in ALERTS {
-        bridge.notify(alert, "2026-11-30T10:00:00Z", None).await;
+        bridge.notify(alert, &started, None).await;
     }
     eventually("the increases", async || (cloud.capacities().await == [7, 8, 9]).then_some(())).await;
     for alert in ALERTS {
-        bridge.notify(alert, "2026-11-30T10:00:00Z", Some("2026-11-30T10:05:00Z")).await;
+        bridge.notify(alert, &started, Some(&now())).await;
     }
     eventually("the decreases", async || (cloud.capacities().await == BEFORE).then_some(())).await;
     eventually("deleted messages", async || cloud.is_empty(&queue).await.then_some(())).await;
@@ -67,7 +65,8 @@ async fn a_decrease_that_was_overtaken_comes_again_under_a_new_id_if_the_bridge_
     let lambda = create_function(&cloud).await;
     let destination = format!("lambda: {{ function: {FUNCTION}, invocation_type: request_response }}");
     let mut bridge = Bridge::start(&destination, &cloud.environment()).await;
-    bridge.notify(ALERTS[1], "2026-11-30T10:00:00Z", None).await;
+    let started = now();
+    bridge.notify(ALERTS[1], &started, None).await;
     eventually("the increase", async || (cloud.capacities().await[1] == 8).then_some(())).await;
 
     // Of another sender, whose clock is some seconds ahead.
@@ -80,7 +79,7 @@ async fn a_decrease_that_was_overtaken_comes_again_under_a_new_id_if_the_bridge_
     let answer: Value = serde_json::from_slice(answer.payload.unwrap().as_ref()).unwrap();
     assert_eq!((&answer["outcome"], &answer["from"], &answer["to"]), (&"applied".into(), &8.into(), &9.into()));
 
-    bridge.notify(ALERTS[1], "2026-11-30T10:00:00Z", Some("2026-11-30T10:05:00Z")).await;
+    bridge.notify(ALERTS[1], &started, Some(&now())).await;
     eventually("the decrease", async || (cloud.capacities().await[1] == 6).then_some(())).await;
     let events = bridge.admin("/api/v1/events?limit=10").await.to_string();
     assert!(events.contains("overtaken"), "{events}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::bridge::{ALERTS, Bridge};
+use crate::bridge::{ALERTS, Bridge, now};
 use crate::process::eventually;
 use crate::setup::{BEFORE, Cloud, Worker, scaler_config};
 
@@ -35,8 +35,9 @@ async fn every_platform_changes_once_although_every_message_comes_twice() {
     let mut bridge = Bridge::start(&destination, &cloud.environment()).await;
     assert_eq!(cloud.capacities().await, BEFORE);
 
+    let started = now();
     for alert in ALERTS {
-        bridge.notify(alert, "2026-11-30T10:00:00Z", None).await;
+        bridge.notify(alert, &started, None).await;
     }
     double(&cloud, &sent, &queue, 3).await;
     eventually("both copies", async || (worker.lines("event").len() == 6).then_some(())).await;
@@ -44,7 +45,7 @@ async fn every_platform_changes_once_although_every_message_comes_twice() {
     assert_eq!((worker.outcomes("applied"), worker.outcomes("already_applied")), (3, 3));
 
     for alert in ALERTS {
-        bridge.notify(alert, "2026-11-30T10:00:00Z", Some("2026-11-30T10:05:00Z")).await;
+        bridge.notify(alert, &started, Some(&now())).await;
     }
     double(&cloud, &sent, &queue, 3).await;
     eventually("both copies", async || (worker.lines("event").len() == 12).then_some(())).await;

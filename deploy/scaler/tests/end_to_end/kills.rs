@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::by_worker::{event, send};
-use crate::process::eventually;
+use crate::process::{WAIT_TIMEOUT, eventually};
 use crate::setup::{Cloud, Worker, scaler_config};
 
 /// A proxy to an emulator that never passes the first call of an action on.
@@ -24,25 +24,22 @@ impl Proxy {
         let (met, is_met) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
         let (to, notify) = (to.trim_start_matches("http://").to_owned(), Arc::clone(&met));
         tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
+            while let Ok((client, _)) = listener.accept().await {
                 let (to, notify, is_met) = (to.clone(), Arc::clone(&notify), Arc::clone(&is_met));
                 tokio::spawn(async move {
-                    let mut server = TcpStream::connect(to).await.unwrap();
+                    let server = TcpStream::connect(to).await.unwrap();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    let (mut from_client, mut to_client) = client.into_split();
+                    tokio::spawn(async move { copy(&mut from_server, &mut to_client).await });
                     let (mut part, mut seen) = ([0; 8192], Vec::new());
-                    loop {
-                        // Request after request: the answers are short, and come before the next one.
-                        let Ok(length @ 1..) = client.read(&mut part).await else { return };
+                    while let Ok(length @ 1..) = from_client.read(&mut part).await {
                         seen.extend_from_slice(&part[..length]);
-                        let text = String::from_utf8_lossy(&seen);
-                        if text.contains(&format!("Action={action}")) && !is_met.swap(true, Ordering::SeqCst) {
+                        let is_call = String::from_utf8_lossy(&seen).contains(&format!("Action={action}"));
+                        if is_call && !is_met.swap(true, Ordering::SeqCst) {
                             notify.notify_one();
                             return std::future::pending().await;
                         }
-                        if text.contains("Action=") {
-                            server.write_all(&seen).await.unwrap();
-                            drop(copy_bidirectional(&mut client, &mut server).await);
-                            return;
-                        }
+                        to_server.write_all(&part[..length]).await.unwrap();
                     }
                 });
             }
@@ -59,7 +56,8 @@ async fn a_change_that_was_begun_before_a_kill_is_made_once_and_before_the_next_
     let through = [("AWS_ENDPOINT_URL_AUTO_SCALING", proxy.url.clone())];
     let mut worker = Worker::start(&cloud, scaler_config(Some(&queue), None), &through).await;
     send(&cloud, &queue, event(1, 3, "web")).await;
-    proxy.met.notified().await;
+    let call = tokio::time::timeout(WAIT_TIMEOUT, proxy.met.notified()).await;
+    assert!(call.is_ok(), "the worker did not call");
     worker.process.kill();
     assert_eq!(cloud.capacities().await[1], 5, "the call did not arrive");
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Long, since the machine may be busy with other tests.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(180);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Lines of its log that a failed test prints.
 const LOG_LINES: usize = 60;
 
