@@ -27,6 +27,11 @@ impl<'c> Grants<'c> {
         self.policies.get(&account).map_or_else(|| Policy::default().to_json(), Policy::to_json)
     }
 
+    /// Whether nothing is done in the account.
+    pub(super) fn is_empty(&self, account: &str) -> bool {
+        !self.policies.contains_key(&Some(account))
+    }
+
     fn policy(&mut self, account: Option<&'c str>) -> &mut Policy {
         self.policies.entry(account).or_default()
     }

@@ -101,7 +101,10 @@ pub fn documents(config: &Config, options: &Options<'_>) -> Documents {
         let create_access_entry = access_entry(config, cluster, own_role);
         Some((key.clone(), ClusterAccess { create_access_entry, rbac }))
     });
-    Documents { role, accounts, clusters: clusters.collect(), notes: notes(config, options) }
+    let mut notes = notes(config, options);
+    let unused = config.accounts.keys().filter(|id| grants.is_empty(id));
+    notes.extend(unused.map(|id| format!("no pattern leads to account {id}, so that its policy is empty")));
+    Documents { role, accounts, clusters: clusters.collect(), notes }
 }
 
 fn access_entry(config: &Config, cluster: &Cluster, own_role: &str) -> Option<String> {

@@ -241,6 +241,11 @@ fn what_is_not_known_is_said() {
     assert!(grants(&role.policy).contains("dynamodb:PutItem arn:aws:dynamodb:*:*:table/t"));
     assert!(notes[0].contains("--role-arn") && notes[2].contains("--queue-url"), "{notes:?}");
     assert!(clusters.is_empty());
+    let unused = format!(
+        "accounts: {{ '222233334444': {{ role_arn: 'arn:aws:iam::222233334444:role/r' }} }}\n{config}"
+    );
+    let Documents { notes, .. } = documents_of(&unused, &options());
+    assert!(notes.iter().any(|note| note.contains("no pattern leads to account 222233334444")), "{notes:?}");
     let queue_url = Some("https://sqs.cn-north-1.amazonaws.com.cn/1234/q.fifo");
     let Documents { role, .. } = documents_of(config, &Options { queue_url, ..unknown });
     assert!(grants(&role.policy).contains("sqs:ReceiveMessage arn:aws-cn:sqs:cn-north-1:1234:q.fifo"));
