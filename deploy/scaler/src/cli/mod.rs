@@ -52,6 +52,10 @@ enum Verb {
 const CONFIG_VARIABLE: &str = "SCALEBRIDGE_SCALER_CONFIG";
 const DEFAULT_CONFIG: &str = "config/scaler.yaml";
 
+/// The bridge knows only what a function has answered to it.
+const OVERTAKEN_NOTE: &str = "note: from a queue, a decrease that a later event of its target has overtaken is skipped; if \
+                              the bridge invokes a function with `invocation_type: request_response`, it is decided again";
+
 /// What a command reads and writes, so that tests can supply it.
 pub struct Io<'a> {
     pub out: &'a mut dyn Write,
@@ -158,6 +162,9 @@ fn check(file: Option<&Path>, io: &mut Io<'_>) -> Exit {
     match load(file, io) {
         Ok((name, config)) => {
             drop(writeln!(io.out, "{name}: {} patterns of targets, no errors", config.targets.len()));
+            if config.queue.is_some() {
+                drop(writeln!(io.out, "{OVERTAKEN_NOTE}"));
+            }
             Exit::Success
         }
         Err(exit) => exit,

@@ -9,7 +9,7 @@ use scalebridge_scaler::runtime;
 use serde_json::Value;
 
 use crate::bridge::{ALERTS, Bridge, now};
-use crate::by_worker::event;
+use crate::by_worker::{double, event};
 use crate::process::{eventually, program};
 use crate::setup::{BEFORE, Cloud, scaler_config};
 
@@ -41,25 +41,28 @@ async fn create_function(cloud: &Cloud) -> Client {
 }
 
 #[tokio::test]
-async fn every_platform_changes_by_a_function_that_a_queue_invokes() {
+async fn every_platform_changes_once_by_a_function_that_a_queue_invokes_twice() {
     let cloud = Cloud::start().await;
-    let queue = cloud.queue("scaling.fifo", 90).await;
+    let (sent, queue) = (cloud.queue("sent.fifo", 30).await, cloud.queue("scaling.fifo", 90).await);
     let lambda = create_function(&cloud).await;
     let arn = format!("arn:aws:sqs:eu-west-1:000000000000:{}", queue.rsplit('/').next().unwrap());
     let map = lambda.create_event_source_mapping().function_name(FUNCTION).event_source_arn(arn);
     map.function_response_types(FunctionResponseType::ReportBatchItemFailures).send().await.unwrap();
-    let destination = format!("sqs: {{ queue_url: \"{queue}\" }}");
+    let destination = format!("sqs: {{ queue_url: \"{sent}\" }}");
     let mut bridge = Bridge::start(&destination, &cloud.environment()).await;
     let started = now();
     for alert in ALERTS {
         bridge.notify(alert, &started, None).await;
     }
-    eventually("the increases", async || (cloud.capacities().await == [7, 8, 9]).then_some(())).await;
+    double(&cloud, &sent, &queue, 3).await;
+    eventually("deleted messages", async || cloud.is_empty(&queue).await.then_some(())).await;
+    assert_eq!(cloud.capacities().await, [7, 8, 9]);
     for alert in ALERTS {
         bridge.notify(alert, &started, Some(&now())).await;
     }
-    eventually("the decreases", async || (cloud.capacities().await == BEFORE).then_some(())).await;
+    double(&cloud, &sent, &queue, 3).await;
     eventually("deleted messages", async || cloud.is_empty(&queue).await.then_some(())).await;
+    assert_eq!(cloud.capacities().await, BEFORE);
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use crate::bridge::{ALERTS, Bridge, now};
 use crate::process::eventually;
 use crate::setup::{BEFORE, Cloud, Worker, scaler_config};
 
-/// Receives what the bridge sends, and sends every message twice to the worker's queue.
-async fn double(cloud: &Cloud, from: &str, to: &str, messages: usize) {
+/// Receives what the bridge sends, and sends every message twice to another queue.
+pub(crate) async fn double(cloud: &Cloud, from: &str, to: &str, messages: usize) {
     let mut sent = 0;
     eventually("all messages of the bridge", async || {
         for body in cloud.receive(from).await {
