@@ -1,6 +1,7 @@
 //! Events whose course a test determines.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -8,6 +9,9 @@ use tokio::sync::watch;
 use super::Events;
 use super::order::Peek;
 use crate::outcome::{Answer, Outcome};
+
+/// What has not happened after this time never will, and the test would hang.
+pub(super) const HANG: Duration = Duration::from_secs(90);
 
 /// Answers `applied`, unless a test says something else of the id.
 pub(super) struct Script {
@@ -58,9 +62,13 @@ impl Script {
     /// Waits for an entry of the log.
     pub(super) async fn until(&self, entry: &str) {
         let mut changed = self.changed.subscribe();
-        while !self.log().iter().any(|seen| seen == entry) {
-            changed.changed().await.unwrap();
-        }
+        let seen = async {
+            while !self.log().iter().any(|seen| seen == entry) {
+                changed.changed().await.unwrap();
+            }
+        };
+        let seen = tokio::time::timeout(HANG, seen).await;
+        assert!(seen.is_ok(), "no {entry} in {:?}", self.log());
     }
 
     /// The ids in the order in which they began.

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 use crate::outcome::Outcome;
-use crate::runtime::script::Script;
+use crate::runtime::script::{HANG, Script};
 use crate::test_support::stub::{Reply, Stub};
 
 const STANDARD: &str = "http://127.0.0.1/000000000000/scaling";
@@ -109,11 +110,13 @@ async fn pause() {
 
 /// The bodies of the calls of an action, as soon as there are at least `count`.
 async fn calls(stub: &Stub, action: &str, count: usize) -> Vec<Value> {
+    let start = Instant::now();
     loop {
         let calls = stub.calls(action);
         if calls.len() >= count {
             return calls.iter().map(|call| serde_json::from_str(&call.body).unwrap()).collect();
         }
+        assert!(start.elapsed() < HANG, "{count} calls of {action} are expected: {calls:?}");
         pause().await;
     }
 }
