@@ -9,6 +9,10 @@
 //! 5. [`apply`]: carries the steps out.
 //! 6. [`platform`]: reads and sets capacities.
 //! 7. [`aws`]: clients of AWS.
+//! 8. [`config`], [`resolve`]: what is configured, and what it says about an event's target.
+//! 9. [`scaler`]: all of these for any event; what is said about it, by [`report`] and [`metrics`].
+//! 10. [`runtime`]: the Lambda function and the worker.
+//! 11. [`cli`]: the commands; [`iam`]: what the scaler needs to be granted.
 
 // Nothing but the program and its tests uses the library: where a name says what an item is, no text repeats it.
 #![allow(missing_docs)]

@@ -42,9 +42,8 @@ pub(super) fn worker(arguments: &WorkerArguments, file: Option<&Path>, io: &mut 
         visibility: worker::DEFAULT_VISIBILITY,
     };
     match block_on(run_worker(config, settings)) {
-        Ok(worker::Stopped { abandoned: 0 }) => Exit::Success,
-        // They are in the log.
-        Ok(_) => Exit::Found,
+        // What was abandoned is in the log, and comes again.
+        Ok(worker::Stopped { .. }) => Exit::Success,
         Err(error) => unusable(io, &error),
     }
 }

@@ -89,8 +89,8 @@ async fn a_decrease_that_was_overtaken_comes_again_under_a_new_id_if_the_bridge_
 
     bridge.notify(ALERTS[1], &started, Some(&now())).await;
     eventually("the answer", async || {
-        let events = bridge.admin("/api/v1/events?limit=10").await.to_string();
-        events.contains("overtaken").then_some(())
+        let decisions = bridge.admin("/api/v1/decisions?limit=10").await.to_string();
+        decisions.contains("cooling_down").then_some(())
     })
     .await;
     assert_eq!(cloud.capacities().await[1], 9);
