@@ -448,6 +448,21 @@ fn a_change_that_was_interrupted_is_finished_first() {
             "given up: event 00000000000000000000000000000002 expired before its change was made | call 4>5 | applied 4>5",
         ),
         ("6", "+1", "other:4>6x", "call 6>7 | applied 6>7"),
+        // Begun when `managed_by` was another one: 4 of the size are not 4 of the floor.
+        (
+            "4",
+            "+1",
+            "other:4>6 of-floor",
+            "given up: event 00000000000000000000000000000002 was about another value: `managed_by` or the target's owner \
+             has changed | call 4>5 | applied 4>5",
+        ),
+        (
+            "6",
+            "+2",
+            "own:4>6 of-floor",
+            "given up: event 00000000000000000000000000000001 was about another value: `managed_by` or the target's owner \
+             has changed | call 6>8 | applied 6>8",
+        ),
         ("5", "+1", "other:4>6", "call of the other 5>7 | call 7>8 | applied 7>8"),
         ("4", "+1", "other:4>6 busy", "retry: an update is in progress"),
         // A change that may not be made now holds back what comes after it.
