@@ -28,7 +28,7 @@ fn the_bridge_has_no_client_of_a_platform_and_the_scaler_nothing_of_the_bridges_
     {
         assert!(!has(&bridge, client), "the bridge contains {client}");
     }
-    for server in ["axum", "tokio_postgres", "aws_sdk_lambda", "config", "tracing_subscriber", "maud"] {
+    for server in ["axum", "tokio_postgres", "aws_sdk_lambda", "jsonwebtoken", "tracing_subscriber"] {
         assert!(!has(&scaler, server), "the scaler contains {server}");
     }
 }
