@@ -43,7 +43,8 @@ pub(super) enum LockWait {
     /// For as long as a failover or a migration can take.
     #[default]
     Long,
-    /// Several pieces of work share the transaction: those that can do without the lock are run apart then.
+    /// Several pieces of work share the transaction: those that can do without the lock are run apart then. Longer than the
+    /// server lets a transaction be idle, so that one of a replica that was cut off ends before.
     Shared,
     /// The lock was waited for in vain already.
     Short,
@@ -58,7 +59,7 @@ impl LockWait {
     const fn begin(self) -> &'static str {
         match self {
             Self::Long => begin!("15s"),
-            Self::Shared => begin!("5s"),
+            Self::Shared => begin!("11s"),
             Self::Short => begin!("1s"),
         }
     }
