@@ -125,6 +125,7 @@ impl World {
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
             incarnation: 0,
+            keeps_unknown_rules: false,
             controls: &self.controls,
             rates: &Rates::default(),
             sources: &self.sources,

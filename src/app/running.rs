@@ -89,20 +89,11 @@ impl RunningBridge {
         };
         let background = CancellationToken::new();
         let receiving = CancellationToken::new();
-        let due_task = tokio::spawn({
-            let (bridge, receiving, background) = (bridge.clone(), receiving.clone(), background.clone());
-            async move {
-                // Nothing is decided before the gap since the last process has ended.
-                background.run_until_cancelled(receiving.cancelled()).await;
-                bridge.run(&background).await;
-            }
-        });
-        let reception_task = tokio::spawn({
-            let (bridge, receiving, background) = (bridge.clone(), receiving.clone(), background.clone());
-            async move {
-                background.run_until_cancelled(receiving.cancelled()).await;
-                bridge.watch_reception(&background).await;
-            }
+        let (deciding, watching) = (bridge.clone(), bridge.clone());
+        let due_task =
+            when_receiving(&receiving, &background, move |stop| async move { deciding.run(&stop).await });
+        let reception_task = when_receiving(&receiving, &background, move |stop| async move {
+            watching.watch_reception(&stop).await;
         });
         let settings = Arc::new(ArcSwap::new(settings));
         let loaded_at = wall_clock().to_millis_string();
@@ -233,6 +224,19 @@ impl RunningBridge {
             tracing::warn!("store did not close in time");
         }
     }
+}
+
+/// Starts `work` when the gap since the last process has ended: nothing is decided before.
+fn when_receiving<Work: Future<Output = ()> + Send + 'static>(
+    receiving: &CancellationToken,
+    background: &CancellationToken,
+    work: impl FnOnce(CancellationToken) -> Work + Send + 'static,
+) -> JoinHandle<()> {
+    let (receiving, background) = (receiving.clone(), background.clone());
+    tokio::spawn(async move {
+        background.run_until_cancelled(receiving.cancelled()).await;
+        work(background).await;
+    })
 }
 
 /// Asks the bridge right before a call whether a pause or hold withholds an increase, or a decision cancels a decrease.

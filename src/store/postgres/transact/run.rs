@@ -79,9 +79,9 @@ async fn run_apart(shared: &Shared, batch: &mut Batch<'_>, wait: LockWait) {
             }
             Err(error) => {
                 if error.is_locked() {
-                    locked += 1
+                    locked += 1;
                 } else {
-                    others += 1
+                    others += 1;
                 }
                 fail(shared, batch, error);
             }
