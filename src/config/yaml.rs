@@ -131,6 +131,8 @@ fn parse_as(text: &str, scalars: Scalars, origin: &Origin, diagnostics: &mut Dia
     options.non_finite_float_policy = serde_saphyr::NonFiniteFloatPolicy::AsString;
     options.reject_unsupported_tags = true;
     options.with_snippet = false;
+    // Nothing reads them, and a file with 33 lines of them in a row would be refused.
+    options.emit_comments = false;
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
         Ok(mut raw) => {
             if matches!(scalars, Scalars::AsWritten) {

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+pub(crate) use file::from_yaml;
 use scalebridge::config::access::HttpClient;
 use scalebridge::domain::target_pattern::TargetPattern;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use scalebridge::config::access::HttpClient;
 use scalebridge::domain::target_pattern::TargetPattern;
+use serde::de::DeserializeOwned;
 use serde_saphyr::Spanned;
 
 use super::form::{
@@ -38,7 +39,7 @@ impl Errors {
 }
 
 pub(super) fn read(text: &str) -> Result<Config, Vec<ConfigError>> {
-    let file: File = serde_saphyr::from_str(text).map_err(|error| vec![form_error(&error)])?;
+    let file: File = from_yaml(text).map_err(|error| vec![form_error(&error)])?;
     let mut errors = Errors::default();
     let File { dry_run, queue, refusals, ledger, accounts, clusters, nomad, targets } = file;
     let accounts: BTreeMap<String, Account> =
@@ -60,6 +61,14 @@ pub(super) fn read(text: &str) -> Result<Config, Vec<ConfigError>> {
     };
     errors.0.sort_by_key(|error| (error.line, error.column));
     if errors.0.is_empty() { Ok(config) } else { Err(errors.0) }
+}
+
+/// Reads YAML, with comments of any length.
+pub(crate) fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    let mut options = serde_saphyr::Options::default();
+    // Nothing reads them, and a file with 33 lines of them in a row would be refused.
+    options.emit_comments = false;
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 fn form_error(error: &serde_saphyr::Error) -> ConfigError {

@@ -51,6 +51,12 @@ fn a_configuration_is_read() {
 }
 
 #[test]
+fn comments_have_any_length() {
+    let commented = WHOLE.replace("targets:\n", &format!("targets:\n{}", "  # why\n".repeat(1_000)));
+    assert_eq!(Config::read(&commented).unwrap(), Config::read(WHOLE).unwrap());
+}
+
+#[test]
 fn the_first_pattern_that_matches_counts() {
     let config = Config::read(WHOLE).unwrap();
     let settings = |subject: &str| {
