@@ -55,15 +55,19 @@ const DELETE_EVENTS: &str = "
         DELETE FROM events USING old WHERE events.seq = old.seq
     )
     SELECT at, seq, count(*) OVER () FROM examined ORDER BY at DESC, seq DESC LIMIT 1";
-/// That nothing is left of what happened to target `t`.
+/// That nothing is left of what happened to target `t`. Each is looked up in an index for one target, whatever the planner
+/// knows about the tables: in this form, it joins them with no other one.
 macro_rules! nothing_is_left {
     () => {
         "t.state IS NULL
-    AND NOT EXISTS (SELECT FROM record_targets r WHERE r.target = t.id)
-    AND NOT EXISTS (
-        SELECT FROM destinations n, LATERAL (
-            SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open)
-    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.target = t.id AND (d.state = 2 OR d.token IS NOT NULL))"
+    AND (SELECT 1 FROM record_targets r WHERE r.target = t.id LIMIT 1) IS NULL
+    AND (SELECT 1 FROM destinations n CROSS JOIN LATERAL (
+        SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.state + 0 = 0 LIMIT 1) open
+        LIMIT 1) IS NULL
+    AND (SELECT 1 FROM destinations n CROSS JOIN LATERAL (
+        SELECT FROM deliveries d WHERE d.destination = n.id AND d.target = t.id AND d.token IS NOT NULL LIMIT 1) leased
+        LIMIT 1) IS NULL
+    AND t.id <> ALL (ARRAY(SELECT d.target FROM deliveries d WHERE d.state = 2))"
     };
 }
 /// Targets of which nothing is known any more. All that happened to a target is older than its last decision.
