@@ -58,7 +58,7 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// Stores the outcomes of claimed deliveries. When this returns `Ok`, they are on disk.
     ///
     /// # Errors
-    /// Nothing was written, or with [`Error::Locked`] nothing about some. Unless the call is repeated, the deliveries are sent
+    /// Nothing was written, or with `Error::Locked` nothing about some. Unless the call is repeated, the deliveries are sent
     /// again after a restart.
     fn settle(
         &self,

@@ -60,7 +60,7 @@ const OVERTAKEN_NOTE: &str = "note: from a queue, a decrease that a later event 
 pub struct Io<'a> {
     pub out: &'a mut dyn Write,
     pub err: &'a mut dyn Write,
-    /// The value of [`CONFIG_VARIABLE`].
+    /// The value of `SCALEBRIDGE_SCALER_CONFIG`.
     pub config_text: Option<String>,
     /// The user of the operating system.
     pub user: Option<String>,
