@@ -160,7 +160,7 @@ pub(super) struct RawEks {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Nomad")]
 pub(super) struct RawNomad {
-    /// The URL of its API, such as https://nomad.internal:4646. Required.
+    /// The URL of its API, such as `https://nomad.internal:4646`. Required.
     #[schemars(with = "String", regex(pattern = "^https?://"))]
     pub address: Spanned<String>,
     /// A file with the token of an ACL policy that may scale the jobs. By default none is sent.

@@ -24,7 +24,7 @@ pub(super) struct RawHttp {
     /// TLS of the connection.
     #[schemars(with = "Option<RawTls>")]
     tls_config: Option<Spanned<RawTls>>,
-    /// The URL of an HTTP proxy, such as http://proxy.internal:3128. By default none is used.
+    /// The URL of an HTTP proxy, such as `http://proxy.internal:3128`. By default none is used.
     #[schemars(with = "Option<String>", regex(pattern = "^https?://"))]
     proxy_url: Option<Spanned<String>>,
     /// Hosts that are reached without the proxy, separated by commas; requires `proxy_url`.
