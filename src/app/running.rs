@@ -68,10 +68,7 @@ impl RunningBridge {
             // Nothing has been accepted yet.
             () = stop.cancelled() => return Ok(None),
         };
-        store.adopt_configuration(configuration_number(&settings)).await?;
-        for (name, destination) in &settings.destinations {
-            store.set_max_backlog(name, destination.max_backlog)?;
-        }
+        set_up(&store, &settings).await?;
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let (policy, boot_clock) = (settings.policy(), Arc::new(boot_clock));
         let bridge =
@@ -233,6 +230,15 @@ impl RunningBridge {
             tracing::warn!("store did not close in time");
         }
     }
+}
+
+/// Lets an open store know the configuration.
+async fn set_up(store: &Store, settings: &Settings) -> Result<(), store::Error> {
+    store.adopt_configuration(configuration_number(settings)).await?;
+    for (name, destination) in &settings.destinations {
+        store.set_max_backlog(name, destination.max_backlog)?;
+    }
+    Ok(())
 }
 
 /// Asks the bridge right before a call whether a pause or hold withholds an increase, or a decision cancels a decrease.

@@ -78,11 +78,8 @@ async fn run_apart(shared: &Shared, batch: &mut Batch<'_>, wait: LockWait) {
                 answer(batch, &Ok(()));
             }
             Err(error) => {
-                if error.is_locked() {
-                    locked += 1
-                } else {
-                    others += 1
-                }
+                let counted = if error.is_locked() { &mut locked } else { &mut others };
+                *counted += 1;
                 fail(shared, batch, error);
             }
         }
