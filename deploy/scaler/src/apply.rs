@@ -4,11 +4,11 @@
 use scalebridge::domain::time::Time;
 
 use crate::event::ScalingEvent;
-use crate::ledger::{AppliedItem, Entries, Ledger, LedgerError, TargetItem, Written};
+use crate::ledger::{Entries, Ledger, LedgerError, Pending, TargetItem, Written};
 use crate::outcome::Answer;
-use crate::plan::{self, Facts, Policy, Present, Step};
+use crate::plan::{self, End, Facts, Policy, Present, Step};
 
-/// The maximum number of steps for an event. A plan without anybody else takes four; each one that another worker overtakes
+/// The maximum number of steps for an event. A plan without anybody else takes three; each one that another worker overtakes
 /// takes one more.
 const MAX_STEPS: usize = 20;
 
@@ -105,37 +105,55 @@ impl<L: Ledger, C: Capacity> Worker<'_, L, C> {
         };
         match plan::plan(&facts) {
             Step::Answer(answer) => Ok(Some(answer)),
-            Step::Note { target, applied, answer } => {
-                if !self.write(&entries, &target).await? {
-                    return Ok(None);
-                }
-                self.note(&applied).await?;
-                Ok(Some(answer))
-            }
             Step::Begin(target) | Step::GiveUp { target, .. } => {
                 self.write(&entries, &target).await?;
                 Ok(None)
             }
-            Step::Call(pending) => match self.capacity.set(&present, pending.to, &pending.id).await {
-                Ok(()) => self.end(&entries, plan::ended(&entries, &pending)).await,
-                Err(PlatformError::Refused(why)) => {
-                    self.write(&entries, &entries.target.give_up()).await?;
-                    let is_own = pending.id == self.event.id;
-                    Ok(is_own.then(|| plan::refuse(self.event, why)))
-                }
-                Err(error @ PlatformError::Busy(_)) => {
-                    self.write(&entries, &plan::released(&entries, &pending)).await?;
-                    Err(Stop::Platform(error))
-                }
-                Err(error @ PlatformError::Unknown(_)) => Err(Stop::Platform(error)),
-            },
-            step @ Step::End { .. } => self.end(&entries, step).await,
+            Step::Call(pending) => self.call(entries, &present, &pending).await,
+            Step::End(end) => self.end(&entries, *end).await,
         }
     }
 
-    async fn end(&self, entries: &Entries, step: Step) -> Result<Option<Answer>, Stop> {
-        let Step::End { pending, applied, target } = step else { return Ok(None) };
-        self.note(&applied).await?;
+    async fn call(
+        &self,
+        entries: Entries,
+        present: &Present,
+        pending: &Pending,
+    ) -> Result<Option<Answer>, Stop> {
+        let target = plan::called(&entries, pending);
+        if !self.write(&entries, &target).await? {
+            return Ok(None);
+        }
+        let entries = Entries { target, ..entries };
+        match self.capacity.set(present, pending.to, &pending.token).await {
+            Ok(()) => match plan::ended(&entries, &self.event.subject, pending) {
+                Step::End(end) => self.end(&entries, *end).await,
+                _ => Ok(None),
+            },
+            Err(PlatformError::Refused(why)) => {
+                self.write(&entries, &entries.target.give_up()).await?;
+                let is_own = pending.id == self.event.id;
+                Ok(is_own.then(|| plan::refuse(self.event, why)))
+            }
+            Err(error @ PlatformError::Busy(_)) => {
+                self.write(&entries, &plan::released(&entries, pending)).await?;
+                Err(Stop::Platform(error))
+            }
+            Err(error @ PlatformError::Unknown(_)) => Err(Stop::Platform(error)),
+        }
+    }
+
+    async fn end(&self, entries: &Entries, end: End) -> Result<Option<Answer>, Stop> {
+        let End { pending, taken_back, never_applied, applied, target } = end;
+        let subject = &self.event.subject;
+        for (old, new) in &taken_back {
+            if self.ledger.replace_applied(subject, old, new).await? == Written::Changed {
+                return Ok(None);
+            }
+        }
+        for item in never_applied.iter().chain([&applied]) {
+            self.ledger.write_applied(subject, item).await?;
+        }
         // Whoever has changed it meanwhile has read what was noted, and has ended the change.
         self.write(entries, &target).await?;
         Ok((pending.id == self.event.id).then(|| plan::answer_of(self.event, &pending)))
@@ -145,10 +163,6 @@ impl<L: Ledger, C: Capacity> Worker<'_, L, C> {
     async fn write(&self, entries: &Entries, target: &TargetItem) -> Result<bool, Stop> {
         let written = self.ledger.write_target(&self.event.subject, entries.target.version, target).await?;
         Ok(written == Written::Yes)
-    }
-
-    async fn note(&self, applied: &AppliedItem) -> Result<(), Stop> {
-        Ok(self.ledger.write_applied(&self.event.subject, applied).await?)
     }
 }
 

@@ -121,6 +121,9 @@ impl Request {
                 // A capacity above its maximum stays: an increase never decreases.
                 cut(&mut to, i64::from(max).max(from), format!("the maximum of {by} is {max}"));
             }
+            if let Some((min, of)) = lowest.filter(|(min, _)| to < i64::from(*min)) {
+                cut(&mut to, i64::from(min), format!("the minimum of {of} is {min}"));
+            }
             if to > i64::from(u32::MAX) {
                 cut(&mut to, i64::from(u32::MAX), "the value is too large".to_owned());
             }
@@ -130,6 +133,10 @@ impl Request {
             let reason = self.why_nothing(lever);
             return Ok(change(from, from, reason.into_iter().collect()));
         }
+        if let (Lever::Floor { .. }, Some(added)) = (lever, self.take_back) {
+            // It was raised to the size and more: what was raised is taken back, and the size is for the autoscaler.
+            to = from - i64::from(added);
+        }
         if let Some(most) = self.take_back.filter(|most| to < from - i64::from(*most)) {
             let asked = wanted - from;
             cut(
@@ -138,8 +145,10 @@ impl Request {
                 format!("asked {asked}, applied {} for the increases that it takes back", -i64::from(most)),
             );
         }
-        if let Some(most) =
-            max_decrease.map(|max| max.units(lever.current())).filter(|most| to < from - i64::from(*most))
+        if let Some(most) = max_decrease
+            .filter(|_| !lever.is_floor())
+            .map(|max| max.units(lever.current()))
+            .filter(|most| to < from - i64::from(*most))
         {
             cut(&mut to, from - i64::from(most), format!("the configuration allows {most} less at once"));
         }

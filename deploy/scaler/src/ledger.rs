@@ -10,7 +10,7 @@ pub mod dynamodb;
 pub mod open;
 pub mod sqlite;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use scalebridge::domain::time::Time;
@@ -27,7 +27,7 @@ const INCREASE_KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(400 * 24 * 60 *
 /// A ledger.
 pub trait Ledger: Send + Sync {
     /// What is known for an event: the item of its target, and the applied items of the event, of the target's pending
-    /// change and of the increases that the event takes back. The read is consistent: it has all writes that ended
+    /// change and of the increases that the event and the pending change take back. The read is consistent: it has all writes that ended
     /// before. The target is read before the applied items, or all at one moment: otherwise an event that another
     /// worker ends between the two would look like one that was never applied, beside a version that is up to date.
     fn read(&self, event: &ScalingEvent) -> impl Future<Output = Result<Entries, LedgerError>> + Send;
@@ -38,6 +38,14 @@ pub trait Ledger: Send + Sync {
         subject: &str,
         version: u64,
         item: &TargetItem,
+    ) -> impl Future<Output = Result<Written, LedgerError>> + Send;
+
+    /// Replaces what is written for an event if it is still `old`. `Yes` also if it is `new` already.
+    fn replace_applied(
+        &self,
+        subject: &str,
+        old: &AppliedItem,
+        new: &AppliedItem,
     ) -> impl Future<Output = Result<Written, LedgerError>> + Send;
 
     /// Writes what was applied for an event, unless it is written.
@@ -86,8 +94,14 @@ pub struct TargetItem {
 /// A change that is about to be made, or was made without its end being written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Of the event; the token of the call.
+    /// Of the event.
     pub id: String,
+    /// Of the call: the same change has the same one.
+    pub token: String,
+    /// Whether the call may have been made.
+    pub called: bool,
+    /// The increases that it takes back, each once.
+    pub reverts: Vec<String>,
     pub sequence: u64,
     pub expirytime: Time,
     /// Whether `from` and `to` are of the floor, and not of the size.
@@ -109,15 +123,34 @@ pub struct Pending {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppliedItem {
     pub id: String,
+    /// The target, as the ledger names it.
+    pub subject: String,
     pub from: u32,
     pub to: u32,
     pub expirytime: Time,
+    /// What decreases have taken back of it, by their ids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub taken_back: BTreeMap<String, u32>,
+    /// The decrease that has taken it back before it arrived: it is not applied any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_back_before: Option<String>,
 }
 
 impl AppliedItem {
+    pub fn new(id: &str, subject: &str, (from, to): (u32, u32), expirytime: Time) -> Self {
+        let (id, subject) = (id.to_owned(), subject.to_owned());
+        Self { id, subject, from, to, expirytime, taken_back: BTreeMap::new(), taken_back_before: None }
+    }
+
     /// What the event has added; 0 for a decrease.
     pub fn added(&self) -> u32 {
         self.to.saturating_sub(self.from)
+    }
+
+    /// What the decrease `by` can take back.
+    pub fn left_for(&self, by: &str) -> u32 {
+        let others = self.taken_back.iter().filter(|(id, _)| *id != by);
+        self.added().saturating_sub(others.fold(0, |sum, (_, units)| sum.saturating_add(*units)))
     }
 
     /// A week after `expirytime`; more than a year for what an increase has added.
@@ -137,10 +170,13 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// What was really added for these events. One that is not known has added nothing.
-    pub fn added_for(&self, ids: &[String]) -> u32 {
-        let known = ids.iter().filter_map(|id| self.applied.get(id));
-        known.fold(0, |sum, item| sum.saturating_add(item.added()))
+    /// What was really added to the target for the increases that an event takes back, and was not taken back by others.
+    /// One that is not known has added nothing.
+    pub fn left_for(&self, event: &ScalingEvent) -> u32 {
+        let ids: BTreeSet<&String> = event.reverts.iter().collect();
+        let known = ids.into_iter().filter_map(|id| self.applied.get(id));
+        let known = known.filter(|item| item.subject == event.subject);
+        known.fold(0, |sum, item| sum.saturating_add(item.left_for(&event.id)))
     }
 }
 

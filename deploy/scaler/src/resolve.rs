@@ -22,6 +22,42 @@ pub struct Resolved<'c> {
     pub settings: &'c TargetSettings,
 }
 
+impl Resolved<'_> {
+    /// The key of the target in the ledger: the same for all subjects that lead to one group or service of AWS, which has
+    /// no preconditions. `subject` is that of the event.
+    pub fn ledger_key(&self, subject: &str) -> String {
+        let target = |platform, kind: &str, aws: &Aws<'_>, cluster: Option<&str>, name: &str| Target {
+            platform,
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            // The fifth part of the ARN is the account's id.
+            account: aws.account.and_then(|account| account.role_arn.split(':').nth(4)).map(str::to_owned),
+            cluster: cluster.map(str::to_owned),
+            namespace: None,
+            region: Some(aws.region.clone()),
+        };
+        let target = match &self.resource {
+            ResourceRef::NodeGroup { aws, cluster, name } => {
+                target(Platform::Eks, "nodegroup", aws, Some(*cluster), name)
+            }
+            ResourceRef::AutoScalingGroup { aws, name } => {
+                target(Platform::Ec2, "autoscaling-group", aws, None, name)
+            }
+            ResourceRef::EcsService { aws, cluster, name } => {
+                // Its name or its ARN.
+                let cluster = cluster.rsplit('/').next();
+                target(Platform::Ecs, "service", aws, cluster, name)
+            }
+            ResourceRef::Workload { .. }
+            | ResourceRef::CapacityBuffer { .. }
+            | ResourceRef::NomadGroup { .. } => {
+                return subject.to_owned();
+            }
+        };
+        target.key().to_string()
+    }
+}
+
 /// What the scaler sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use scalebridge::domain::time::Time;
 
 use super::*;
-use crate::ledger::{Freeze, conformance};
+use crate::ledger::{AppliedItem, Freeze, conformance};
 use crate::outcome::Outcome;
 use crate::plan::MAX_HOLD;
 use crate::plan::test_support::{NOW, event, id, size};
@@ -110,6 +110,22 @@ impl Ledger for Shared {
             }
             world.targets.insert(subject.to_owned(), item.clone());
             Written::Yes
+        });
+        written.await.map_err(LedgerError)
+    }
+
+    async fn replace_applied(
+        &self,
+        _: &str,
+        old: &AppliedItem,
+        new: &AppliedItem,
+    ) -> Result<Written, LedgerError> {
+        let written = self.call(|world| match world.applied.get_mut(&new.id) {
+            Some(item) if *item == *old || *item == *new => {
+                *item = new.clone();
+                Written::Yes
+            }
+            _ => Written::Changed,
         });
         written.await.map_err(LedgerError)
     }

@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments, config: Option<&Path>, io: &mut Io<'_>)
         Err(malformed) => refused(String::new(), malformed.to_string()),
         Ok(event) => match resolve(&config, &event) {
             Err(why) => refused(event.id, why),
-            Ok(Resolved { settings, .. }) => would_be(&event, &entries, &present, &settings.policy, now),
+            Ok(Resolved { settings, .. }) => would_be(&event, entries, &present, &settings.policy, now),
         },
     };
     let line = match arguments.output.as_str() {
@@ -128,14 +128,16 @@ fn refused(id: String, reason: String) -> Answer {
 /// The answer if every step succeeds.
 fn would_be(
     event: &ScalingEvent,
-    entries: &Entries,
+    mut entries: Entries,
     present: &Present,
     policy: &Policy,
     now: Time,
 ) -> Answer {
     let policy = Policy { dry_run: false, ..policy.clone() };
-    match plan::plan(&Facts { worker: 1, event, entries, present, policy: &policy, now }) {
-        Step::Answer(answer) | Step::Note { answer, .. } => answer,
+    // The file is about the event's target.
+    entries.applied.values_mut().for_each(|item| item.subject.clone_from(&event.subject));
+    match plan::plan(&Facts { worker: 1, event, entries: &entries, present, policy: &policy, now }) {
+        Step::Answer(answer) => answer,
         Step::Begin(TargetItem { pending: Some(pending), .. }) => plan::answer_of(event, &pending),
         // Nothing is pending in the ledger of a file.
         step => plan::retry(event, format!("another step comes first: {step:?}")),
@@ -168,7 +170,7 @@ fn parse_state(text: &str) -> Result<(Present, Entries), String> {
     let (increases, decreases) = (frozen(Direction::Increase), frozen(Direction::Decrease));
     let freeze = Freeze { version: 0, increases, decreases };
     let item = |(id, Applied { from, to }): (String, Applied)| {
-        (id.clone(), AppliedItem { id, from, to, expirytime: since })
+        (id.clone(), AppliedItem::new(&id, "", (from, to), since))
     };
     let target = TargetItem { sequence: state.sequence, baseline: state.baseline, ..TargetItem::default() };
     Ok((present, Entries { target, applied: state.applied.into_iter().map(item).collect(), freeze }))

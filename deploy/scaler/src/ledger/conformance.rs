@@ -17,6 +17,7 @@ pub(crate) async fn check(ledger: &impl Ledger) {
     keeps_targets_apart(ledger).await;
     keeps_a_pending_change_completely(ledger).await;
     keeps_the_first_applied_item(ledger).await;
+    replaces_an_applied_item_if_it_is_the_one_that_was_read(ledger).await;
     reads_what_the_pending_change_and_the_reverts_have_applied(ledger).await;
     keeps_numbers_of_any_size(ledger).await;
     keeps_the_freeze_of_each_direction(ledger).await;
@@ -72,28 +73,46 @@ async fn keeps_the_first_applied_item(ledger: &impl Ledger) {
     assert_eq!(read(ledger, &event).await.applied.get(&event.id), Some(&first));
 }
 
+async fn replaces_an_applied_item_if_it_is_the_one_that_was_read(ledger: &impl Ledger) {
+    let event = of_target("taken-back", 50_001);
+    let old = applied(&event.id, 2, 5);
+    let taken = |by: &str| AppliedItem { taken_back: [(by.to_owned(), 1)].into(), ..old.clone() };
+    let replace = async |by| ledger.replace_applied(&event.subject, &old, &taken(by)).await.unwrap();
+    assert_eq!(replace("a").await, Written::Changed, "there is none");
+    ledger.write_applied(&event.subject, &old).await.unwrap();
+    assert_eq!(replace("a").await, Written::Yes);
+    assert_eq!(replace("a").await, Written::Yes, "its first answer was lost");
+    assert_eq!(replace("b").await, Written::Changed, "another one was faster");
+    assert_eq!(read(ledger, &event).await.applied.get(&event.id), Some(&taken("a")));
+}
+
 async fn reads_what_the_pending_change_and_the_reverts_have_applied(ledger: &impl Ledger) {
     let reverts: Vec<String> = (20_000..20_000 + MAX_REVERTS).map(id).collect();
     // In each part of the list some were applied, the first one and the last one among them.
     let known: Vec<String> = reverts.iter().step_by(37).cloned().collect();
-    let pending = pending(&id(21_001));
+    // Another decrease, which takes increases of its own back.
+    let other = id(22_000);
+    let pending = Pending { reverts: vec![other.clone(), id(22_001)], ..pending(&id(21_001)) };
     let decrease = ScalingEvent { reverts: reverts.clone(), ..of_target("reverts", 21_002) };
-    for id in known.iter().chain([&pending.id]) {
-        ledger.write_applied(&decrease.subject, &applied(id, 1, 3)).await.unwrap();
+    for id in known.iter().chain([&pending.id, &other]) {
+        let item = AppliedItem { subject: decrease.subject.clone(), ..applied(id, 1, 3) };
+        ledger.write_applied(&decrease.subject, &item).await.unwrap();
     }
     let target = TargetItem::default().begin(pending.clone());
     assert_eq!(ledger.write_target(&decrease.subject, 0, &target).await.unwrap(), Written::Yes);
 
     let entries = read(ledger, &decrease).await;
     assert_eq!(entries.target, target);
-    assert_eq!(entries.applied.get(&pending.id), Some(&applied(&pending.id, 1, 3)), "of the pending change");
+    let of = |id: &String| entries.applied.get(id).map(|item| (item.from, item.to));
+    assert_eq!(of(&pending.id), Some((1, 3)), "of the pending change");
+    assert_eq!((of(&other), of(&id(22_001))), (Some((1, 3)), None), "of what the pending change takes back");
     assert_eq!(entries.applied.get(&decrease.id), None, "the event was not applied");
     let added = 2 * u32::try_from(known.len()).unwrap();
-    assert_eq!(entries.added_for(&reverts), added, "of the increases that it takes back");
+    assert_eq!(entries.left_for(&decrease), added, "of the increases that it takes back");
     // An event may name itself, or one twice.
     let twice = [id(20_000), id(20_000), decrease.id.clone()].to_vec();
     let again = read(ledger, &ScalingEvent { reverts: twice, ..decrease }).await;
-    assert_eq!(again.applied.get(&id(20_000)), Some(&applied(&id(20_000), 1, 3)));
+    assert_eq!(again.applied.get(&id(20_000)).map(|item| item.to), Some(3));
 }
 
 async fn keeps_numbers_of_any_size(ledger: &impl Ledger) {
@@ -139,13 +158,16 @@ fn of_target(name: &str, number: u32) -> ScalingEvent {
 }
 
 fn applied(id: &str, from: u32, to: u32) -> AppliedItem {
-    AppliedItem { id: id.to_owned(), from, to, expirytime: LATER }
+    AppliedItem::new(id, "eks/…", (from, to), LATER)
 }
 
 fn pending(id: &str) -> Pending {
     let limits = Limits { min_capacity: Some(2), max_capacity: None };
     Pending {
         id: id.to_owned(),
+        token: format!("{id}-5"),
+        called: true,
+        reverts: Vec::new(),
         sequence: 1_795_366_520_062_131,
         expirytime: LATER,
         is_floor: true,

@@ -18,6 +18,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,7 +77,7 @@ impl DynamoDb {
         let target: TargetItem = parse(&documents, &target_key)?.unwrap_or_default();
         let freeze = parse(&documents, FREEZE_KEY)?.unwrap_or_default();
         // After the target: what is read now is at least as new as its version.
-        let pending = target.pending.iter().map(|pending| &pending.id);
+        let pending = target.pending.iter().flat_map(|pending| pending.reverts.iter().chain([&pending.id]));
         let ids: BTreeSet<&String> = event.reverts.iter().chain([&event.id]).chain(pending).collect();
         let keys: Vec<String> = ids.into_iter().map(|id| event_key(id)).collect();
         let documents = self.documents(&keys).await?;
@@ -150,6 +151,19 @@ impl DynamoDb {
         }
     }
 
+    fn put_applied(&self, subject: &str, item: &AppliedItem) -> Result<PutItemFluentBuilder, LedgerError> {
+        let ttl = item.kept_until().as_millis() / 1_000;
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item(KEY, text(&event_key(&item.id)))
+            .item(DOCUMENT, text(&document(item)?))
+            .item("subject", text(subject))
+            .item("ttl", AttributeValue::N(ttl.to_string()));
+        Ok(put)
+    }
+
     fn error<E>(&self, action: &str, error: &SdkError<E, HttpResponse>) -> LedgerError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -182,17 +196,26 @@ impl Ledger for DynamoDb {
         self.write_version(&target_key(subject), (version, item.version), item).await
     }
 
-    async fn write_applied(&self, subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {
-        let ttl = item.kept_until().as_millis() / 1_000;
+    async fn replace_applied(
+        &self,
+        subject: &str,
+        old: &AppliedItem,
+        new: &AppliedItem,
+    ) -> Result<Written, LedgerError> {
         let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .item(KEY, text(&event_key(&item.id)))
-            .item(DOCUMENT, text(&document(item)?))
-            .item("subject", text(subject))
-            .item("ttl", AttributeValue::N(ttl.to_string()))
-            .condition_expression("attribute_not_exists(pk)");
+            .put_applied(subject, new)?
+            .condition_expression("document = :old OR document = :new")
+            .expression_attribute_values(":old", text(&document(old)?))
+            .expression_attribute_values(":new", text(&document(new)?));
+        match put.send().await {
+            Ok(_) => Ok(Written::Yes),
+            Err(error) if found_instead(&error).is_some() => Ok(Written::Changed),
+            Err(error) => Err(self.error("dynamodb:PutItem", &error)),
+        }
+    }
+
+    async fn write_applied(&self, subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {
+        let put = self.put_applied(subject, item)?.condition_expression("attribute_not_exists(pk)");
         match put.send().await {
             Ok(_) => Ok(()),
             Err(error) if found_instead(&error).is_some() => Ok(()),

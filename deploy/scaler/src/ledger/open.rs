@@ -66,6 +66,18 @@ impl Ledger for AnyLedger {
         }
     }
 
+    async fn replace_applied(
+        &self,
+        subject: &str,
+        old: &AppliedItem,
+        new: &AppliedItem,
+    ) -> Result<Written, LedgerError> {
+        match self {
+            Self::DynamoDb(ledger) => ledger.replace_applied(subject, old, new).await,
+            Self::Sqlite(ledger) => ledger.replace_applied(subject, old, new).await,
+        }
+    }
+
     async fn write_applied(&self, subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {
         match self {
             Self::DynamoDb(ledger) => ledger.write_applied(subject, item).await,

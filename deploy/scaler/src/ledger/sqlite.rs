@@ -84,7 +84,9 @@ impl Ledger for SqliteLedger {
                 .optional()?;
             let target: TargetItem =
                 target.map_or_else(|| Ok(TargetItem::default()), |text| decode(&text))?;
-            ids.extend(target.pending.iter().map(|pending| pending.id.clone()));
+            if let Some(pending) = &target.pending {
+                ids.extend(pending.reverts.iter().cloned().chain([pending.id.clone()]));
+            }
             Ok(Entries { target, applied: applied(transaction, &ids)?, freeze: freeze(transaction)? })
         })
         .await
@@ -109,6 +111,22 @@ impl Ledger for SqliteLedger {
                     )?
                     .execute(params![subject, next, item, version])?
             };
+            Ok(if rows == 1 { Written::Yes } else { Written::Changed })
+        })
+        .await
+    }
+
+    async fn replace_applied(
+        &self,
+        _subject: &str,
+        old: &AppliedItem,
+        new: &AppliedItem,
+    ) -> Result<Written, LedgerError> {
+        let (id, old, new) = (new.id.clone(), encode(old)?, encode(new)?);
+        self.run(TransactionBehavior::Immediate, move |transaction| {
+            let rows = transaction
+                .prepare_cached("UPDATE applied SET item = ?2 WHERE id = ?1 AND item IN (?2, ?3)")?
+                .execute(params![id, new, old])?;
             Ok(if rows == 1 { Written::Yes } else { Written::Changed })
         })
         .await

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use scalebridge::domain::time::Time;
 
 use super::test_support::{event, id, size};
-use super::{Facts, MAX_HOLD, Policy, Step, answer_of, ended, plan};
+use super::{End, Facts, MAX_HOLD, Policy, Step, answer_of, called, ended, plan};
 use crate::event::ScalingEvent;
 use crate::ledger::{AppliedItem, Entries, TargetItem};
 use crate::outcome::{Answer, Outcome};
@@ -54,30 +54,26 @@ impl World {
             };
             match plan(&facts) {
                 Step::Answer(answer) => return Some(answer),
-                Step::Note { target, applied, answer } => {
-                    self.write(target);
-                    if !acted(&mut life) {
-                        return None;
-                    }
-                    self.note(applied);
-                    return acted(&mut life).then_some(answer);
-                }
                 Step::Begin(target) => self.write(target),
                 Step::GiveUp { target, .. } => self.write(target),
                 Step::Call(pending) => {
                     assert_eq!(self.capacity, pending.from, "a call replaces what was planned from");
+                    self.write(called(&self.entries, &pending));
+                    if !acted(&mut life) {
+                        return None;
+                    }
                     self.capacity = pending.to;
                     self.calls.push((pending.id.clone(), pending.from, pending.to));
                     if !acted(&mut life) {
                         return None;
                     }
-                    let end = ended(&self.entries, &pending);
+                    let end = ended(&self.entries, &event.subject, &pending);
                     if let Some(answer) = self.end(end, event, &mut life, &mut acted) {
                         return answer;
                     }
                     continue;
                 }
-                step @ Step::End { .. } => {
+                step @ Step::End(_) => {
                     if let Some(answer) = self.end(step, event, &mut life, &mut acted) {
                         return answer;
                     }
@@ -98,7 +94,8 @@ impl World {
         life: &mut Life,
         acted: &mut impl FnMut(&mut Life) -> bool,
     ) -> Option<Option<Answer>> {
-        let Step::End { pending, applied, target } = step else { panic!("not an end: {step:?}") };
+        let Step::End(end) = step else { panic!("not an end: {step:?}") };
+        let End { pending, applied, target, .. } = *end;
         self.note(applied);
         if !acted(life) {
             return Some(None);

@@ -10,6 +10,7 @@ pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use scalebridge::domain::event::{Adjustment, AdjustmentType};
@@ -49,16 +50,26 @@ pub struct Policy {
 pub enum Step {
     /// The event is done.
     Answer(Answer),
-    /// Write the target's item, and then answer. If the item was changed meanwhile, read and plan again.
-    Note { target: TargetItem, applied: AppliedItem, answer: Answer },
     /// Write the target's item, which has a pending change; then plan again.
     Begin(TargetItem),
-    /// Set the lever with the id of the pending change as token, then go on with [`ended`].
+    /// Write down that the call may have been made, see [`called`]; set the lever; then go on with [`ended`].
     Call(Pending),
     /// The pending change is made: write what was applied, and then the target's item.
-    End { pending: Pending, applied: AppliedItem, target: TargetItem },
+    End(Box<End>),
     /// The pending change will not be made: write the target's item, and plan again.
     GiveUp { target: TargetItem, why: String },
+}
+
+/// What is written when a pending change was made, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    pub pending: Pending,
+    /// Of the increases that it has taken back: what is written, and what replaces it.
+    pub taken_back: Vec<(AppliedItem, AppliedItem)>,
+    /// Of the increases that it takes back and that have not arrived: they never will be applied.
+    pub never_applied: Vec<AppliedItem>,
+    pub applied: AppliedItem,
+    pub target: TargetItem,
 }
 
 /// A worker makes the change that it holds within this time, calls included: the timeouts of a platform's client are
@@ -67,6 +78,9 @@ pub const CALL_WINDOW: Duration = Duration::from_secs(20);
 /// A change is taken over from a worker that has held it for this long: no call of it is on its way any more, also where
 /// the clocks of both differ by some seconds.
 pub const MAX_HOLD: Duration = Duration::from_secs(60);
+
+/// A `sequence` is a time in microseconds, or less.
+const MAX_SEQUENCE_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All that a plan depends on.
 pub struct Facts<'a> {
@@ -81,7 +95,12 @@ pub struct Facts<'a> {
 
 /// The next step for an event.
 pub fn plan(facts: &Facts<'_>) -> Step {
-    match (settled(facts.event, facts.entries, facts.now), &facts.entries.target.pending) {
+    let Facts { event, entries, policy, now, .. } = facts;
+    if policy.dry_run {
+        // A change that was begun before is left as it is.
+        return decided(event, entries, *now).map_or_else(|| begin(facts), Step::Answer);
+    }
+    match (settled(event, entries, *now), &entries.target.pending) {
         (Some(answer), _) => Step::Answer(answer),
         (None, Some(pending)) => go_on(facts, pending),
         (None, None) => begin(facts),
@@ -90,11 +109,16 @@ pub fn plan(facts: &Facts<'_>) -> Step {
 
 /// The answer, if it does not depend on the present capacity.
 pub fn settled(event: &ScalingEvent, entries: &Entries, now: Time) -> Option<Answer> {
-    // Of this event or of another one: it is finished before anything is answered.
-    if entries.target.pending.is_some() {
-        return None;
-    }
+    // A pending change, of this event or of another one, is finished before anything is answered.
+    if entries.target.pending.is_some() { None } else { decided(event, entries, now) }
+}
+
+fn decided(event: &ScalingEvent, entries: &Entries, now: Time) -> Option<Answer> {
     if let Some(applied) = entries.applied.get(&event.id) {
+        if let Some(by) = &applied.taken_back_before {
+            let reason = format!("event {by} has taken it back before it arrived");
+            return Some(answer(event, Outcome::Overtaken, None, reason));
+        }
         let AppliedItem { from, to, .. } = *applied;
         return Some(answer(event, Outcome::AlreadyApplied, Some((from, to)), String::new()));
     }
@@ -106,17 +130,46 @@ pub fn settled(event: &ScalingEvent, entries: &Entries, now: Time) -> Option<Ans
         let reason = "a later event of the target was applied before".to_owned();
         return Some(answer(event, Outcome::Overtaken, None, reason));
     }
+    // It would make every later event of the target an overtaken one.
+    let latest = now.after(MAX_SEQUENCE_AHEAD).as_millis().saturating_mul(1_000);
+    if i128::from(event.sequence) > i128::from(latest) {
+        let reason = format!("sequence is {}, which is more than a day in the future", event.sequence);
+        return Some(answer(event, Outcome::Refused, None, reason));
+    }
     None
 }
 
 /// What comes after the lever was set to the `to` of the pending change.
-pub fn ended(entries: &Entries, pending: &Pending) -> Step {
-    let Pending { id, from, to, sequence, expirytime, is_floor, .. } = pending;
-    Step::End {
-        applied: AppliedItem { id: id.clone(), from: *from, to: *to, expirytime: *expirytime },
+pub fn ended(entries: &Entries, subject: &str, pending: &Pending) -> Step {
+    let Pending { id, from, to, sequence, expirytime, is_floor, reverts, .. } = pending;
+    let (mut taken_back, mut never_applied) = (Vec::new(), Vec::new());
+    let mut left = from.saturating_sub(*to);
+    for increase in reverts {
+        let Some(old) = entries.applied.get(increase) else {
+            let item = AppliedItem::new(increase, subject, (0, 0), *expirytime);
+            never_applied.push(AppliedItem { taken_back_before: Some(id.clone()), ..item });
+            continue;
+        };
+        let units = old.left_for(id).min(left);
+        left -= units;
+        if old.subject == subject && units > 0 && !old.taken_back.contains_key(id) {
+            let mut new = old.clone();
+            new.taken_back.insert(id.clone(), units);
+            taken_back.push((old.clone(), new));
+        }
+    }
+    Step::End(Box::new(End {
+        taken_back,
+        never_applied,
+        applied: AppliedItem::new(id, subject, (*from, *to), *expirytime),
         target: entries.target.end(*sequence, *is_floor, (*from, *to)),
         pending: pending.clone(),
-    }
+    }))
+}
+
+/// The call of the pending change may have been made from now on.
+pub fn called(entries: &Entries, pending: &Pending) -> TargetItem {
+    entries.target.begin(Pending { called: true, ..pending.clone() })
 }
 
 /// The event cannot be applied now.
@@ -126,7 +179,8 @@ pub fn retry(event: &ScalingEvent, reason: String) -> Answer {
 
 /// Nothing was set by this worker: another one can take the change over at once.
 pub fn released(entries: &Entries, pending: &Pending) -> TargetItem {
-    entries.target.begin(Pending { held_since: Time::from_nanos(0), worker: 0, ..pending.clone() })
+    let (held_since, worker, called) = (Time::from_nanos(0), 0, false);
+    entries.target.begin(Pending { held_since, worker, called, ..pending.clone() })
 }
 
 /// The event will never be applied.
@@ -146,12 +200,14 @@ pub fn answer_of(event: &ScalingEvent, pending: &Pending) -> Answer {
 /// A change is pending, of this event or of another one: it is finished before anything else is planned.
 fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
     let Facts { worker, event, entries, present, policy, now } = facts;
+    let subject = event.subject.as_str();
+    let give_up = |why: String| Step::GiveUp { target: entries.target.give_up(), why };
     // It was made, and what was applied is written; only the target's item is not.
-    if entries.applied.contains_key(&pending.id) {
-        return ended(entries, pending);
+    if let Some(AppliedItem { from, to, .. }) = entries.applied.get(&pending.id) {
+        return ended(entries, subject, &Pending { from: *from, to: *to, ..pending.clone() });
     }
-    if pending.worker != *worker && *now < pending.held_since.after(MAX_HOLD) {
-        return Step::Answer(retry(event, format!("another worker applies event {}", pending.id)));
+    if pending.worker != *worker && is_held(pending, *now) {
+        return Step::Answer(retry(event, held_by_another(event, pending)));
     }
     // A platform without preconditions would execute a late call after those of later events.
     if pending.worker != *worker || *now >= pending.held_since.after(CALL_WINDOW) {
@@ -159,39 +215,67 @@ fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
         return Step::Begin(entries.target.begin(own));
     }
     if pending.is_floor != present.lever.is_floor() {
-        let why = format!(
-            "event {} was about another value: `managed_by` or the target's owner has changed",
-            pending.id
-        );
-        return Step::GiveUp { target: entries.target.give_up(), why };
+        let id = &pending.id;
+        return give_up(format!(
+            "event {id} was about another value: `managed_by` or the target's owner has changed"
+        ));
     }
     let value = present.lever.value();
     if value == pending.to {
-        return ended(entries, pending);
+        return ended(entries, subject, pending);
+    }
+    if pending.called {
+        if value != pending.from {
+            // It may have been made before somebody else has changed the capacity: made again, it would act twice.
+            let note = format!("its call had no answer; the capacity is {value} now, so it counts as made");
+            return ended(entries, subject, &Pending { note, ..pending.clone() });
+        }
+        if let Some(busy) = &present.busy {
+            // Perhaps with this very change.
+            return Step::Answer(retry(event, busy.clone()));
+        }
     }
     if pending.expirytime <= *now {
-        let why = format!("event {} expired before its change was made", pending.id);
-        return Step::GiveUp { target: entries.target.give_up(), why };
+        return give_up(format!("event {} expired before its change was made", pending.id));
     }
     let change = match size(&pending.request, present, policy, entries.target.baseline) {
         Ok(change) => change,
-        Err(why) => return Step::GiveUp { target: entries.target.give_up(), why },
+        Err(why) => return give_up(why),
     };
-    if let Some(wait) = waits(facts, change.from < change.to) {
-        return Step::Answer(answer(event, Outcome::Retry, None, wait));
+    // Nothing was changed: what waits does not hold up the other events of the target.
+    if let Some(why) = waits(facts, &change).or_else(|| refusal(present, &change)) {
+        return give_up(why);
     }
-    if let Some(why) = refusal(present, &change) {
-        return Step::GiveUp { target: entries.target.give_up(), why };
-    }
-    if value == pending.from {
+    if value == pending.from && change.to == pending.to {
         return Step::Call(pending.clone());
     }
-    // Somebody else has changed it meanwhile: what was planned from another capacity is planned anew.
+    plan_anew(facts, pending, change)
+}
+
+fn is_held(pending: &Pending, now: Time) -> bool {
+    // A worker whose clock is ahead by more than that does not hold it for ever.
+    now < pending.held_since.after(MAX_HOLD) && pending.held_since <= now.after(MAX_HOLD)
+}
+
+fn held_by_another(event: &ScalingEvent, pending: &Pending) -> String {
+    let which = if pending.id == event.id { "it".to_owned() } else { format!("event {}", pending.id) };
+    format!(
+        "{which} is being applied by another worker, or was when that worker ended: it is held for a minute"
+    )
+}
+
+/// Somebody else has changed the capacity or a limit: what was planned before is planned anew.
+fn plan_anew(facts: &Facts<'_>, pending: &Pending, change: Change) -> Step {
+    let Facts { event, entries, .. } = facts;
     let Change { from, to, cut_by } = change;
-    let note = format!("planned anew: the capacity was {} and is {value}", pending.from);
-    let again = Pending { from, to, cut_by, note, ..pending.clone() };
+    let note = match from == pending.from {
+        true => "planned anew: a limit has changed".to_owned(),
+        false => format!("planned anew: the capacity was {} and is {from}", pending.from),
+    };
+    let token = format!("{}-{to}", pending.id);
+    let again = Pending { from, to, cut_by, note, token, called: false, ..pending.clone() };
     if from == to {
-        return ended(entries, &again);
+        return ended(entries, &event.subject, &again);
     }
     Step::Begin(entries.target.begin(again))
 }
@@ -204,27 +288,23 @@ fn begin(facts: &Facts<'_>) -> Step {
         Ok(change) => change,
         Err(why) => return Step::Answer(answer(event, Outcome::Refused, None, why)),
     };
-    let Change { from, to, cut_by } = change.clone();
-    if let Some(wait) = waits(facts, is_increase(&request.adjustment)) {
+    if let Some(wait) = waits(facts, &change) {
         return Step::Answer(answer(event, Outcome::Retry, None, wait));
     }
     if let Some(why) = refusal(present, &change) {
         return Step::Answer(answer(event, Outcome::Refused, None, why));
     }
+    let Change { from, to, cut_by } = change;
     if policy.dry_run {
         return Step::Answer(answer(event, Outcome::DryRun, Some((from, to)), cut_by));
     }
     let ScalingEvent { id, sequence, expirytime, .. } = (*event).clone();
-    if from == to {
-        let outcome = if cut_by.is_empty() { Outcome::Applied } else { Outcome::Capped };
-        return Step::Note {
-            target: entries.target.end(sequence, false, (from, to)),
-            applied: AppliedItem { id, from, to, expirytime },
-            answer: answer(event, outcome, Some((from, to)), cut_by),
-        };
-    }
+    let reverts: BTreeSet<String> = event.reverts.iter().cloned().collect();
     Step::Begin(entries.target.begin(Pending {
+        token: id.clone(),
         id,
+        called: false,
+        reverts: reverts.into_iter().collect(),
         sequence,
         expirytime,
         is_floor: present.lever.is_floor(),
@@ -240,7 +320,7 @@ fn begin(facts: &Facts<'_>) -> Step {
 
 fn request(facts: &Facts<'_>) -> Request {
     let ScalingEvent { adjustment, limits, reverts, .. } = facts.event;
-    let take_back = (!reverts.is_empty()).then(|| facts.entries.added_for(reverts));
+    let take_back = (!reverts.is_empty()).then(|| facts.entries.left_for(facts.event));
     Request { adjustment: adjustment.clone(), limits: *limits, take_back }
 }
 
@@ -265,11 +345,12 @@ fn size(
 }
 
 /// Why the change has to wait.
-fn waits(facts: &Facts<'_>, is_increase: bool) -> Option<String> {
+fn waits(facts: &Facts<'_>, change: &Change) -> Option<String> {
     let freeze = &facts.entries.freeze;
-    let (frozen, direction) = match is_increase {
-        true => (&freeze.increases, "increases"),
-        false => (&freeze.decreases, "decreases"),
+    let (frozen, direction) = match change.from.cmp(&change.to) {
+        std::cmp::Ordering::Less => (&freeze.increases, "increases"),
+        std::cmp::Ordering::Greater => (&freeze.decreases, "decreases"),
+        std::cmp::Ordering::Equal => (&None, ""),
     };
     if let Some(Frozen { by, reason, since }) = frozen {
         return Some(format!("{direction} are frozen by {by} since {}: {reason}", since.to_millis_string()));

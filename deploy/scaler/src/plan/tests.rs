@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use scalebridge::domain::time::Time;
 
 use super::test_support::{LATER, NOW, adjustment, event, id, limits, size};
-use super::{Facts, Policy, Present, Step, answer_of, ended, plan};
+use super::{End, Facts, Policy, Present, Step, answer_of, called, ended, plan};
 use crate::capacity::{Lever, MaxDecrease, Request};
 use crate::event::{Limits, ScalingEvent};
 use crate::ledger::{AppliedItem, Entries, Frozen, Pending, TargetItem};
@@ -46,7 +46,7 @@ fn pair(text: &str) -> (u32, u32) {
 }
 
 fn applied(number: u32, (from, to): (u32, u32)) -> (String, AppliedItem) {
-    (id(number), AppliedItem { id: id(number), from, to, expirytime: LATER })
+    (id(number), AppliedItem::new(&id(number), &event(1, 1, "+1").subject, (from, to), LATER))
 }
 
 impl Case {
@@ -67,12 +67,25 @@ impl Case {
             "seq" => self.entries.target.sequence = value.parse().unwrap(),
             "done" => self.entries.applied.extend([applied(1, pair(value))]),
             "reverts" => self.reverts(value),
+            "twice" => self.event.reverts.extend(self.event.reverts.clone()),
+            "taken" => {
+                let item = self.entries.applied.get_mut(&id(10)).unwrap();
+                item.taken_back.insert(id(77), value.parse().unwrap());
+            }
+            "elsewhere" => self.entries.applied.get_mut(&id(10)).unwrap().subject = "eks/…".to_owned(),
+            "taken-before" => {
+                let item = AppliedItem::new(&self.event.id, &self.event.subject, (0, 0), LATER);
+                let item = AppliedItem { taken_back_before: Some(id(20)), ..item };
+                self.entries.applied.insert(item.id.clone(), item);
+            }
             "baseline" => self.entries.target.baseline = Some(value.parse().unwrap()),
             "busy" => self.present.busy = Some("an update is in progress".to_owned()),
             "no-increase" => self.present.refuses_increase = Some("Launch is suspended".to_owned()),
             "no-decrease" => self.present.refuses_decrease = Some("Terminate is suspended".to_owned()),
             "frozen" => self.freeze(value),
             "own" | "other" => self.pending(key == "own", value),
+            // The call of the pending change may have been made.
+            "called" => self.entries.target.pending.as_mut().unwrap().called = true,
             "of-floor" => {
                 let pending = self.entries.target.pending.as_mut().unwrap();
                 pending.is_floor = true;
@@ -114,6 +127,9 @@ impl Case {
         }
         self.entries.target.pending = Some(Pending {
             id: id(number),
+            token: id(number),
+            called: false,
+            reverts: Vec::new(),
             sequence,
             expirytime,
             is_floor: self.present.lever.is_floor(),
@@ -138,26 +154,21 @@ impl Case {
                     done.push(show(&answer));
                     return done.join(" | ");
                 }
-                Step::Note { target, applied, answer } => {
-                    self.entries.target = target;
-                    self.entries.applied.insert(applied.id.clone(), applied);
-                    done.push(show(&answer));
-                    return done.join(" | ");
-                }
                 Step::Begin(target) => self.entries.target = target,
                 Step::Call(pending) => {
                     let to = pending.to;
+                    self.entries.target = called(&self.entries, &pending);
                     self.present.lever = match self.present.lever {
                         Lever::Size(_) => Lever::Size(to),
                         Lever::Floor { current, .. } => Lever::Floor { floor: to, current: current.max(to) },
                     };
                     let whose = if pending.id == self.event.id { "call" } else { "call of the other" };
                     done.push(format!("{whose} {}>{to}", pending.from));
-                    if self.end(ended(&self.entries, &pending), &mut done) {
+                    if self.end(ended(&self.entries, &self.event.subject, &pending), &mut done) {
                         return done.join(" | ");
                     }
                 }
-                step @ Step::End { .. } => {
+                step @ Step::End(_) => {
                     if self.end(step, &mut done) {
                         return done.join(" | ");
                     }
@@ -173,9 +184,11 @@ impl Case {
 
     /// Returns whether it is the event's own change.
     fn end(&mut self, step: Step, done: &mut Vec<String>) -> bool {
-        let Step::End { pending, applied, target } = step else { panic!("not an end: {step:?}") };
+        let Step::End(end) = step else { panic!("not an end: {step:?}") };
+        let End { pending, taken_back, never_applied, applied, target } = *end;
         self.entries.target = target;
-        self.entries.applied.insert(applied.id.clone(), applied);
+        let items = taken_back.into_iter().map(|(_, new)| new).chain(never_applied).chain([applied]);
+        self.entries.applied.extend(items.map(|item| (item.id.clone(), item)));
         let is_own = pending.id == self.event.id;
         if is_own {
             done.push(show(&answer_of(&self.event, &pending)));
@@ -231,6 +244,9 @@ fn increases() {
         ("4", "+2", "group:..4", "capped 4>4: the maximum of the group is 4"),
         // Above its maximum a capacity stays: an increase never decreases.
         ("9", "+2", "event:..5", "capped 9>9: the maximum of the event is 5"),
+        // Nor is one below its minimum.
+        ("0", "+1", "event:2..", "call 0>2 | capped 0>2: the minimum of the event is 2"),
+        ("0", "+3", "event:2..", "call 0>3 | applied 0>3"),
         // A decrease's limit does not hold back an increase.
         ("4", "+2", "most:1", "call 4>6 | applied 4>6"),
         ("4", "+2", "no-decrease", "call 4>6 | applied 4>6"),
@@ -245,6 +261,13 @@ fn increases() {
             "+2",
             "event:6.. group:..3",
             "refused: the minimum of the event, 6, is above the maximum of the group, 3",
+        ),
+        // The decrease that takes it back has come first.
+        (
+            "4",
+            "+2",
+            "taken-before",
+            "overtaken: event 00000000000000000000000000000014 has taken it back before it arrived",
         ),
         // In any order, each once.
         ("4", "+2", "seq:101", "call 4>6 | applied 4>6"),
@@ -323,6 +346,26 @@ fn decreases_take_back_what_was_applied() {
         ("12", "-2", "reverts:4>12", "call 12>10 | applied 12>10"),
         // A decrease that is named has added nothing.
         ("9", "-2", "reverts:9>7", "capped 9>9: asked -2, applied 0 for the increases that it takes back"),
+        // One that is named twice was added once.
+        (
+            "12",
+            "-8",
+            "reverts:4>8 twice",
+            "call 12>8 | capped 12>8: asked -8, applied -4 for the increases that it takes back",
+        ),
+        // Another decrease has taken a part of it back, or it is of another target.
+        (
+            "12",
+            "-4",
+            "reverts:4>8 taken:3",
+            "call 12>11 | capped 12>11: asked -4, applied -1 for the increases that it takes back",
+        ),
+        (
+            "12",
+            "-4",
+            "reverts:4>8 elsewhere",
+            "capped 12>12: asked -4, applied 0 for the increases that it takes back",
+        ),
         ("6", "-2", "reverts:4>6 event:5..", "call 6>5 | capped 6>5: the minimum of the event is 5"),
         ("6", "-2", "reverts:4>6 seq:101", "overtaken: a later event of the target was applied before"),
         (
@@ -389,11 +432,15 @@ fn floors() {
         ("7/7", "-2", "", "capped 7>7: the floor was 7 before it was raised"),
         // Somebody has lowered it meanwhile.
         ("1/7", "-2", "baseline:2", "capped 1>1: the floor was 1 before it was raised"),
+        // What the floor was raised by is taken back: to the size of then, and by what was asked for.
+        ("13/10", "-3", "baseline:2 reverts:2>13", "call 13>2 | applied 13>2"),
+        ("15/12", "-3", "baseline:2 reverts:2>13 most:1", "call 15>4 | applied 15>4"),
+        ("7/9", "-2", "baseline:2 reverts:2>3", "call 7>6 | applied 7>6"),
         (
-            "7/9",
-            "-2",
-            "baseline:2 reverts:2>3",
-            "call 7>6 | capped 7>6: asked -2, applied -1 for the increases that it takes back",
+            "13/10",
+            "-3",
+            "baseline:2 reverts:2>13 group:5..",
+            "call 13>5 | capped 13>5: the minimum of the group is 5",
         ),
         ("2/5", "=9", "", "call 2>9 | applied 2>9"),
         ("9/9", "=4!", "baseline:2", "call 9>4 | applied 9>4"),
@@ -428,13 +475,42 @@ fn a_change_that_was_interrupted_is_finished_first() {
              expired: it expired at 1970-01-01T00:16:40.000Z",
         ),
         ("6", "+2", "own:4>6x", "applied 4>6"),
-        ("4", "+2", "own:4>6 busy", "retry: an update is in progress"),
+        ("4", "+2", "own:4>6 busy", "given up: an update is in progress | retry: an update is in progress"),
+        // Perhaps it is its own update.
+        ("4", "+2", "own:4>6 called busy", "retry: an update is in progress"),
+        ("4", "+2", "own:4>6x called busy", "retry: an update is in progress"),
+        ("4", "+2", "own:4>6 called", "call 4>6 | applied 4>6"),
+        ("6", "+2", "own:4>6 called", "applied 4>6"),
+        // It was perhaps called before somebody else has changed the capacity: it is not called twice.
+        (
+            "7",
+            "+2",
+            "own:4>6 called",
+            "applied 4>6: its call had no answer; the capacity is 7 now, so it counts as made",
+        ),
+        (
+            "7",
+            "+2",
+            "own:4>6x called",
+            "applied 4>6: its call had no answer; the capacity is 7 now, so it counts as made",
+        ),
+        // A limit has changed meanwhile.
+        (
+            "4",
+            "+2",
+            "own:4>6 config:..5",
+            "call 4>5 | capped 4>5: the maximum of the configuration is 5; planned anew: a limit has changed",
+        ),
+        // Nothing is called in a dry run.
+        ("4", "+2", "own:4>6 dry", "dry run 4>6"),
+        ("4", "+3", "other:4>6 dry", "dry run 4>7"),
         ("4", "+2", "own:4>6 no-increase", "given up: Launch is suspended | refused: Launch is suspended"),
         (
             "4",
             "+2",
             "own:4>6 frozen:increases",
-            "retry: increases are frozen by ann since 1970-01-01T00:16:40.000Z: incident 7",
+            "given up: increases are frozen by ann since 1970-01-01T00:16:40.000Z: incident 7 | \
+             retry: increases are frozen by ann since 1970-01-01T00:16:40.000Z: incident 7",
         ),
         // That of another event: killed before the call, and after it.
         ("4", "+1", "other:4>6", "call of the other 4>6 | call 6>7 | applied 6>7"),
@@ -464,13 +540,14 @@ fn a_change_that_was_interrupted_is_finished_first() {
              has changed | call 6>8 | applied 6>8",
         ),
         ("5", "+1", "other:4>6", "call of the other 5>7 | call 7>8 | applied 7>8"),
-        ("4", "+1", "other:4>6 busy", "retry: an update is in progress"),
-        // A change that may not be made now holds back what comes after it.
+        ("4", "+1", "other:4>6 busy", "given up: an update is in progress | retry: an update is in progress"),
+        ("4", "+1", "other:4>6 called busy", "retry: an update is in progress"),
+        // A change that may not be made now does not hold back what comes after it.
         (
             "4",
             "-1",
             "other:4>6 frozen:increases",
-            "retry: increases are frozen by ann since 1970-01-01T00:16:40.000Z: incident 7",
+            "given up: increases are frozen by ann since 1970-01-01T00:16:40.000Z: incident 7 | call 4>3 | applied 4>3",
         ),
         ("6", "+2", "done:4>6 other:6>4", "call of the other 6>4 | already applied 4>6"),
     ]);
@@ -484,8 +561,11 @@ fn a_change_that_another_worker_makes_is_left_to_it_for_a_minute() {
         (pending.worker, pending.held_since) = (8, Time::from_millis(1_000_000 - seconds * 1_000));
         case.run()
     };
-    let retry = "retry: another worker applies event 00000000000000000000000000000002";
-    assert_eq!([held(0), held(59)], [retry, retry]);
+    let retry = "retry: event 00000000000000000000000000000002 is being applied by another worker, or was when that \
+                 worker ended: it is held for a minute";
+    assert_eq!([held(0), held(59), held(-60)], [retry, retry, retry]);
+    // The clock of a worker that has died was ahead.
+    assert_eq!(held(-61), "call of the other 4>6 | call 6>7 | applied 6>7");
     assert_eq!(held(60), "call of the other 4>6 | call 6>7 | applied 6>7");
     // What was written as applied needs no call.
     let mut noted = case("6", "+1", "other:4>6");
@@ -529,10 +609,43 @@ fn a_direction_can_be_frozen() {
 }
 
 #[test]
-fn the_ledger_has_what_was_applied_and_the_highest_sequence() {
-    let entries = Entries::default();
-    let pending = Pending {
+fn an_increase_is_taken_back_once_and_not_applied_after_that() {
+    let subject = event(1, 1, "+1").subject;
+    let pending = Pending { reverts: [10, 11, 12].map(id).into(), from: 9, to: 4, ..pending() };
+    let known = [applied(10, (0, 3)), applied(11, (3, 7))].into();
+    let entries = Entries { applied: known, ..Entries::default() };
+    let Step::End(end) = ended(&entries, &subject, &pending) else { panic!("an end") };
+    let units: Vec<_> =
+        end.taken_back.iter().map(|(old, new)| (old.id.clone(), new.taken_back[&id(1)])).collect();
+    assert_eq!(units, [(id(10), 3), (id(11), 2)]);
+    let [never] = &end.never_applied[..] else { panic!("{:?}", end.never_applied) };
+    assert_eq!((&never.id, &never.taken_back_before, never.added()), (&id(12), &Some(id(1)), 0));
+    // The same again, after its worker has died: nothing is taken back twice.
+    let written = end.taken_back.into_iter().map(|(_, new)| (new.id.clone(), new));
+    let entries = Entries { applied: written.chain([(id(12), never.clone())]).collect(), ..entries };
+    let Step::End(end) = ended(&entries, &subject, &pending) else { panic!("an end") };
+    assert!(end.taken_back.is_empty() && end.never_applied.is_empty());
+    let next = ScalingEvent { reverts: [10, 11, 12].map(id).into(), ..event(2, 2, "-9") };
+    assert_eq!(entries.left_for(&next), 2);
+}
+
+#[test]
+fn a_sequence_of_the_far_future_is_refused() {
+    let mut case = case("4", "+2", "");
+    let day = 24 * 60 * 60 * 1_000_000;
+    case.event.sequence = 1_000_000_000 + day;
+    assert_eq!(case.run(), "call 4>6 | applied 4>6");
+    let mut case = self::case("4", "+2", "");
+    case.event.sequence = 1_000_000_001 + day;
+    assert!(case.run().starts_with("refused: sequence is 87400000001, which is more than a day"));
+}
+
+fn pending() -> Pending {
+    Pending {
         id: id(1),
+        token: id(1),
+        called: false,
+        reverts: Vec::new(),
         sequence: 100,
         expirytime: LATER,
         is_floor: false,
@@ -543,11 +656,18 @@ fn the_ledger_has_what_was_applied_and_the_highest_sequence() {
         request: Request { adjustment: adjustment("+2"), limits: Limits::default(), take_back: None },
         worker: 7,
         held_since: NOW,
-    };
-    let Step::End { applied, target, .. } = ended(&entries, &pending) else { panic!("an end") };
+    }
+}
+
+#[test]
+fn the_ledger_has_what_was_applied_and_the_highest_sequence() {
+    let entries = Entries::default();
+    let Step::End(end) = ended(&entries, &event(1, 1, "+2").subject, &pending()) else { panic!("an end") };
+    let End { applied, target, .. } = *end;
     assert_eq!((applied.from, applied.to, applied.expirytime), (4, 6, LATER));
     assert_eq!((target.sequence, target.version, target.pending, target.baseline), (100, 1, None, None));
     let known: BTreeMap<String, AppliedItem> = [(id(1), applied)].into();
     let entries = Entries { applied: known, ..Entries::default() };
-    assert_eq!(entries.added_for(&[id(1), id(2)]), 2);
+    let decrease = ScalingEvent { reverts: vec![id(1), id(2)], ..event(3, 3, "-9") };
+    assert_eq!(entries.left_for(&decrease), 2);
 }

@@ -124,3 +124,20 @@ fn what_is_not_configured_is_refused() {
         assert!(got.starts_with("refused: ") && got.contains(expected), "{subject}: {got}");
     }
 }
+
+#[test]
+fn subjects_of_one_group_have_one_key_in_the_ledger() {
+    let text =
+        CONFIG.replace("clusters:\n", "clusters:\n  again: { eks: { name: own-1, region: eu-west-1 } }\n");
+    let config = Config::read(&text).unwrap();
+    let key = |cluster: &str, region: Option<&str>| {
+        let mut event = event(1, 1, "+1");
+        event.target.cluster = Some(cluster.to_owned());
+        event.target.region = region.map(str::to_owned);
+        event.subject = event.target.key().to_string();
+        resolve(&config, &event).unwrap().ledger_key(&event.subject)
+    };
+    let own = "eks/nodegroup/-/eu-west-1/own-1/-/workers";
+    assert_eq!([key("own", Some("eu-west-1")), key("own", None), key("again", None)], [own; 3]);
+    assert_eq!(key("prod", None), "eks/nodegroup/222233334444/eu-west-1/prod-1/-/workers");
+}

@@ -68,6 +68,7 @@ impl<L: Ledger> Scaler<L> {
             Err(PlatformError::Refused(why)) => return plan::refuse(event, why),
             Err(PlatformError::Busy(why) | PlatformError::Unknown(why)) => return plan::retry(event, why),
         };
+        let event = &ScalingEvent { subject: resolved.ledger_key(&event.subject), ..event.clone() };
         let ledger = observer::Counted { ledger: &self.ledger, observer: &self.observer };
         apply((self.random)(), event, &ledger, &capacity, &settings.policy, self.clock).await
     }

@@ -78,6 +78,15 @@ impl<L: Ledger> Ledger for Counted<'_, L> {
         self.count(self.ledger.write_target(subject, version, item).await)
     }
 
+    async fn replace_applied(
+        &self,
+        subject: &str,
+        old: &AppliedItem,
+        new: &AppliedItem,
+    ) -> Result<Written, LedgerError> {
+        self.count(self.ledger.replace_applied(subject, old, new).await)
+    }
+
     async fn write_applied(&self, subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {
         self.count(self.ledger.write_applied(subject, item).await)
     }

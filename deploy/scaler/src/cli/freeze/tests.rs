@@ -174,6 +174,15 @@ impl Ledger for Contested {
         unreachable!("no target is changed")
     }
 
+    async fn replace_applied(
+        &self,
+        _: &str,
+        _: &AppliedItem,
+        _: &AppliedItem,
+    ) -> Result<Written, LedgerError> {
+        unreachable!("nothing is taken back")
+    }
+
     async fn write_applied(&self, _: &str, _: &AppliedItem) -> Result<(), LedgerError> {
         unreachable!("nothing is applied")
     }

@@ -37,7 +37,7 @@ fn stored(key: &str, item: &impl Serialize) -> serde_json::Value {
 }
 
 fn applied(number: u32) -> AppliedItem {
-    AppliedItem { id: id(number), from: 2, to: 5, expirytime: LATER }
+    AppliedItem::new(&id(number), "eks/…", (2, 5), LATER)
 }
 
 /// Otherwise an event that is ended between the two would be applied once more.

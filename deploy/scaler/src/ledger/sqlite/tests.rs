@@ -22,7 +22,7 @@ async fn keeps_everything_for_the_next_process() {
     let path = directory.path().join("scaler.db");
     let event = event(1, 1, "+3");
     let target = TargetItem { version: 1, sequence: 1, ..TargetItem::default() };
-    let applied = AppliedItem { id: event.id.clone(), from: 2, to: 5, expirytime: LATER };
+    let applied = AppliedItem::new(&event.id, &event.subject, (2, 5), LATER);
     {
         let ledger = open_at(&path).await;
         ledger.write_target(&event.subject, 0, &target).await.unwrap();
@@ -62,7 +62,7 @@ async fn deletes_decreases_a_week_after_the_events_expired_and_keeps_increases()
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("scaler.db");
     let ledger = open_at(&path).await;
-    let of = |number: u32, expirytime| AppliedItem { id: id(number), from: 2, to: 1, expirytime };
+    let of = |number: u32, expirytime| AppliedItem::new(&id(number), "subject", (2, 1), expirytime);
     let week = Duration::from_secs(7 * 24 * 60 * 60);
     for number in 1..=30 {
         ledger
