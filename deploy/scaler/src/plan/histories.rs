@@ -95,7 +95,19 @@ impl World {
         acted: &mut impl FnMut(&mut Life) -> bool,
     ) -> Option<Option<Answer>> {
         let Step::End(end) = step else { panic!("not an end: {step:?}") };
-        let End { pending, applied, target, .. } = *end;
+        let End { pending, taken_back, never_applied, applied, target } = *end;
+        for (old, new) in taken_back {
+            assert_eq!(self.entries.applied.insert(new.id.clone(), new), Some(old));
+            if !acted(life) {
+                return Some(None);
+            }
+        }
+        for item in never_applied {
+            self.note(item);
+            if !acted(life) {
+                return Some(None);
+            }
+        }
         self.note(applied);
         if !acted(life) {
             return Some(None);
@@ -174,6 +186,35 @@ proptest! {
             prop_assert_eq!(world.deliver(event, None).unwrap().outcome, Outcome::Applied);
         }
         prop_assert_eq!(i64::from(world.capacity), i64::from(START) + changes.iter().sum::<i64>());
+    }
+
+    /// Increases, and decreases that take them back, in any order: nothing is taken that was not added, and nothing stays
+    /// of an increase whose decrease was not overtaken.
+    #[test]
+    fn what_is_taken_back_was_added_in_any_order(
+        changes in prop::collection::vec(1_i64..=5, 1..5),
+        deliveries in prop::collection::vec(
+            (0_usize..8, prop_oneof![2 => Just(None), 3 => (0_u8..8).prop_map(Some)]), 0..30),
+    ) {
+        let mut events = events(&changes);
+        let count = changes.len();
+        for (at, change) in changes.iter().enumerate() {
+            let number = u32::try_from(count + at + 1).unwrap();
+            let reverts = vec![events[at].id.clone()];
+            let decrease = event(number, u64::from(number), &format!("{:+}", -change));
+            events.push(ScalingEvent { reverts, ..decrease });
+        }
+        let mut world = World::new();
+        for (at, life) in deliveries {
+            world.deliver(&events[at % events.len()], life);
+            prop_assert!(world.capacity >= START, "{} was taken from what was there", world.capacity);
+        }
+        let answers: Vec<Answer> = events.iter().map(|event| world.deliver(event, None).unwrap()).collect();
+        let stays = changes.iter().enumerate().filter(|(at, _)| {
+            answers[count + at].outcome == Outcome::Overtaken && answers[*at].outcome != Outcome::Overtaken
+        });
+        let expected = i64::from(START) + stays.map(|(_, change)| change).sum::<i64>();
+        prop_assert_eq!(i64::from(world.capacity), expected, "{:?}", answers);
     }
 
     /// Beside somebody else who changes the capacity at any time, an increase never lowers it and a decrease never raises
