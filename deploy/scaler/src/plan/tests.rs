@@ -476,34 +476,6 @@ fn a_change_that_was_interrupted_is_finished_first() {
         ),
         ("6", "+2", "own:4>6x", "applied 4>6"),
         ("4", "+2", "own:4>6 busy", "given up: an update is in progress | retry: an update is in progress"),
-        // Perhaps it is its own update.
-        ("4", "+2", "own:4>6 called busy", "retry: an update is in progress"),
-        ("4", "+2", "own:4>6x called busy", "retry: an update is in progress"),
-        ("4", "+2", "own:4>6 called", "call 4>6 | applied 4>6"),
-        ("6", "+2", "own:4>6 called", "applied 4>6"),
-        // It was perhaps called before somebody else has changed the capacity: it is not called twice.
-        (
-            "7",
-            "+2",
-            "own:4>6 called",
-            "applied 4>6: its call had no answer; the capacity is 7 now, so it counts as made",
-        ),
-        (
-            "7",
-            "+2",
-            "own:4>6x called",
-            "applied 4>6: its call had no answer; the capacity is 7 now, so it counts as made",
-        ),
-        // A limit has changed meanwhile.
-        (
-            "4",
-            "+2",
-            "own:4>6 config:..5",
-            "call 4>5 | capped 4>5: the maximum of the configuration is 5; planned anew: a limit has changed",
-        ),
-        // Nothing is called in a dry run.
-        ("4", "+2", "own:4>6 dry", "dry run 4>6"),
-        ("4", "+3", "other:4>6 dry", "dry run 4>7"),
         ("4", "+2", "own:4>6 no-increase", "given up: Launch is suspended | refused: Launch is suspended"),
         (
             "4",
@@ -550,6 +522,40 @@ fn a_change_that_was_interrupted_is_finished_first() {
             "given up: increases are frozen by ann since 1970-01-01T00:16:40.000Z: incident 7 | call 4>3 | applied 4>3",
         ),
         ("6", "+2", "done:4>6 other:6>4", "call of the other 6>4 | already applied 4>6"),
+    ]);
+}
+
+#[test]
+fn a_change_that_was_perhaps_called_is_not_called_twice_and_one_that_was_not_keeps_to_new_limits() {
+    check(&[
+        // Perhaps it is its own update.
+        ("4", "+2", "own:4>6 called busy", "retry: an update is in progress"),
+        ("4", "+2", "own:4>6x called busy", "retry: an update is in progress"),
+        ("4", "+2", "own:4>6 called", "call 4>6 | applied 4>6"),
+        ("6", "+2", "own:4>6 called", "applied 4>6"),
+        // It was perhaps called before somebody else has changed the capacity: it is not called twice.
+        (
+            "7",
+            "+2",
+            "own:4>6 called",
+            "applied 4>6: its call had no answer; the capacity is 7 now, so it counts as made",
+        ),
+        (
+            "7",
+            "+2",
+            "own:4>6x called",
+            "applied 4>6: its call had no answer; the capacity is 7 now, so it counts as made",
+        ),
+        // A limit has changed meanwhile.
+        (
+            "4",
+            "+2",
+            "own:4>6 config:..5",
+            "call 4>5 | capped 4>5: the maximum of the configuration is 5; planned anew: a limit has changed",
+        ),
+        // Nothing is called in a dry run.
+        ("4", "+2", "own:4>6 dry", "dry run 4>6"),
+        ("4", "+3", "other:4>6 dry", "dry run 4>7"),
     ]);
 }
 
