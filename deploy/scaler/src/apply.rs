@@ -41,7 +41,8 @@ pub enum PlatformError {
     Unknown(String),
 }
 
-/// Applies an event. `worker` is a random number, another one for each delivery of an event.
+/// Applies an event. `worker` is a random number, another one for each delivery of an event. `on_other` is told of the
+/// changes of other events that it has ended: those are answered as applied before.
 pub async fn apply(
     worker: u64,
     event: &ScalingEvent,
@@ -49,8 +50,9 @@ pub async fn apply(
     capacity: &impl Capacity,
     policy: &Policy,
     clock: impl Fn() -> Time,
+    on_other: impl Fn(&Pending) + Sync,
 ) -> Answer {
-    let worker = Worker { number: worker, event, ledger, capacity, policy };
+    let worker = Worker { number: worker, event, ledger, capacity, policy, on_other: &on_other };
     for _ in 0..MAX_STEPS {
         match worker.step(clock()).await {
             Ok(Some(answer)) => return answer,
@@ -85,6 +87,7 @@ struct Worker<'a, L, C> {
     ledger: &'a L,
     capacity: &'a C,
     policy: &'a Policy,
+    on_other: &'a (dyn Fn(&Pending) + Sync),
 }
 
 impl<L: Ledger, C: Capacity> Worker<'_, L, C> {
@@ -154,9 +157,15 @@ impl<L: Ledger, C: Capacity> Worker<'_, L, C> {
         for item in never_applied.iter().chain([&applied]) {
             self.ledger.write_applied(subject, item).await?;
         }
-        // Whoever has changed it meanwhile has read what was noted, and has ended the change.
-        self.write(entries, &target).await?;
-        Ok((pending.id == self.event.id).then(|| plan::answer_of(self.event, &pending)))
+        if !self.write(entries, &target).await? {
+            // Another worker has read what was noted, and has ended the change.
+            return Ok(None);
+        }
+        if pending.id == self.event.id {
+            return Ok(Some(plan::answer_of(self.event, &pending)));
+        }
+        (self.on_other)(&pending);
+        Ok(None)
     }
 
     /// Returns whether it was written: not if it was changed meanwhile.

@@ -227,7 +227,7 @@ proptest! {
         let mut number = 0;
         let mut worker = |event| -> Worker<'_> {
             number += 1;
-            Box::pin(apply(number, event, &world, &world, &policy, || world.now()))
+            Box::pin(apply(number, event, &world, &world, &policy, || world.now(), |_| ()))
         };
         run(&world, copies.iter().map(|at| worker(&events[at % events.len()])).collect(), &order);
         world.0.lock().unwrap().faults.clear();
@@ -248,4 +248,27 @@ proptest! {
             prop_assert!(calls <= 1, "event {number} was called {calls} times");
         }
     }
+}
+
+#[test]
+fn a_change_that_another_event_has_begun_is_told_once() {
+    let world = Shared::new(Vec::new());
+    let (first, second) = (event(1, 1, "+2"), event(2, 2, "+3"));
+    let policy = Policy::default();
+    // It dies after it has written down that it calls.
+    let mut dying = Box::pin(apply(1, &first, &world, &world, &policy, || world.now(), |_| ()));
+    let mut context = Context::from_waker(Waker::noop());
+    while world.0.lock().unwrap().targets.values().all(|item| item.version < 2) {
+        assert!(dying.as_mut().poll(&mut context).is_pending());
+    }
+    drop(dying);
+    world.pass(MAX_HOLD);
+    let told = Mutex::new(Vec::new());
+    let on_other =
+        |pending: &Pending| told.lock().unwrap().push((pending.id.clone(), pending.from, pending.to));
+    let answer = finish(Box::pin(apply(2, &second, &world, &world, &policy, || world.now(), on_other)));
+    assert_eq!((answer.outcome, answer.from.zip(answer.to)), (Outcome::Applied, Some((52, 55))));
+    let answer = finish(Box::pin(apply(3, &first, &world, &world, &policy, || world.now(), on_other)));
+    assert_eq!((answer.outcome, answer.from.zip(answer.to)), (Outcome::AlreadyApplied, Some((50, 52))));
+    assert_eq!(*told.lock().unwrap(), [(id(1), 50, 52)]);
 }

@@ -70,7 +70,7 @@ impl<L: Ledger> Scaler<L> {
         };
         let event = &ScalingEvent { subject: resolved.ledger_key(&event.subject), ..event.clone() };
         let ledger = observer::Counted { ledger: &self.ledger, observer: &self.observer };
-        apply((self.random)(), event, &ledger, &capacity, &settings.policy, self.clock).await
+        apply((self.random)(), event, &ledger, &capacity, &settings.policy, self.clock, |_| ()).await
     }
 }
 

@@ -42,7 +42,7 @@ impl Scaler {
     async fn deliver(&self, event: &ScalingEvent, capacity: &impl Capacity) -> Answer {
         let worker = 1 + self.workers.fetch_add(1, Ordering::Relaxed);
         let now = || Time::from_millis(self.now.load(Ordering::Relaxed));
-        apply(worker, event, &self.ledger, capacity, &Policy::default(), now).await
+        apply(worker, event, &self.ledger, capacity, &Policy::default(), now, |_| ()).await
     }
 
     fn pass(&self, time: Duration) {

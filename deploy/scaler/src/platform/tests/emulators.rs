@@ -137,7 +137,7 @@ async fn changes_a_service_of_application_auto_scaling(service: &Service) {
 async fn acts_once_and_is_taken_back_once(ledger: &DynamoDb, group: &impl Capacity) {
     let policy = Policy::default();
     let apply = async |worker, event: ScalingEvent| {
-        let answer = crate::apply::apply(worker, &event, ledger, group, &policy, || NOW).await;
+        let answer = crate::apply::apply(worker, &event, ledger, group, &policy, || NOW, |_| ()).await;
         (answer.outcome, answer.from.zip(answer.to))
     };
     let increase = || event(1, 1, "+60");
