@@ -3,6 +3,7 @@
 
 The tests run it as a program:
 
+    aws.py --endpoint URL create-function NAME FILE.py
     aws.py --endpoint URL create-scaler NAME PROGRAM CONFIG
     aws.py --endpoint URL create-group NAME MIN DESIRED MAX
     aws.py --endpoint URL capacity-after EVENT
@@ -11,6 +12,7 @@ It always uses the given address and invalid credentials, whatever the environme
 """
 
 import argparse
+import io
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 import boto3
 
@@ -60,6 +63,24 @@ class Aws:
     def create_queue(self, name):
         attributes = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
         return self.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+
+    def create_function(self, name, file):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(file, "function.py")
+        self.functions.create_function(
+            FunctionName=name,
+            Runtime="python3.11",
+            Handler="function.handler",
+            Role=f"arn:aws:iam::{ACCOUNT}:role/{name}",
+            Timeout=10,
+            Code={"ZipFile": packed.getvalue()},
+        )
+        # Two concurrent runs would read the same capacity.
+        self.functions.put_function_concurrency(
+            FunctionName=name, ReservedConcurrentExecutions=1
+        )
+        self.functions.get_waiter("function_active_v2").wait(FunctionName=name)
 
     def create_scaler(self, name, program, config):
         """Creates the scaler's ledger and its function, which has the configuration as text."""
@@ -123,6 +144,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--endpoint", required=True)
     verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("create-function")
+    verb.add_argument("name")
+    verb.add_argument("file", type=pathlib.Path)
     verb = verbs.add_parser("create-scaler")
     verb.add_argument("name")
     verb.add_argument("program", type=pathlib.Path)
@@ -136,7 +160,9 @@ def main():
     args = parser.parse_args()
 
     aws = Aws(args.endpoint)
-    if args.verb == "create-scaler":
+    if args.verb == "create-function":
+        aws.create_function(args.name, args.file)
+    elif args.verb == "create-scaler":
         aws.create_scaler(args.name, args.program, args.config)
     elif args.verb == "create-group":
         aws.create_group(args.name, args.lowest, args.desired, args.highest)

@@ -39,6 +39,8 @@ pub(in crate::store::postgres) struct FleetView {
     incarnation: AtomicI64,
     /// The number of this process's configuration; 0 until it is known.
     pub configuration: AtomicI64,
+    /// Whether another process had a newer one when this was last read.
+    pub has_newer_configuration: AtomicBool,
     controls: RwLock<Arc<Controls>>,
     tally: Mutex<CountedTally>,
     /// Targets whose states cannot be read, by `targets.id`.
@@ -85,6 +87,7 @@ impl FleetView {
             last_kept: Mutex::new(last_kept),
             incarnation: AtomicI64::new(incarnation),
             configuration: AtomicI64::new(0),
+            has_newer_configuration: AtomicBool::new(false),
             controls: RwLock::new(Arc::new(controls)),
             tally: Mutex::default(),
             unreadable: Mutex::default(),

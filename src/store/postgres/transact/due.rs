@@ -1,6 +1,8 @@
 //! Targets that have to be processed, and the targets of alerts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use tokio_postgres::types::Type;
@@ -22,8 +24,15 @@ const LOCATE: &str = "
     ) AS found
     ORDER BY found.key";
 
+/// How long a process with an older configuration leaves what is due to those with the newer one. Otherwise it could be
+/// faster each time, and what it does not know would never be processed.
+const PRECEDENCE: Duration = Duration::from_secs(2);
+
 /// Claims up to `max` targets that have to be processed. One round trip, unless a state cannot be read.
 pub(super) async fn due(shared: &Shared, max: usize) -> Result<Vec<TargetKey>, DbError> {
+    if shared.fleet.has_newer_configuration.load(Ordering::Relaxed) {
+        tokio::time::sleep(PRECEDENCE).await;
+    }
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mark = shared.fleet.due_mark();
     let unreadable: Vec<i64> = shared.fleet.unreadable.lock().keys().copied().collect();

@@ -145,6 +145,7 @@ pub(super) async fn read(
         is_known_server: row.get(7),
         has_newer_configuration: row.get(8),
     };
+    shared.fleet.has_newer_configuration.store(shown.has_newer_configuration, Ordering::Relaxed);
     let mut by_alert = HashMap::<_, Vec<i64>, _>::default();
     for row in &located {
         if let Ok(alert) = Hash::try_from(row.get::<_, &[u8]>(0)) {
