@@ -40,6 +40,7 @@ pub(super) fn worker(arguments: &WorkerArguments, file: Option<&Path>, io: &mut 
         listen: arguments.listen,
         drain_timeout: Duration::from_secs(arguments.drain_timeout),
         visibility: worker::DEFAULT_VISIBILITY,
+        poll_wait: worker::DEFAULT_POLL_WAIT,
     };
     match block_on(run_worker(config, settings)) {
         // What was abandoned is in the log, and comes again.
