@@ -98,13 +98,13 @@ async fn what_the_last_poll_brings_is_given_back_at_once() {
 
 #[tokio::test]
 async fn a_stop_waits_for_a_poll_no_longer_than_the_drain_timeout() {
-    let stub = queue([]).await;
+    let stub = queue([messages(&[])]).await;
     let script = Arc::<Script>::default();
-    // The poll has no answer, and would be awaited for longer than the test.
+    // The second poll has no answer, and would be awaited for longer than the test.
     let settings =
         Settings { poll_wait: HANG * 2, drain_timeout: Duration::from_millis(20), ..settings(STANDARD) };
     let running = Running::start(settings, stub.config().await, &script).await;
-    calls(&stub, "ReceiveMessage", 1).await;
+    calls(&stub, "ReceiveMessage", 2).await;
     let stopped = tokio::time::timeout(HANG, running.stop()).await;
     assert_eq!(stopped.unwrap(), Stopped { abandoned: 0 });
 }
