@@ -44,12 +44,14 @@ const OUTCOMES: [Outcome; 8] = [
 ];
 const DIRECTIONS: [&str; 2] = ["increase", "decrease"];
 
-/// A call of the worker to its queue.
+/// A call to a queue: the worker's, or that of refused events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueCall {
     Receive,
     Delete,
     ChangeVisibility,
+    /// Of a refused event, to the queue for those.
+    Send,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -116,7 +118,7 @@ impl Metrics {
         registry.register("ledger_errors", help, metrics.ledger_errors.clone());
         let help = "Events that the worker is applying";
         registry.register("events_in_progress", help, metrics.in_progress.clone());
-        let help = "Failed calls of the worker to its queue";
+        let help = "Failed calls to the worker's queue, and (`send`) to that of refused events";
         registry.register("queue_errors", help, metrics.queue_errors.clone());
         let help = "Unix time of the worker's last successful poll of its queue; 0 if there was none";
         registry.register("last_poll_timestamp_seconds", help, metrics.last_poll.clone());
@@ -133,7 +135,7 @@ impl Metrics {
         for direction in DIRECTIONS {
             drop(self.capacity_change.get_or_create(&DirectionLabels { direction }));
         }
-        for call in [QueueCall::Receive, QueueCall::Delete, QueueCall::ChangeVisibility] {
+        for call in [QueueCall::Receive, QueueCall::Delete, QueueCall::ChangeVisibility, QueueCall::Send] {
             drop(self.queue_errors.get_or_create(&CallLabels { call: call.label() }));
         }
     }
@@ -209,6 +211,7 @@ impl QueueCall {
             Self::Receive => "receive",
             Self::Delete => "delete",
             Self::ChangeVisibility => "change_visibility",
+            Self::Send => "send",
         }
     }
 }
@@ -285,6 +288,7 @@ mod tests {
             ("scalebridge_scaler_ledger_errors_total ", "1"),
             (r#"scalebridge_scaler_queue_errors_total{call="change_visibility"}"#, "1"),
             (r#"scalebridge_scaler_queue_errors_total{call="receive"}"#, "0"),
+            (r#"scalebridge_scaler_queue_errors_total{call="send"}"#, "0"),
             ("scalebridge_scaler_events_in_progress ", "1"),
         ] {
             assert_eq!(value(&metrics, series), expected, "{series}");

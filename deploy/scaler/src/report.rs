@@ -4,10 +4,14 @@ use scalebridge::domain::time::Time;
 use serde_json::{Map, Value, json};
 
 use crate::event::ScalingEvent;
+use crate::ledger::Pending;
 use crate::outcome::{Answer, Outcome};
 
 /// The namespace in CloudWatch, and the prefix of the names in Prometheus.
 pub const NAMESPACE: &str = "scalebridge_scaler";
+
+/// The length of a body in a line of the log, in bytes.
+const MAX_SHOWN_BODY: usize = 4 * 1024;
 
 /// What was received.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +36,12 @@ pub fn capacity_change(answer: &Answer) -> Option<(&'static str, u32)> {
     if !matches!(answer.outcome, Outcome::Applied | Outcome::Capped) {
         return None;
     }
-    match (answer.from?, answer.to?) {
+    difference(answer.from?, answer.to?)
+}
+
+/// The same for two capacities.
+pub fn difference(from: u32, to: u32) -> Option<(&'static str, u32)> {
+    match (from, to) {
         (from, to) if to > from => Some(("increase", to - from)),
         (from, to) if to < from => Some(("decrease", from - to)),
         _ => None,
@@ -72,22 +81,77 @@ pub fn line(received: Received<'_>, answer: &Answer, now: Time, embeds_metrics: 
     Value::Object(line)
 }
 
+/// The line about a change of a target whose event has no answer yet: the worker that began it has died or given up, and
+/// it was ended with another event. Its own event is `already_applied` when it comes again.
+pub fn change_line(target: &str, pending: &Pending, now: Time, embeds_metrics: bool) -> Value {
+    let Pending { id, sequence, from, to, cut_by, note, .. } = pending;
+    let outcome = if cut_by.is_empty() { Outcome::Applied } else { Outcome::Capped };
+    let reasons = ["it was ended with another event of the target", cut_by, note];
+    let reasons: Vec<&str> = reasons.into_iter().filter(|reason| !reason.is_empty()).collect();
+    let mut line = Map::new();
+    let mut put = |key: &str, value: Value| drop(line.insert(key.to_owned(), value));
+    put("timestamp", json!(now.to_millis_string()));
+    put("level", json!("INFO"));
+    put("message", json!("change"));
+    put("event", json!(id));
+    put("outcome", json!(outcome));
+    put("from", json!(from));
+    put("to", json!(to));
+    put("reason", json!(reasons.join("; ")));
+    put("target", json!(target));
+    put("sequence", json!(sequence.to_string()));
+    if embeds_metrics && let Some(change) = difference(*from, *to) {
+        let metrics = vec![embed_change(&mut line, change)];
+        embed(&mut line, &metrics, now);
+    }
+    Value::Object(line)
+}
+
+/// The line about a refused event that the queue for those has not taken. It has the event, since nothing else may have it
+/// later.
+pub fn unsent_line(body: &str, answer: &Answer, error: &str, now: Time, embeds_metrics: bool) -> Value {
+    let mut line = Map::new();
+    let mut put = |key: &str, value: Value| drop(line.insert(key.to_owned(), value));
+    put("timestamp", json!(now.to_millis_string()));
+    put("level", json!("ERROR"));
+    put("message", json!("the refused event was not sent to `refusals`"));
+    put("event", json!(answer.id));
+    put("reason", json!(answer.reason));
+    put("error", json!(error));
+    put("body", json!(&body[..body.floor_char_boundary(MAX_SHOWN_BODY)]));
+    if embeds_metrics {
+        line.insert("call".to_owned(), json!("send"));
+        line.insert("queue_errors_total".to_owned(), json!(1));
+        embed(&mut line, &[metric("queue_errors_total", json!(["call"]))], now);
+    }
+    Value::Object(line)
+}
+
 fn embed_metrics(line: &mut Map<String, Value>, received: Received<'_>, answer: &Answer, now: Time) {
-    let metric = |name: &str, dimensions: Value| {
-        json!({
-            "Namespace": NAMESPACE,
-            "Dimensions": [dimensions],
-            "Metrics": [{ "Name": name, "Unit": "Count" }],
-        })
-    };
     let mut metrics = vec![metric("events_total", json!(["platform", "outcome"]))];
     line.insert("platform".to_owned(), json!(received.platform()));
     line.insert("events_total".to_owned(), json!(1));
-    if let Some((direction, units)) = capacity_change(answer) {
-        metrics.push(metric("capacity_change_total", json!(["direction"])));
-        line.insert("direction".to_owned(), json!(direction));
-        line.insert("capacity_change_total".to_owned(), json!(units));
+    if let Some(change) = capacity_change(answer) {
+        metrics.push(embed_change(line, change));
     }
+    embed(line, &metrics, now);
+}
+
+fn embed_change(line: &mut Map<String, Value>, (direction, units): (&str, u32)) -> Value {
+    line.insert("direction".to_owned(), json!(direction));
+    line.insert("capacity_change_total".to_owned(), json!(units));
+    metric("capacity_change_total", json!(["direction"]))
+}
+
+fn metric(name: &str, dimensions: Value) -> Value {
+    json!({
+        "Namespace": NAMESPACE,
+        "Dimensions": [dimensions],
+        "Metrics": [{ "Name": name, "Unit": "Count" }],
+    })
+}
+
+fn embed(line: &mut Map<String, Value>, metrics: &[Value], now: Time) {
     line.insert("_aws".to_owned(), json!({ "Timestamp": now.as_millis(), "CloudWatchMetrics": metrics }));
 }
 

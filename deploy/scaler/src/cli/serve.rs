@@ -9,7 +9,6 @@ use clap::Args;
 
 use super::{Exit, Io, load};
 use crate::config::Config;
-use crate::ledger::Ledger;
 use crate::ledger::open::AnyLedger;
 use crate::metrics::Metrics;
 use crate::runtime::{self, lambda, worker};
@@ -40,6 +39,7 @@ pub(super) fn worker(arguments: &WorkerArguments, file: Option<&Path>, io: &mut 
         listen: arguments.listen,
         drain_timeout: Duration::from_secs(arguments.drain_timeout),
         visibility: worker::DEFAULT_VISIBILITY,
+        poll_wait: worker::DEFAULT_POLL_WAIT,
     };
     match block_on(run_worker(config, settings)) {
         // What was abandoned is in the log, and comes again.
@@ -107,11 +107,11 @@ async fn scaler(
     Ok((Arc::new(scaler), ledger))
 }
 
-/// Reads the smallest item of the ledger.
+/// Whether the ledger can be read, and could be written.
 struct Probe(AnyLedger);
 
 impl worker::LedgerProbe for Probe {
     async fn check(&self) -> Result<(), String> {
-        self.0.read_freeze().await.map(drop).map_err(|error| error.to_string())
+        self.0.check().await.map_err(|error| error.to_string())
     }
 }

@@ -41,6 +41,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const KEY: &str = "pk";
 const DOCUMENT: &str = "document";
 const FREEZE_KEY: &str = "freeze";
+/// What helps where an item is not as this program writes it.
+const RESTORE: &str = "restore it from a backup of the table (deleted, it counts as never written)";
 
 /// A ledger in a table of DynamoDB.
 #[derive(Debug, Clone)]
@@ -84,13 +86,21 @@ impl DynamoDb {
         let mut applied = BTreeMap::new();
         for key in documents.keys() {
             if let Some(item) = parse::<AppliedItem>(&documents, key)? {
+                // Otherwise its event would look like one that was never applied.
+                if event_key(&item.id) != *key {
+                    return Err(LedgerError(format!(
+                        "item `{key}` is of the event `{}`: another program has written it; {RESTORE}",
+                        item.id
+                    )));
+                }
                 applied.insert(item.id.clone(), item);
             }
         }
         Ok(Entries { target, applied, freeze })
     }
 
-    /// Those of the keys that exist. The keys are different ones.
+    /// Those of the keys that exist. The keys are different ones. An item without a readable document is an error: writes
+    /// count it as one that exists.
     async fn documents(&self, keys: &[String]) -> Result<Documents, LedgerError> {
         let mut found = Documents::new();
         for keys in keys.chunks(MAX_KEYS) {
@@ -102,9 +112,14 @@ impl DynamoDb {
                 let answer = self.client.batch_get_item().request_items(&self.table, asked).send().await;
                 let answer = answer.map_err(|error| self.error("dynamodb:BatchGetItem", &error))?;
                 for item in answer.responses.unwrap_or_default().into_values().flatten() {
-                    if let (Some(key), Some(document)) = (string(&item, KEY), string(&item, DOCUMENT)) {
-                        found.insert(key.to_owned(), document.to_owned());
-                    }
+                    let key = string(&item, KEY).unwrap_or_default();
+                    let Some(document) = string(&item, DOCUMENT) else {
+                        let table = &self.table;
+                        return Err(LedgerError(format!(
+                            "item `{key}` of table `{table}` has no attribute `{DOCUMENT}` with a text; {RESTORE}"
+                        )));
+                    };
+                    found.insert(key.to_owned(), document.to_owned());
                 }
                 keys = answer.unprocessed_keys.and_then(|mut keys| keys.remove(&self.table));
                 if keys.is_some() {
@@ -114,6 +129,12 @@ impl DynamoDb {
             }
         }
         Ok(found)
+    }
+
+    async fn in_time<T>(&self, read: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+        tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(|_| {
+            Err(LedgerError(format!("table `{}` was not read in {} s", self.table, READ_TIMEOUT.as_secs())))
+        })
     }
 
     /// Writes an item that has the version `next` if it has the version `known`; 0 if it did not exist.
@@ -181,10 +202,7 @@ impl DynamoDb {
 
 impl Ledger for DynamoDb {
     async fn read(&self, event: &ScalingEvent) -> Result<Entries, LedgerError> {
-        let read = tokio::time::timeout(READ_TIMEOUT, self.read_entries(event)).await;
-        read.unwrap_or_else(|_| {
-            Err(LedgerError(format!("table `{}` was not read in {} s", self.table, READ_TIMEOUT.as_secs())))
-        })
+        self.in_time(self.read_entries(event)).await
     }
 
     async fn write_target(
@@ -224,11 +242,9 @@ impl Ledger for DynamoDb {
     }
 
     async fn read_freeze(&self) -> Result<Freeze, LedgerError> {
-        let get = self.client.get_item().table_name(&self.table).key(KEY, text(FREEZE_KEY));
-        let answer = get.consistent_read(true).send().await;
-        let item = answer.map_err(|error| self.error("dynamodb:GetItem", &error))?.item.unwrap_or_default();
-        let document = string(&item, DOCUMENT).map(|document| (FREEZE_KEY.to_owned(), document.to_owned()));
-        Ok(parse(&document.into_iter().collect(), FREEZE_KEY)?.unwrap_or_default())
+        // The same call as for an event: a probe that reads this finds out whether events can be read.
+        let documents = self.in_time(self.documents(&[FREEZE_KEY.to_owned()])).await?;
+        Ok(parse(&documents, FREEZE_KEY)?.unwrap_or_default())
     }
 
     async fn write_freeze(&self, version: u64, freeze: &Freeze) -> Result<Written, LedgerError> {
@@ -263,7 +279,7 @@ fn document(item: &impl Serialize) -> Result<String, LedgerError> {
 fn parse<T: DeserializeOwned>(documents: &Documents, key: &str) -> Result<Option<T>, LedgerError> {
     let Some(document) = documents.get(key) else { return Ok(None) };
     let item = serde_json::from_str(document);
-    item.map(Some).map_err(|error| LedgerError(format!("item `{key}` cannot be read: {error}")))
+    item.map(Some).map_err(|error| LedgerError(format!("item `{key}` cannot be read: {error}; {RESTORE}")))
 }
 
 /// The item that was found instead of what the condition of a write requires, where the condition was not met.

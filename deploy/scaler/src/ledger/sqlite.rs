@@ -4,6 +4,7 @@
 //! does not do: its locks are not reliable, and the memory that SQLite shares between processes is of one machine.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,11 +34,31 @@ const SCHEMA: &str = "
     CREATE TABLE freeze (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, item TEXT NOT NULL) STRICT;
 ";
 
+/// SQLite goes on with a file that is not at its path any more, and sees nothing of what others write to the new one.
+const REPLACED: &str = "the file was deleted or replaced while it was in use: restart the scaler, which then uses the \
+                        file that is there; an empty one does not know what was applied, so put the old one back before";
+
+/// Distinguishes a file from any other one that is at the same path later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn at(path: &Path) -> Result<Self, Failure> {
+        let metadata = std::fs::metadata(path).map_err(|error| Failure(error.to_string()))?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
 /// A ledger in a file.
 #[derive(Clone)]
 pub struct SqliteLedger {
     path: Arc<Path>,
     connection: Arc<Mutex<Connection>>,
+    /// The file that is open.
+    file: FileId,
     /// The time, to delete outdated items.
     now: fn() -> Time,
 }
@@ -49,8 +70,8 @@ impl SqliteLedger {
     /// It cannot be opened, or is not a ledger that this version can read.
     pub async fn open(path: PathBuf, now: fn() -> Time) -> Result<Self, LedgerError> {
         let shown: Arc<Path> = path.as_path().into();
-        let connection = blocking(&shown, move || open(&path)).await?;
-        Ok(Self { path: shown, connection: Arc::new(Mutex::new(connection)), now })
+        let (connection, file) = blocking(&shown, move || Ok((open(&path)?, FileId::at(&path)?))).await?;
+        Ok(Self { path: shown, connection: Arc::new(Mutex::new(connection)), file, now })
     }
 
     /// Runs a transaction. If the caller goes away meanwhile, it is carried out nevertheless.
@@ -59,9 +80,12 @@ impl SqliteLedger {
         behavior: TransactionBehavior,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        let connection = self.connection.clone();
+        let (connection, path, file) = (self.connection.clone(), Arc::clone(&self.path), self.file);
         blocking(&self.path, move || {
             let mut connection = connection.lock();
+            if FileId::at(&path).ok() != Some(file) {
+                return Err(Failure(REPLACED.to_owned()));
+            }
             let transaction = connection.transaction_with_behavior(behavior)?;
             let done = work(&transaction)?;
             transaction.commit()?;

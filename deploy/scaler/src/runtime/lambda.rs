@@ -203,15 +203,18 @@ impl<E: Events> Lane<E> {
                 true => not_done(item, no_time(left)),
                 false => self.events.handle(&item.body).await,
             };
-            let stops = item.key.is_group() && answer.outcome == Outcome::Retry;
+            let stops = answer.outcome == Outcome::Retry;
             self.answers.lock()[*position] = answer;
             if stops {
                 break;
             }
         }
         for position in positions {
-            let reason = "an earlier event of its message group is to be tried again".to_owned();
-            self.answers.lock()[*position] = not_done(&self.items[*position], reason);
+            let reason = match self.items[*position].key {
+                Key::Group(_) => "an earlier event of its message group is to be tried again",
+                _ => "an earlier event of its target is to be tried again",
+            };
+            self.answers.lock()[*position] = not_done(&self.items[*position], reason.to_owned());
         }
     }
 }

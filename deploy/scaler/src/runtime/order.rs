@@ -2,6 +2,9 @@
 //!
 //! Those of one message group of a FIFO queue, since the queue promises their order. Elsewhere those of one target, where
 //! several of it are here at the same time: the ledger lets only one of them act, and the others would have to come again.
+//!
+//! After one that is to be tried again, the later ones of its lane wait for it: otherwise a decrease would be applied
+//! before the increase that it takes back. A standard queue keeps that order only as far as it delivers in it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,7 +30,7 @@ impl<'a> Peek<'a> {
 /// What the events of one lane have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// A message group of a FIFO queue: after one that is to be tried again, the later ones wait for it.
+    /// A message group of a FIFO queue.
     Group(String),
     /// A target.
     Target(String),
@@ -43,10 +46,6 @@ impl Key {
             (None, "") => Self::Own(own.to_string()),
             (None, target) => Self::Target(target.to_owned()),
         }
-    }
-
-    pub(super) fn is_group(&self) -> bool {
-        matches!(self, Self::Group(_))
     }
 }
 

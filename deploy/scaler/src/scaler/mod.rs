@@ -3,6 +3,8 @@
 mod connections;
 mod observer;
 mod refusals;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -82,14 +84,34 @@ impl<L: Ledger + 'static> Events for Scaler<L> {
             Err(malformed) => malformed_event(body, malformed.to_string()),
         };
         let received = event.as_ref().map_or(Received::Unreadable, Received::Event);
+        let answer = self.kept(body, received, answer).await;
         self.observer.event(received, &answer, (self.clock)());
-        if answer.outcome == Outcome::Refused
-            && let Some(refusals) = &self.refusals
-            && let Err(error) = refusals.send(body, &answer).await
-        {
-            self.observer.refusal_lost(&answer, &error, (self.clock)());
-        }
         answer
+    }
+}
+
+impl<L: Ledger> Scaler<L> {
+    /// Sends a refused event to the queue for those. While that does not take it, the event is to be tried again: it would
+    /// be nowhere else. After its `expirytime`, or where it has none that can be read, it is in the log only, so that it
+    /// does not block those behind it for ever.
+    async fn kept(&self, body: &str, received: Received<'_>, answer: Answer) -> Answer {
+        let Some(refusals) = &self.refusals else { return answer };
+        if answer.outcome != Outcome::Refused {
+            return answer;
+        }
+        let Err(error) = refusals.send(body, &answer).await else { return answer };
+        let now = (self.clock)();
+        self.observer.refusal_unsent(body, &answer, &error, now);
+        match received {
+            Received::Event(event) if now < event.expirytime => {
+                let reason = format!(
+                    "it is refused ({}), and the queue of refused events cannot be reached: {error}",
+                    answer.reason
+                );
+                Answer { outcome: Outcome::Retry, reason, ..answer }
+            }
+            _ => answer,
+        }
     }
 }
 

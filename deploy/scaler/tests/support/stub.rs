@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use aws_config::SdkConfig;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// How a call is answered.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub(crate) enum Reply {
     Error(u16, &'static str, &'static str),
     /// With a text that is no answer of the service, for example of a proxy.
     Page(u16, &'static str),
+    /// With this body, as soon as the test says so.
+    Held(Arc<Notify>, String),
     /// Never.
     Silence,
     /// The connection is closed after the request was read.
@@ -108,6 +111,10 @@ async fn serve(stream: TcpStream, shared: Arc<Mutex<Shared>>) {
                 (status, request.content_type(), request.error(code, message))
             }
             Reply::Page(status, text) => (status, "text/html", text.to_owned()),
+            Reply::Held(now, body) => {
+                now.notified().await;
+                (200, request.content_type(), body)
+            }
             Reply::Silence => return std::future::pending().await,
             Reply::Close => return,
         };

@@ -131,11 +131,38 @@ async fn an_error_says_what_to_do() {
         ("AccessDeniedException", "; grant it to the scaler's role, see `scalebridge-scaler iam-policy`"),
         ("ValidationException", ""),
     ] {
-        stub.reply("GetItem", [Reply::Error(400, code, "said so")]);
+        stub.reply("BatchGetItem", [Reply::Error(400, code, "said so")]);
         let LedgerError(text) = ledger.read_freeze().await.unwrap_err();
-        assert_eq!(text, format!("dynamodb:GetItem of table `{TABLE}`: {code}: said so{expected}"));
+        assert_eq!(text, format!("dynamodb:BatchGetItem of table `{TABLE}`: {code}: said so{expected}"));
     }
-    stub.reply("GetItem", [Reply::Ok(r#"{"Item":{"document":{"S":"{\"increases\":5}"}}}"#.to_owned())]);
+    stub.reply("BatchGetItem", [found(&[(FREEZE_KEY, &serde_json::json!({ "increases": 5 }))])]);
     let LedgerError(text) = ledger.read_freeze().await.unwrap_err();
-    assert!(text.starts_with("item `freeze` cannot be read: "), "{text}");
+    assert!(text.starts_with("item `freeze` cannot be read: ") && text.ends_with(RESTORE), "{text}");
+}
+
+/// Writes count it as one that exists, so an event with such an item would be applied with each of its copies.
+#[tokio::test]
+async fn an_item_without_a_readable_document_is_an_error_that_names_it() {
+    let event = event(1, 1, "+3");
+    let (target, own) = (target_key(&event.subject), event_key(&event.id));
+    let items = |items: serde_json::Value| {
+        Reply::Ok(serde_json::json!({ "Responses": { TABLE: items } }).to_string())
+    };
+    let without = |key: &str| items(serde_json::json!([{ KEY: { "S": key } }]));
+    let binary = |key: &str| items(serde_json::json!([{ KEY: { "S": key }, DOCUMENT: { "B": "e30=" } }]));
+    for unreadable in [&target, FREEZE_KEY, &own] {
+        for reply in [without(unreadable), binary(unreadable)] {
+            let (stub, ledger) = stub().await;
+            let first = if unreadable == own { vec![items(serde_json::json!([]))] } else { Vec::new() };
+            stub.reply("BatchGetItem", first.into_iter().chain([reply]));
+            let LedgerError(text) = ledger.read(&event).await.unwrap_err();
+            let expected =
+                format!("item `{unreadable}` of table `{TABLE}` has no attribute `document` with a text; ");
+            assert!(text.starts_with(&expected), "{text}");
+        }
+    }
+    let (stub, ledger) = stub().await;
+    stub.reply("BatchGetItem", [items(serde_json::json!([])), found(&[(&own, &applied(2))])]);
+    let LedgerError(text) = ledger.read(&event).await.unwrap_err();
+    assert!(text.starts_with(&format!("item `{own}` is of the event `{}`: ", id(2))), "{text}");
 }

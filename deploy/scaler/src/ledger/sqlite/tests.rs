@@ -128,3 +128,24 @@ async fn commits_are_synced_and_concurrent_readers_do_not_wait() {
     assert_eq!(pragma("journal_mode").unwrap(), rusqlite::types::Value::Text("wal".to_owned()));
     assert_eq!(pragma("synchronous").unwrap(), rusqlite::types::Value::Integer(2));
 }
+
+#[tokio::test]
+async fn a_file_that_was_replaced_or_deleted_is_not_used_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("scaler.db");
+    let ledger = open_at(&path).await;
+    let event = event(1, 1, "+3");
+    let item = TargetItem { version: 1, ..TargetItem::default() };
+    let errors = async || {
+        let write = ledger.write_target(&event.subject, 0, &item).await.map(drop);
+        [ledger.read_freeze().await.map(drop), ledger.read(&event).await.map(drop), write]
+    };
+    let aside = directory.path().join("aside.db");
+    std::fs::rename(&path, &aside).unwrap();
+    let expected = Err(LedgerError(format!("{}: {REPLACED}", path.display())));
+    assert_eq!(errors().await, [expected.clone(), expected.clone(), expected.clone()], "nothing is there");
+    std::fs::write(&path, "").unwrap();
+    assert_eq!(errors().await, [expected.clone(), expected.clone(), expected], "another one is there");
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(errors().await, [Ok(()), Ok(()), Ok(())], "the old one is back");
+}

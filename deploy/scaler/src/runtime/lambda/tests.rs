@@ -75,7 +75,7 @@ async fn an_event_to_be_tried_again_is_a_function_error_which_lambda_and_the_bri
         let error = answer_to(&payload, &script).await.unwrap_err();
         assert_eq!(error, FunctionError::Retry("to be tried again: 1: as scripted".into()));
     }
-    assert_eq!(script.begun().len(), 4, "the others of a list are applied nevertheless");
+    assert_eq!(script.begun().len(), 4, "those of other targets are applied nevertheless");
 }
 
 #[tokio::test]
@@ -106,14 +106,27 @@ async fn messages_to_be_tried_again_stay_in_the_queue_with_the_later_ones_of_the
 }
 
 #[tokio::test]
-async fn messages_of_a_standard_queue_wait_for_nothing_but_their_target() {
+async fn messages_of_a_standard_queue_wait_for_an_earlier_one_of_their_target_only() {
     let script = Arc::<Script>::default();
     script.answer("1", [Outcome::Retry]);
     let standard = [("1", "a"), ("2", "a"), ("3", "b")].map(|(id, group)| record(STANDARD, id, group));
     let response = answer_to(&json!({ "Records": standard }), &script).await.unwrap();
-    assert_eq!(failures(&response), ["m-1"]);
+    assert_eq!(failures(&response), ["m-1", "m-2"]);
     let of_a = script.log().into_iter().filter(|entry| &entry[1..] != "3");
-    assert_eq!(of_a.collect::<Vec<_>>(), ["+1", "-1", "+2", "-2"]);
+    assert_eq!(of_a.collect::<Vec<_>>(), ["+1", "-1"], "the second one was not begun");
+    let response = answer_to(&json!({ "Records": standard }), &script).await.unwrap();
+    assert_eq!(failures(&response), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_list_stops_at_an_event_that_is_tried_again_for_its_target_only() {
+    let script = Arc::<Script>::default();
+    script.answer("1", [Outcome::Retry]);
+    let payload = json!([event("1", "a"), event("2", "a"), event("3", "b")]);
+    let FunctionError::Retry(message) = answer_to(&payload, &script).await.unwrap_err() else { panic!() };
+    assert!(message.ends_with("; 2: an earlier event of its target is to be tried again"), "{message}");
+    let begun: BTreeSet<String> = script.begun().into_iter().collect();
+    assert_eq!(begun.into_iter().collect::<Vec<_>>(), ["1", "3"]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
@@ -14,16 +15,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::LedgerProbe;
 use super::health::Health;
 use crate::metrics::{Metrics, OPENMETRICS, PLAIN_TEXT};
 use crate::runtime::log::{Level, log};
 
+/// More are accepted, in place of those that have been idle for the longest time: a probe is answered whoever else is
+/// connected.
 const MAX_CONNECTIONS: usize = 64;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without a whole request for this long is closed, also behind an earlier request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time for the ledger to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a probe has found is valid for this long, so that nobody makes the worker read the ledger all the time.
@@ -64,7 +69,7 @@ impl<P: LedgerProbe> Routes<P> {
     async fn problem(&self) -> Option<String> {
         match self.health.problem(Instant::now()) {
             Some(problem) => Some(problem),
-            None => self.ledger().await.err().map(|error| format!("the ledger cannot be read: {error}")),
+            None => self.ledger().await.err().map(|error| format!("the ledger cannot be used: {error}")),
         }
     }
 
@@ -121,17 +126,33 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 
 /// Answers requests until it is dropped.
 pub(super) async fn serve<P: LedgerProbe>(listener: TcpListener, routes: Routes<P>) {
-    let (routes, slots) = (Arc::new(routes), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    serve_within(HEADER_TIMEOUT, listener, routes).await;
+}
+
+/// A connection that is served.
+struct Connection {
+    task: AbortOnDropHandle<()>,
+    /// Whether a request of it is being answered.
+    is_busy: Arc<AtomicBool>,
+}
+
+async fn serve_within<P: LedgerProbe>(header_timeout: Duration, listener: TcpListener, routes: Routes<P>) {
+    let routes = Arc::new(routes);
+    // In the order in which they were accepted.
+    let mut connections: Vec<Connection> = Vec::new();
     loop {
-        // It is never closed.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let routes = Arc::clone(&routes);
-                tokio::spawn(async move {
-                    connection(stream, routes).await;
-                    drop(slot);
-                });
+                connections.retain(|connection| !connection.task.is_finished());
+                if connections.len() >= MAX_CONNECTIONS {
+                    let is_idle = |connection: &Connection| !connection.is_busy.load(Ordering::Relaxed);
+                    let Some(oldest) = connections.iter().position(is_idle) else { continue };
+                    drop(connections.remove(oldest));
+                }
+                let is_busy = Arc::<AtomicBool>::default();
+                let served = connection(stream, header_timeout, Arc::clone(&routes), Arc::clone(&is_busy));
+                let task = AbortOnDropHandle::new(tokio::spawn(served));
+                connections.push(Connection { task, is_busy });
             }
             Err(error) => {
                 log(
@@ -146,15 +167,85 @@ pub(super) async fn serve<P: LedgerProbe>(listener: TcpListener, routes: Routes<
     }
 }
 
-async fn connection<P: LedgerProbe>(stream: TcpStream, routes: Arc<Routes<P>>) {
+async fn connection<P: LedgerProbe>(
+    stream: TcpStream,
+    header_timeout: Duration,
+    routes: Arc<Routes<P>>,
+    is_busy: Arc<AtomicBool>,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let routes = Arc::clone(&routes);
-        async move { Ok::<_, Infallible>(routes.answer(&request).await) }
+        let (routes, is_busy) = (Arc::clone(&routes), Arc::clone(&is_busy));
+        async move {
+            is_busy.store(true, Ordering::Relaxed);
+            let answer = routes.answer(&request).await;
+            is_busy.store(false, Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let server = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .serve_connection(TokioIo::new(stream), service);
     // The client has gone away; nobody is left to be told.
     drop(server.await);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::runtime::script::HANG;
+
+    struct Readable;
+
+    impl LedgerProbe for Readable {
+        async fn check(&self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    async fn served(header_timeout: Duration) -> (SocketAddr, AbortOnDropHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Routes::new(Health::default(), Metrics::new(), Readable);
+        (address, AbortOnDropHandle::new(tokio::spawn(serve_within(header_timeout, listener, routes))))
+    }
+
+    async fn end_of(mut stream: TcpStream) -> String {
+        let mut answer = Vec::new();
+        // One that is closed with an error is closed as well.
+        let end = tokio::time::timeout(HANG, stream.read_to_end(&mut answer)).await;
+        assert!(end.is_ok(), "it was not closed");
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn idle_connections_keep_no_probe_waiting() {
+        // None is closed because of its age within this test.
+        let (address, _server) = served(HANG * 10).await;
+        let mut idle = Vec::new();
+        for number in 0..300 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            if number % 2 == 0 {
+                stream.write_all(b"GET /-/healthy HTTP/1.1\r\nhost:").await.unwrap();
+            }
+            idle.push(stream);
+        }
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        probe.write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let answer = end_of(probe).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("healthy\n"), "{answer}");
+        assert_eq!(end_of(idle.swap_remove(0)).await, "", "the oldest one gave way");
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_is_closed() {
+        let (address, _server) = served(Duration::from_millis(10)).await;
+        let silent = TcpStream::connect(address).await.unwrap();
+        assert_eq!(end_of(silent).await, "");
+        let mut asked = TcpStream::connect(address).await.unwrap();
+        asked.write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert!(end_of(asked).await.ends_with("healthy\n"), "and then it is closed");
+    }
 }

@@ -3,11 +3,11 @@
 //! - Events of one message group (in a standard queue: of one target) are applied one after the other; up to
 //!   `concurrency` at the same time.
 //! - A message is deleted unless its event is to be tried again. Such a one becomes visible after a pause, together with
-//!   those of its message group that were received behind it.
+//!   those of its message group (or target) that were received behind it.
 //! - The worker hides what it receives for [`Settings::visibility`], whatever the queue is configured to, and hides it
 //!   again as long as it holds it. So it needs no right to read the queue's attributes.
-//! - When it is to stop, it stops polling, finishes what has begun, and makes the rest visible at once. What the queue
-//!   sends in that very moment is received again when its time is over.
+//! - When it is to stop, it begins no other poll, finishes what has begun, and makes the rest visible at once. It awaits
+//!   the poll that is on its way: SQS hides what it answers to a connection that is gone, too.
 
 mod backoff;
 mod health;
@@ -44,6 +44,10 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// As long as a change is held by a worker that may have died: before that, nobody else could go on with it anyway.
 pub const DEFAULT_VISIBILITY: Duration = crate::plan::MAX_HOLD;
 
+/// How long a poll waits for a first message. SQS allows 20 s; a worker that is to stop awaits its last poll, and some
+/// supervisors kill it after 10 s.
+pub const DEFAULT_POLL_WAIT: Duration = Duration::from_secs(5);
+
 /// How the worker works.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -56,11 +60,13 @@ pub struct Settings {
     /// For which a received message is not received by others, in whole seconds; at least 2. While the worker holds it,
     /// that is renewed after a third of the time.
     pub visibility: Duration,
+    /// For which a poll waits for a first message, in whole seconds; at most 20.
+    pub poll_wait: Duration,
 }
 
-/// Whether the ledger can be read; for the probe `/-/ready`.
+/// Whether the ledger can be used; for the probe `/-/ready`.
 pub trait LedgerProbe: Send + Sync + 'static {
-    /// Reads it once. The error is one line for people.
+    /// Looks once. The error is one line for people.
     fn check(&self) -> impl Future<Output = Result<(), String>> + Send;
 }
 

@@ -20,8 +20,8 @@ use crate::runtime::log::{Level, log};
 use crate::runtime::order::Key;
 use crate::runtime::{Events, now};
 
-/// The longest that SQS waits for a first message.
-const POLL_WAIT: Duration = Duration::from_secs(20);
+/// What the answer of the last poll may take beyond the time for which it waits.
+const POLL_MARGIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker<E> {
     queue: Queue,
@@ -29,6 +29,7 @@ pub(super) struct Worker<E> {
     metrics: Metrics,
     health: Health,
     concurrency: usize,
+    poll_wait: Duration,
     lanes: Lanes,
     /// The first messages of the lanes.
     handled: JoinSet<Handled>,
@@ -70,6 +71,7 @@ impl<E: Events> Worker<E> {
             metrics,
             health,
             concurrency: settings.concurrency.max(1),
+            poll_wait: settings.poll_wait,
             lanes: Lanes::default(),
             handled: JoinSet::new(),
             calls: JoinSet::new(),
@@ -82,7 +84,7 @@ impl<E: Events> Worker<E> {
     /// Works until `stop` is cancelled, and then until what has begun is done, or the time for that is over.
     pub(super) async fn run(mut self, stop: CancellationToken, drain_timeout: Duration) -> Stopped {
         // `None`: there is no room for more messages.
-        let mut poll = self.poll();
+        let mut poll = self.poll(&stop);
         loop {
             tokio::select! {
                 biased;
@@ -96,25 +98,26 @@ impl<E: Events> Worker<E> {
                 }
             }
             if poll.is_none() {
-                poll = self.poll();
+                poll = self.poll(&stop);
             }
         }
-        // Ends the connection: what the queue would still answer is not received.
-        drop(poll);
-        self.drain(drain_timeout).await
+        self.drain(poll, drain_timeout).await
     }
 
-    fn poll(&self) -> Option<Poll> {
+    fn poll(&self, stop: &CancellationToken) -> Option<Poll> {
         let room = self.lanes.room(self.concurrency);
         if room == 0 {
             return None;
         }
-        let (queue, failures) = (self.queue.clone(), self.failures);
+        let (queue, failures, stop) = (self.queue.clone(), self.failures, stop.clone());
         // It is not waited for messages until the queue is known to answer: readiness depends on that.
-        let wait = if self.queue_answers { POLL_WAIT } else { Duration::ZERO };
+        let wait = if self.queue_answers { self.poll_wait } else { Duration::ZERO };
         Some(Box::pin(async move {
             if failures > 0 {
-                tokio::time::sleep(backoff::of_poll(failures, chance())).await;
+                tokio::select! {
+                    () = tokio::time::sleep(backoff::of_poll(failures, chance())) => {}
+                    () = stop.cancelled() => return Ok(Vec::new()),
+                }
             }
             queue.receive(room, wait).await
         }))
@@ -172,7 +175,7 @@ impl<E: Events> Worker<E> {
         let Ok(Handled { key, receipt, receives, is_retried }) = handled else { return };
         if is_retried {
             let delay = backoff::of_event(receives, self.queue.is_fifo(), chance());
-            let behind = if key.is_group() { self.lanes.give_back_behind(&key) } else { Vec::new() };
+            let behind = self.lanes.give_back_behind(&key);
             self.release(std::iter::once(receipt).chain(behind).collect(), delay);
         }
         if let Some(next) = self.lanes.end(&key) {
@@ -191,7 +194,7 @@ impl<E: Events> Worker<E> {
         self.calls.spawn(async move { queue.extend(&receipts).await });
     }
 
-    async fn drain(mut self, timeout: Duration) -> Stopped {
+    async fn drain(mut self, mut poll: Option<Poll>, timeout: Duration) -> Stopped {
         let waiting = self.lanes.give_back_waiting();
         self.health.stop();
         log(
@@ -201,12 +204,19 @@ impl<E: Events> Worker<E> {
         );
         self.release(waiting, Duration::ZERO);
         let deadline = Instant::now() + timeout;
-        while !(self.handled.is_empty() && self.calls.is_empty()) {
+        let poll_deadline = deadline.min(Instant::now() + self.poll_wait + POLL_MARGIN);
+        while !(self.handled.is_empty() && self.calls.is_empty() && poll.is_none()) {
             tokio::select! {
                 biased;
                 Some(handled) = self.handled.join_next() => self.end(handled),
                 Some(_) = self.calls.join_next() => {}
                 _ = self.renewal.tick() => self.renew(),
+                received = poll_of(&mut poll) => {
+                    poll = None;
+                    let late = received.unwrap_or_default().into_iter().map(|message| message.receipt);
+                    self.release(late.collect(), Duration::ZERO);
+                }
+                () = sleep_until(poll_deadline), if poll.is_some() => poll = None,
                 () = sleep_until(deadline) => break,
             }
         }

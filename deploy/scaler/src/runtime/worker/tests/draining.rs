@@ -3,6 +3,7 @@ use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -56,7 +57,7 @@ async fn a_stop_gives_back_what_has_not_begun_and_finishes_the_rest() {
     assert_eq!(running.stop().await, Stopped { abandoned: 0 });
     assert_eq!(calls(&stub, "DeleteMessage", 1).await, [json!({ "QueueUrl": FIFO, "ReceiptHandle": "r1" })]);
     assert_eq!(script.begun(), ["1", "4"]);
-    assert_eq!(stub.calls("ReceiveMessage").len(), polls, "nothing is received any more");
+    assert_eq!(stub.calls("ReceiveMessage").len(), polls, "nothing is asked for any more");
 }
 
 #[tokio::test]
@@ -74,11 +75,36 @@ async fn what_takes_longer_than_the_drain_timeout_is_abandoned() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_a_poll() {
-    let stub = queue([]).await;
+async fn what_the_last_poll_brings_is_given_back_at_once() {
+    let answer = Arc::<Notify>::default();
+    let Reply::Ok(late) = messages(&[("1", "a"), ("2", "a"), ("3", "b")]) else { panic!("an answer") };
+    let stub = queue([Reply::Held(Arc::clone(&answer), late)]).await;
     let script = Arc::<Script>::default();
-    let running = Running::start(settings(STANDARD), stub.config().await, &script).await;
+    // Longer than the test: the poll ends since it is answered.
+    let (poll_wait, drain_timeout) = (HANG, HANG);
+    let settings = Settings { poll_wait, drain_timeout, ..settings(FIFO) };
+    let running = Running::start(settings, stub.config().await, &script).await;
     calls(&stub, "ReceiveMessage", 1).await;
-    // The poll is answered only when its time is over, which is not awaited here.
+    running.stop.cancel();
+    while running.get("/-/ready").await.1 != "the worker stops\n" {
+        pause().await;
+    }
+    answer.notify_one();
     assert_eq!(running.stop().await, Stopped { abandoned: 0 });
+    let released = calls(&stub, "ChangeMessageVisibilityBatch", 1).await;
+    assert_eq!(visibility(&released[0]), (vec!["r1", "r2", "r3"], vec![0, 0, 0]));
+    assert_eq!((script.begun().len(), stub.calls("ReceiveMessage").len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_poll_no_longer_than_the_drain_timeout() {
+    let stub = queue([messages(&[])]).await;
+    let script = Arc::<Script>::default();
+    // The second poll has no answer, and would be awaited for longer than the test.
+    let settings =
+        Settings { poll_wait: HANG * 2, drain_timeout: Duration::from_millis(20), ..settings(STANDARD) };
+    let running = Running::start(settings, stub.config().await, &script).await;
+    calls(&stub, "ReceiveMessage", 2).await;
+    let stopped = tokio::time::timeout(HANG, running.stop()).await;
+    assert_eq!(stopped.unwrap(), Stopped { abandoned: 0 });
 }

@@ -43,7 +43,9 @@ async fn a_fifo_queue_is_worked_off_in_the_order_of_each_group() {
     let config = crate::test_support::config(&emulator.url()).await;
     let (client, script) = (Client::new(&config), Arc::<Script>::default());
     let url = filled(&client, "scaling.fifo", &script).await;
-    let running = Running::start(settings(&url), config, &script).await;
+    let running =
+        Running::start(Settings { poll_wait: Duration::from_secs(1), ..settings(&url) }, config, &script)
+            .await;
     running.until_ready().await;
     while left(&client, &url).await != ["0", "0"] {
         pause().await;
@@ -62,7 +64,9 @@ async fn a_standard_queue_is_worked_off() {
     let config = crate::test_support::config(&emulator.url()).await;
     let (client, script) = (Client::new(&config), Arc::<Script>::default());
     let url = filled(&client, "scaling", &script).await;
-    let running = Running::start(settings(&url), config, &script).await;
+    let running =
+        Running::start(Settings { poll_wait: Duration::from_secs(1), ..settings(&url) }, config, &script)
+            .await;
     while left(&client, &url).await != ["0", "0"] {
         pause().await;
     }

@@ -39,7 +39,7 @@ async fn a_ledger_that_cannot_be_read_makes_the_worker_unready() {
     let ledger = Ledger(Some("AccessDeniedException: not for you"));
     let running = Running::start_with(settings(STANDARD), stub.config().await, &script, ledger).await;
     script.until("-1").await;
-    let expected = "the ledger cannot be read: AccessDeniedException: not for you\n";
+    let expected = "the ledger cannot be used: AccessDeniedException: not for you\n";
     assert_eq!(running.get("/-/ready").await, (503, expected.to_owned()));
     running.stop().await;
 }

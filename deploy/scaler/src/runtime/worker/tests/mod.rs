@@ -27,6 +27,8 @@ fn settings(queue_url: &str) -> Settings {
         listen: DEFAULT_LISTEN,
         drain_timeout: DEFAULT_DRAIN_TIMEOUT,
         visibility: DEFAULT_VISIBILITY,
+        // A queue without an answer is awaited no longer than that at the end.
+        poll_wait: Duration::ZERO,
     }
 }
 
