@@ -84,7 +84,7 @@ impl<'c> Grants<'c> {
         let LedgerSettings::DynamoDb { table, region } = &self.config.ledger else { return };
         let region = region.as_deref().unwrap_or(self.options.region);
         let arn = self.arn(None, "dynamodb", region, &format!("table/{table}"));
-        let actions = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"];
+        let actions = ["dynamodb:BatchGetItem", "dynamodb:PutItem"];
         self.policy(None).allow("Ledger", &actions, arn);
     }
 

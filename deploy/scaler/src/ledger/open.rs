@@ -117,10 +117,11 @@ impl Ledger for AnyLedger {
         old: &AppliedItem,
         new: &AppliedItem,
     ) -> Result<Written, LedgerError> {
-        match self {
-            Self::DynamoDb(ledger) => ledger.replace_applied(subject, old, new).await,
-            Self::Sqlite(ledger) => ledger.replace_applied(subject, old, new).await,
-        }
+        let written = match &self.kind {
+            Kind::DynamoDb(ledger) => ledger.replace_applied(subject, old, new).await,
+            Kind::Sqlite(ledger) => ledger.replace_applied(subject, old, new).await,
+        };
+        self.writes.note(Instant::now(), written)
     }
 
     async fn write_applied(&self, subject: &str, item: &AppliedItem) -> Result<(), LedgerError> {

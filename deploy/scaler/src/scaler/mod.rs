@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::apply::{PlatformError, apply};
 use crate::config::Config;
 use crate::event::ScalingEvent;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Pending};
 use crate::outcome::{Answer, Outcome};
 use crate::plan;
 use crate::report::Received;
@@ -70,9 +70,11 @@ impl<L: Ledger> Scaler<L> {
             Err(PlatformError::Refused(why)) => return plan::refuse(event, why),
             Err(PlatformError::Busy(why) | PlatformError::Unknown(why)) => return plan::retry(event, why),
         };
-        let event = &ScalingEvent { subject: resolved.ledger_key(&event.subject), ..event.clone() };
+        let of_ledger = ScalingEvent { subject: resolved.ledger_key(&event.subject), ..event.clone() };
         let ledger = observer::Counted { ledger: &self.ledger, observer: &self.observer };
-        apply((self.random)(), event, &ledger, &capacity, &settings.policy, self.clock, |_| ()).await
+        let on_other = |pending: &Pending| self.observer.change(&event.subject, pending, (self.clock)());
+        let worker = (self.random)();
+        apply(worker, &of_ledger, &ledger, &capacity, &settings.policy, self.clock, on_other).await
     }
 }
 

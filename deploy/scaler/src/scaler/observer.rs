@@ -143,6 +143,9 @@ pub(super) mod tests {
         let limits = Limits::default();
         Pending {
             id: id(7),
+            token: id(7),
+            called: true,
+            reverts: Vec::new(),
             sequence: 3,
             expirytime: LATER,
             is_floor: false,
