@@ -222,3 +222,20 @@ fn of_two_operators_at_the_same_moment_none_undoes_what_the_other_did() {
     assert!(error.contains("nothing was written: run the command again"), "{error}");
     assert_eq!(world.freeze().increases, None);
 }
+
+#[test]
+fn reason_and_name_are_short_and_of_one_line() {
+    let world = World::new();
+    let (reason, name) = ("x".repeat(501), "x".repeat(101));
+    for (arguments, expected) in [
+        (["--reason", "a\nb", "--by", "ana"], "--reason has control characters"),
+        (["--reason", "a\u{1b}[31m", "--by", "ana"], "--reason has control characters"),
+        (["--reason", "a", "--by", "an\na"], "--by has control characters"),
+        (["--reason", &reason, "--by", "ana"], "--reason is longer than 500 characters"),
+        (["--reason", "a", "--by", &name], "--by is longer than 100 characters"),
+    ] {
+        let (code, _, err) = world.run_as(None, &[&["freeze"], &arguments as &[&str]].concat());
+        assert!(code == 2 && err.contains(expected), "{err}");
+    }
+    assert_eq!(world.freeze(), Freeze::default(), "nothing is frozen");
+}

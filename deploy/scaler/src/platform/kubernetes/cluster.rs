@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError};
 use kube::{Client, Config};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::failure::Failure;
+use crate::config::kind_and_place;
 use crate::platform::call::causes;
 
 /// Shorter than the limit of a call, so that an unreachable cluster is known as such: nothing was sent.
@@ -52,7 +53,7 @@ impl Cluster {
     /// The file cannot be read, or has no such context.
     pub async fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<Self, ClusterError> {
         let unusable =
-            |error: &dyn std::error::Error| ClusterError(format!("kubeconfig {}: {error}", path.display()));
+            |error: &KubeconfigError| ClusterError(format!("kubeconfig {}: {}", path.display(), what(error)));
         let file = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
         let options =
             KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
@@ -147,5 +148,82 @@ impl Cluster {
         let client = Client::try_from(config).map_err(|error| causes(&error))?;
         *built = Some(Built { token, client: client.clone() });
         Ok(client)
+    }
+}
+
+/// What is wrong with a kubeconfig file, on one line and without its content: it has tokens and keys.
+fn what(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::CurrentContextNotSet => "it has no current context: set `context`".to_owned(),
+        KubeconfigError::LoadContext(name) => format!("it has no context {}", name.escape_debug()),
+        KubeconfigError::LoadClusterOfContext(name) => {
+            format!("it has no cluster {}, which the context names", name.escape_debug())
+        }
+        KubeconfigError::ReadConfig(error, _) => format!("it cannot be read: {error}"),
+        KubeconfigError::Parse(error) => kind_and_place(error),
+        KubeconfigError::MissingClusterUrl => "the cluster has no `server`".to_owned(),
+        KubeconfigError::ParseClusterUrl(_) => "`server` of the cluster is not a URL".to_owned(),
+        KubeconfigError::ParseProxyUrl(_) => "`proxy-url` of the cluster is not a URL".to_owned(),
+        KubeconfigError::LoadCertificateAuthority(error) => data("the certificate authority", error),
+        KubeconfigError::LoadClientCertificate(error) => data("the client certificate", error),
+        KubeconfigError::LoadClientKey(error) => data("the client key", error),
+        KubeconfigError::ParseCertificates(_) => "the certificates are not valid PEM".to_owned(),
+        _ => "it cannot be used".to_owned(),
+    }
+}
+
+fn data(what: &str, error: &LoadDataError) -> String {
+    match error {
+        LoadDataError::DecodeBase64(_) => format!("{what} is not valid base64"),
+        LoadDataError::ReadFile(error, path) => format!("{what} {} cannot be read: {error}", path.display()),
+        LoadDataError::NoBase64DataOrFile => format!("{what} is missing"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALID: &str = "apiVersion: v1
+kind: Config
+current-context: lab
+contexts: [{ name: lab, context: { cluster: lab, user: me } }]
+clusters: [{ name: lab, cluster: { server: 'https://127.0.0.1:6443' } }]
+users: [{ name: me, user: { token: s3cr3t-token } }]
+";
+
+    async fn error_of(text: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config");
+        std::fs::write(&file, text).unwrap();
+        let error = Cluster::from_kubeconfig(&file, None).await.err().expect(text).to_string();
+        error.replace(&file.display().to_string(), "FILE")
+    }
+
+    #[tokio::test]
+    async fn errors_of_a_kubeconfig_have_a_place_and_no_content() {
+        for (from, to, expected) in [
+            ("token: s3cr3t-token", "token: [s3cr3t-token]", "kubeconfig FILE: line 6, column "),
+            ("token: s3cr3t-token }", "token: s3cr3t-token", "kubeconfig FILE: line "),
+            ("token: s3cr3t-token", "token: 's3cr3t-token", "kubeconfig FILE: line "),
+            (
+                "name: me, user: { token",
+                "name: me, name: s3cr3t, user: { token",
+                "kubeconfig FILE: line 6, column ",
+            ),
+            ("'https://127.0.0.1:6443'", "'https://me:s3cr3t@ x'", "`server` of the cluster is not a URL"),
+            (
+                "'https://127.0.0.1:6443'",
+                "'https://a', certificate-authority-data: s3cr3t!",
+                "is not valid base64",
+            ),
+            ("current-context: lab", "current-context: other", "it has no context other"),
+            ("current-context: lab\n", "", "it has no current context"),
+        ] {
+            assert!(VALID.contains(from), "{from}");
+            let error = error_of(&VALID.replacen(from, to, 1)).await;
+            assert!(error.contains(expected) && !error.contains("s3cr3t"), "{to}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
     }
 }
