@@ -172,7 +172,10 @@ fn show(before: &Freeze, after: &Freeze, output: &str, io: &mut Io<'_>) {
         "json" => format!("{}\n", json!({ "before": directions(before), "after": directions(after) })),
         _ => format!("before:\n{}after:\n{}", lines(before), lines(after)),
     };
-    drop(io.out.write_all(text.as_bytes()));
+    // That it is not shown is said for all commands.
+    if io.out.write_all(text.as_bytes()).and_then(|()| io.out.flush()).is_err() {
+        drop(writeln!(io.err, "note: the ledger is changed nevertheless"));
+    }
 }
 
 fn directions(freeze: &Freeze) -> serde_json::Value {

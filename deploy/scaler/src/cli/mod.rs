@@ -100,8 +100,7 @@ fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 
     match out.error.or(flushed.err()) {
         // Who has closed it, as `head` does, has read enough.
         Some(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let hint = "what the command has to change is changed nevertheless, if no other error is shown";
-            drop(writeln!(io.err, "error: the output cannot be written: {error}; {hint}"));
+            drop(writeln!(io.err, "error: the output cannot be written: {error}"));
             Exit::Unusable.code()
         }
         _ => code,

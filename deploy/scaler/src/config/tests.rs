@@ -160,7 +160,8 @@ fn errors_have_a_place_and_a_fix() {
         ),
         ("table: scalebridge-scaler", "table: null", "a text, which can be in quotes, is expected"),
         ("table: scalebridge-scaler, ", "", "`table` is missing"),
-        ("match: \"kubernetes/*\"", "match: *", "18:"),
+        ("match: \"kubernetes/*\"", "match: *", "a text that begins with `*` or `&` is written in quotes"),
+        ("\"scaling/spare-{{ name }}\"", "{{ name }}/x", "in quotes if it begins with `{`"),
         ("queue: {", "queue: x\nq: {", "a map with keys is expected"),
         ("region: eu-west-1 } }", "region: evil.example/x } }", "`region` is not the name of a region"),
         (

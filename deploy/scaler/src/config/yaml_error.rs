@@ -6,6 +6,8 @@ use super::ConfigError;
 
 /// A text of any length is not repeated.
 const MAX_MESSAGE: usize = 400;
+const UNQUOTED_STAR: &str = "a text that begins with `*` or `&` is written in quotes";
+const ONE_VALUE: &str = "one value, in quotes if it begins with `{` or `[`,";
 
 /// What is wrong and where.
 pub(crate) fn form_error(error: &Error) -> ConfigError {
@@ -42,9 +44,7 @@ fn message(error: &Error) -> String {
     match error {
         Error::Eof { .. } => "the file is empty or ends too early".to_owned(),
         Error::MultipleDocuments { .. } => "one document is expected: remove what follows `---`".to_owned(),
-        Error::UnknownAnchor { .. } => {
-            "an alias without its anchor; put a text that begins with `*` in quotes".to_owned()
-        }
+        Error::UnknownAnchor { .. } => UNQUOTED_STAR.to_owned(),
         Error::DuplicateMappingKey { key: Some(key), .. } => {
             format!("the key `{key}` is there twice: keep one of them")
         }
@@ -52,7 +52,10 @@ fn message(error: &Error) -> String {
         Error::SerdeMissingField { field, .. } => format!("`{field}` is missing"),
         error => match expected(error) {
             Some(text) => format!("{text} is expected"),
-            None => UserMessageFormatter.format_message(error).into_owned(),
+            None => {
+                let text = UserMessageFormatter.format_message(error).into_owned();
+                if text.contains("scanning an anchor or alias") { UNQUOTED_STAR.to_owned() } else { text }
+            }
         },
     }
 }
@@ -86,7 +89,7 @@ fn type_name(name: &str) -> &str {
         "string" | "a string" => "a text",
         name if name.starts_with("struct ") || name.starts_with("mapping") => "a map with keys",
         name if name.starts_with("sequence") => "a list",
-        name if name.contains("scalar") => "a single value",
+        name if name.contains("scalar") => ONE_VALUE,
         name => name,
     }
 }

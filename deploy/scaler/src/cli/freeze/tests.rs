@@ -239,3 +239,27 @@ fn reason_and_name_are_short_and_of_one_line() {
     }
     assert_eq!(world.freeze(), Freeze::default(), "nothing is frozen");
 }
+
+#[test]
+fn a_freeze_whose_output_is_lost_holds_and_ends_with_2() {
+    let world = World::new();
+    let (mut out, mut err) = (std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap(), Vec::new());
+    let path = world.directory.path().join("scaler.db");
+    let config = format!(
+        "ledger: {{ sqlite: {{ path: {} }} }}\ntargets: [{{ match: 'kubernetes/*' }}]\n",
+        path.display()
+    );
+    let mut io = Io {
+        out: &mut out,
+        err: &mut err,
+        config_text: Some(config),
+        user: Some("ana".to_owned()),
+        now_millis: 1_795_366_520_062,
+        is_function: false,
+    };
+    let arguments = ["scalebridge-scaler", "freeze", "--reason", "an incident"];
+    assert_eq!(run_to(arguments.map(Into::into), &mut io), 2);
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.contains("the output cannot be written") && err.contains("the ledger is changed"), "{err}");
+    assert!(world.freeze().increases.is_some());
+}

@@ -1,5 +1,6 @@
 //! A connection to a Kubernetes cluster.
 
+use std::error::Error;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
+use kube::client::AuthError;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError};
 use kube::{Client, Config};
 use serde_json::Value;
@@ -145,10 +147,26 @@ impl Cluster {
         if let Some(token) = &token {
             config.auth_info.token = Some(token.clone().into());
         }
-        let client = Client::try_from(config).map_err(|error| causes(&error))?;
+        let client = Client::try_from(config).map_err(|error| text(&error))?;
         *built = Some(Built { token, client: client.clone() });
         Ok(client)
     }
+}
+
+/// The error and its causes, without the output of a credential plugin: it has tokens.
+pub(super) fn text(error: &kube::Error) -> String {
+    let chain = std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source());
+    let plugin = chain.filter_map(|error| error.downcast_ref::<AuthError>()).find_map(|error| match error {
+        AuthError::AuthExecParse(error) => {
+            Some(format!("the output of the credential plugin: {}", kind_and_place(error)))
+        }
+        AuthError::AuthExecRun { cmd, out } => {
+            let cmd = cmd.escape_debug();
+            Some(format!("the credential plugin has failed, {}; run it to see why: {cmd}", out.status))
+        }
+        _ => None,
+    });
+    plugin.unwrap_or_else(|| causes(error))
 }
 
 /// What is wrong with a kubeconfig file, on one line and without its content: it has tokens and keys.
@@ -224,6 +242,30 @@ users: [{ name: me, user: { token: s3cr3t-token } }]
             let error = error_of(&VALID.replacen(from, to, 1)).await;
             assert!(error.contains(expected) && !error.contains("s3cr3t"), "{to}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_of_a_credential_plugin_have_nothing_of_its_output() {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        for (script, expected) in [
+            ("echo 'token: [s3cr3t'", "the output of the credential plugin: line "),
+            ("echo '{status: {token: [s3cr3t]}}'", "the output of the credential plugin: line 1, column "),
+            ("echo s3cr3t; exit 3", "the credential plugin has failed, exit status: 3"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let (file, plugin) = (directory.path().join("config"), directory.path().join("plugin"));
+            std::fs::write(&plugin, script).unwrap();
+            let exec = format!(
+                "exec: {{ apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: ['{}'] }}",
+                plugin.display()
+            );
+            std::fs::write(&file, VALID.replacen("token: s3cr3t-token", &exec, 1)).unwrap();
+            let error = match Cluster::from_kubeconfig(&file, None).await {
+                Ok(cluster) => format!("{:?}", cluster.get("/version").await.unwrap_err()),
+                Err(error) => error.to_string(),
+            };
+            assert!(error.contains(expected) && !error.contains("s3cr3t"), "{script}: {error}");
         }
     }
 }
