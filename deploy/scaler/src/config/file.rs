@@ -29,7 +29,8 @@ const DEFAULT_CONCURRENCY: usize = 8;
 const MAX_SHOWN: usize = 100;
 /// The platforms whose owner of the size is found out at the target.
 const AUTO_PLATFORMS: [&str; 3] = ["kubernetes/", "ecs/", "nomad/"];
-const A_QUEUE: &str = "the URL of a queue, which begins with https://, such as https://sqs.eu-west-1.amazonaws.com/111122223333/scaling";
+const A_QUEUE: &str = "the URL of a queue, which begins with https://, such as \
+                       https://sqs.eu-west-1.amazonaws.com/111122223333/scaling";
 const A_SERVER: &str = "the URL of a server, such as https://nomad:4646";
 
 /// Collects errors.

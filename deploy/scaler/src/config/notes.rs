@@ -29,7 +29,7 @@ impl Config {
             let earlier = self.targets[..at].iter().find(|earlier| earlier.pattern.covers(&key))?;
             let (hidden, by) = (pattern(settings), pattern(earlier));
             Some(format!(
-                "`match: {hidden}` never counts: `match: {by}` before it matches the same targets; move it up"
+                "`match: {hidden}` never counts: `match: {by}` before it matches the same targets; remove it or move it up"
             ))
         })
     }
