@@ -2,23 +2,30 @@
 //!
 //! The first error of form (YAML, an unknown key, a wrong type) is reported alone; after that, all errors at once.
 
+mod buffer;
 mod file;
 mod form;
 mod http;
+mod notes;
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]
 mod tests;
+mod values;
+mod yaml_error;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+pub(crate) use buffer::render as render_buffer;
 pub(crate) use file::from_yaml;
 use scalebridge::config::access::HttpClient;
 use scalebridge::domain::target_pattern::TargetPattern;
 
 use crate::plan::Policy;
+pub(crate) use values::{is_account, is_region, url_error};
+pub(crate) use yaml_error::{form_error, kind_and_place};
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,6 +11,10 @@ const MAX_REVERTS: usize = 1_000;
 const MAX_VALUE: u64 = 1_000_000_000;
 /// The length of an event's id: 32 hex digits.
 const ID_LENGTH: usize = 32;
+/// Of a value that is shown in an error, in characters.
+const MAX_SHOWN: usize = 100;
+/// Of what the reader of JSON says, which repeats values.
+const MAX_MESSAGE: usize = 300;
 
 /// A scaling event that asks for a change of capacity.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,23 +86,37 @@ impl ScalingEvent {
     /// It is not one, or asks for something that the contract of events does not allow.
     pub fn read(text: &str) -> Result<Self, Malformed> {
         let document: Document = serde_json::from_str(text)
-            .map_err(|error| Malformed(format!("the event cannot be read: {error}")))?;
+            .map_err(|error| Malformed(format!("the event cannot be read: {}", json_error(&error))))?;
         let Document { specversion, id, kind, subject, sequence, expirytime, dataschema, data } = document;
-        require(specversion == "1.0", || format!("specversion is `{specversion}`; 1.0 is supported"))?;
+        require(specversion == "1.0", || {
+            format!("specversion is `{}`; 1.0 is supported", shown(&specversion))
+        })?;
         let schema = dataschema.unwrap_or_else(|| DATA_SCHEMA.to_owned());
-        require(schema == DATA_SCHEMA, || format!("dataschema is `{schema}`; `{DATA_SCHEMA}` is supported"))?;
-        require(is_id(&id), || format!("id is `{id}`; 32 hexadecimal digits are expected"))?;
+        require(schema == DATA_SCHEMA, || {
+            format!("dataschema is `{}`; `{DATA_SCHEMA}` is supported", shown(&schema))
+        })?;
+        require(is_id(&id), || format!("id is `{}`; 32 hexadecimal digits are expected", shown(&id)))?;
         let action = action_of(&kind)?;
-        require(action == data.action, || format!("type is `{kind}`, but data.action is `{}`", data.action))?;
+        require(action == data.action, || {
+            format!("type is `{}`, but data.action is `{}`", shown(&kind), shown(&data.action))
+        })?;
         require(subject == data.target.key().as_str(), || {
-            format!("subject is `{subject}`, but data.target is `{}`", data.target.key())
+            format!(
+                "subject is `{}`, but data.target is `{}`",
+                shown(&subject),
+                shown(data.target.key().as_str())
+            )
         })?;
         check_target(&data.target)?;
-        let sequence = sequence
-            .parse()
-            .map_err(|_| Malformed(format!("sequence is `{sequence}`; a whole number is expected")))?;
-        let expirytime =
-            Time::parse(&expirytime).map_err(|error| Malformed(format!("expirytime: {error}")))?;
+        let sequence = sequence.parse().map_err(|_| {
+            Malformed(format!("sequence is `{}`; a whole number is expected", shown(&sequence)))
+        })?;
+        let expirytime = Time::parse(&expirytime).map_err(|_| {
+            Malformed(format!(
+                "expirytime is `{}`; a time such as 2026-11-22T17:55:20.062Z is expected",
+                shown(&expirytime)
+            ))
+        })?;
         let Some(adjustment) = data.adjustment else {
             return Err(Malformed("data.adjustment is null: the event changes no capacity".to_owned()));
         };
@@ -117,6 +135,36 @@ impl ScalingEvent {
     }
 }
 
+/// A value of the event, which has any length and any characters, on one line.
+fn shown(value: &str) -> String {
+    one_line(value, MAX_SHOWN)
+}
+
+/// The place is at the end, and is kept.
+fn json_error(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match text.strip_suffix(&place) {
+        Some(message) => format!("{}{place}", one_line(message, MAX_MESSAGE)),
+        None => one_line(&text, MAX_MESSAGE),
+    }
+}
+
+fn one_line(text: &str, limit: usize) -> String {
+    let mut line = String::new();
+    for (at, character) in text.chars().enumerate() {
+        match character {
+            _ if at == limit => {
+                line.push('…');
+                break;
+            }
+            character if character.is_control() => line.extend(character.escape_default()),
+            character => line.push(character),
+        }
+    }
+    line
+}
+
 fn require(is_valid: bool, message: impl FnOnce() -> String) -> Result<(), Malformed> {
     if is_valid { Ok(()) } else { Err(Malformed(message())) }
 }
@@ -132,7 +180,8 @@ fn action_of(kind: &str) -> Result<&'static str, Malformed> {
         "io.scalebridge.set_capacity.v1" => Ok("set_capacity"),
         "io.scalebridge.notify.v1" => Err(Malformed("a `notify` event changes no capacity".to_owned())),
         _ => Err(Malformed(format!(
-            "type is `{kind}`; io.scalebridge.scale_out.v1, scale_in.v1 and set_capacity.v1 are supported"
+            "type is `{}`; io.scalebridge.scale_out.v1, scale_in.v1 and set_capacity.v1 are supported",
+            shown(kind)
         ))),
     }
 }
@@ -150,7 +199,7 @@ fn check_target(target: &Target) -> Result<(), Malformed> {
         format!(
             "data.target is `{}/{}`, which the scaler does not scale",
             target.platform.as_str(),
-            target.kind
+            shown(&target.kind)
         )
     })
 }

@@ -1,18 +1,13 @@
 //! What an event's target is in the configuration: which API is called, with which role, and what is set there. What is not
 //! configured is refused: a label must not choose a role, a region or a cluster.
 
-use std::collections::BTreeMap;
-
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use scalebridge::domain::target::{Platform, Target};
 
-use crate::config::{Account, Cluster, Config, EksCluster, ManagedBy, TargetSettings};
+use crate::config::{Account, Cluster, Config, EksCluster, ManagedBy, TargetSettings, render_buffer};
 use crate::event::ScalingEvent;
 
 /// The name of the Nomad cluster of targets that name none.
 const DEFAULT_NOMAD: &str = "default";
-/// The maximum length of a name in Kubernetes.
-const MAX_NAME: usize = 253;
 
 /// Where the capacity of a target is, and what the scaler sets there.
 #[derive(Debug, Clone, PartialEq)]
@@ -214,45 +209,6 @@ fn account<'c>(config: &'c Config, id: Option<&String>) -> Result<Option<&'c Acc
     let Some(id) = id else { return Ok(None) };
     let account = config.accounts.get(id);
     account.map(Some).ok_or_else(|| format!("`accounts` has no account {id}"))
-}
-
-/// Namespace and name of the buffer of a target.
-fn render_buffer(template: &str, target: &Target) -> Result<(String, String), String> {
-    // Without its global functions: one of them is called `namespace`.
-    let mut environment = Environment::empty();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let Target { kind, name, cluster, namespace, region, account, .. } = target;
-    // A field that the target lacks is undefined, so that it does not become a name.
-    let fields: BTreeMap<&str, String> = [("kind", Some(kind)), ("name", Some(name))]
-        .into_iter()
-        .chain([("cluster", cluster.as_ref()), ("namespace", namespace.as_ref())])
-        .chain([("region", region.as_ref()), ("account", account.as_ref())])
-        .filter_map(|(field, value)| Some((field, value?.clone())))
-        .collect();
-    let text = environment.render_str(template, fields).map_err(|error| match error.kind() {
-        ErrorKind::UndefinedError => {
-            format!("`buffer` {template} names a field that the target does not have")
-        }
-        _ => format!("`buffer` {template}: {error}"),
-    })?;
-    match text.split_once('/') {
-        Some((namespace, name)) if is_name(namespace) && is_name(name) => {
-            Ok((namespace.to_owned(), name.to_owned()))
-        }
-        _ => Err(format!("`buffer` {template} gives `{text}`, which is not namespace/name in Kubernetes")),
-    }
-}
-
-/// Whether the text is a name of an object in Kubernetes (RFC 1123), so that no path is made of it.
-fn is_name(text: &str) -> bool {
-    let is_inner =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    let is_outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    bytes.len() <= MAX_NAME
-        && bytes.iter().copied().all(is_inner)
-        && is_outer(bytes.first())
-        && is_outer(bytes.last())
 }
 
 #[cfg(test)]

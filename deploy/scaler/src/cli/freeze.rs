@@ -16,6 +16,9 @@ const NOTE: &str = "Events that it stops wait in their queue until they expire; 
                     not taken back.\n`scalebridge-scaler unfreeze` lets them go on.";
 /// How often a change is tried again if others change the same item at the same moment.
 const ATTEMPTS: u32 = 5;
+/// In characters: it is in the answer of each event that waits.
+const MAX_REASON: usize = 500;
+const MAX_NAME: usize = 100;
 
 /// The arguments of `freeze`.
 #[derive(Args)]
@@ -61,6 +64,14 @@ pub(super) fn freeze(arguments: &FreezeArguments, config: Option<&Path>, io: &mu
     };
     if arguments.reason.trim().is_empty() {
         return unusable(io, "--reason is empty: say why, for those who wonder why nothing is scaled");
+    }
+    for (option, text, limit) in [("--reason", &arguments.reason, MAX_REASON), ("--by", &by, MAX_NAME)] {
+        if text.contains(char::is_control) {
+            return unusable(io, &format!("{option} has control characters: it is shown on one line"));
+        }
+        if text.chars().count() > limit {
+            return unusable(io, &format!("{option} is longer than {limit} characters"));
+        }
     }
     let frozen =
         Frozen { by, reason: arguments.reason.trim().to_owned(), since: Time::from_millis(io.now_millis) };
@@ -161,7 +172,10 @@ fn show(before: &Freeze, after: &Freeze, output: &str, io: &mut Io<'_>) {
         "json" => format!("{}\n", json!({ "before": directions(before), "after": directions(after) })),
         _ => format!("before:\n{}after:\n{}", lines(before), lines(after)),
     };
-    drop(io.out.write_all(text.as_bytes()));
+    // That it is not shown is said for all commands.
+    if io.out.write_all(text.as_bytes()).and_then(|()| io.out.flush()).is_err() {
+        drop(writeln!(io.err, "note: the ledger is changed nevertheless"));
+    }
 }
 
 fn directions(freeze: &Freeze) -> serde_json::Value {

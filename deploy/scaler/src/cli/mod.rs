@@ -9,7 +9,7 @@ mod serve;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -84,6 +84,60 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> Ex
 }
 
 fn run_to(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 {
+    let mut out = Output { inner: &mut *io.out, error: None };
+    let code = run_verb(
+        arguments,
+        &mut Io {
+            out: &mut out,
+            err: &mut *io.err,
+            config_text: io.config_text.take(),
+            user: io.user.take(),
+            now_millis: io.now_millis,
+            is_function: io.is_function,
+        },
+    );
+    let flushed = out.flush();
+    match out.error.or(flushed.err()) {
+        // Who has closed it, as `head` does, has read enough.
+        Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+            drop(writeln!(io.err, "error: the output cannot be written: {error}"));
+            Exit::Unusable.code()
+        }
+        _ => code,
+    }
+}
+
+/// Keeps the first error, so that commands need not look at each.
+struct Output<'a> {
+    inner: &'a mut dyn Write,
+    error: Option<io::Error>,
+}
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes);
+        self.keep(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.inner.flush();
+        self.keep(flushed)
+    }
+}
+
+impl Output<'_> {
+    fn keep<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() != ErrorKind::Interrupted
+            && self.error.is_none()
+        {
+            self.error = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        result
+    }
+}
+
+fn run_verb(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u8 {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
@@ -162,6 +216,9 @@ fn check(file: Option<&Path>, io: &mut Io<'_>) -> Exit {
     match load(file, io) {
         Ok((name, config)) => {
             drop(writeln!(io.out, "{name}: {} patterns of targets, no errors", config.targets.len()));
+            for note in config.notes() {
+                drop(writeln!(io.out, "note: {note}"));
+            }
             if config.queue.is_some() {
                 drop(writeln!(io.out, "{OVERTAKEN_NOTE}"));
             }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Exit, Io, load};
 use crate::capacity::Lever;
-use crate::config::from_yaml;
+use crate::config::{form_error, from_yaml};
 use crate::event::{Limits, ScalingEvent};
 use crate::ledger::{AppliedItem, Entries, Freeze, Frozen, TargetItem};
 use crate::outcome::{Answer, Outcome};
@@ -145,7 +145,7 @@ fn would_be(
 }
 
 fn parse_state(text: &str) -> Result<(Present, Entries), String> {
-    let state: State = from_yaml(text).map_err(|error| error.without_snippet().to_string())?;
+    let state: State = from_yaml(text).map_err(|error| form_error(&error).to_string())?;
     let lever = match (state.size, state.floor, state.current) {
         (Some(size), None, None) => Lever::Size(size),
         (None, Some(floor), Some(current)) => Lever::Floor { floor, current },

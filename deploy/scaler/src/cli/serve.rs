@@ -8,11 +8,16 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Exit, Io, load};
-use crate::config::Config;
+use crate::config::{Config, LedgerSettings};
 use crate::ledger::open::AnyLedger;
 use crate::metrics::Metrics;
 use crate::runtime::{self, lambda, worker};
 use crate::scaler::{Connections, Observer, Parts, Refusals, Scaler};
+
+/// In seconds. A message of SQS cannot be held for longer.
+const MAX_DRAIN_TIMEOUT: u64 = 12 * 60 * 60;
+const SQLITE_IN_FUNCTION: &str = "the ledger of a function cannot be a file of SQLite: its instances share no disk, so that \
+                                  each would apply the same event; set `ledger: { dynamodb: { table: … } }`";
 
 /// The arguments of `worker`.
 #[derive(Args)]
@@ -20,8 +25,13 @@ pub(super) struct WorkerArguments {
     /// The address of /-/healthy, /-/ready and /metrics.
     #[arg(long, value_name = "ADDRESS", default_value_t = worker::DEFAULT_LISTEN)]
     listen: SocketAddr,
-    /// How many seconds events that are being applied may take after SIGTERM.
-    #[arg(long, value_name = "SECONDS", default_value_t = worker::DEFAULT_DRAIN_TIMEOUT.as_secs())]
+    /// How many seconds events that are being applied may take after SIGTERM; at most 12 hours.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = worker::DEFAULT_DRAIN_TIMEOUT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(..=MAX_DRAIN_TIMEOUT)
+    )]
     drain_timeout: u64,
 }
 
@@ -53,6 +63,9 @@ pub(super) fn function(file: Option<&Path>, io: &mut Io<'_>) -> Exit {
         Ok((_, config)) => config,
         Err(_) => return Exit::Unusable,
     };
+    if matches!(config.ledger, LedgerSettings::Sqlite { .. }) {
+        return unusable(io, SQLITE_IN_FUNCTION);
+    }
     match block_on(run_function(config)) {
         Ok(()) => Exit::Success,
         Err(error) => unusable(io, &error),

@@ -95,10 +95,18 @@ fn a_plan_is_also_json() {
 #[test]
 fn check_reports_every_error_with_its_place() {
     let (code, out, err) = command("check --config scaler.yaml", "", CONFIG);
-    assert_eq!(
-        (code, out.as_str(), err.as_str()),
-        (0, "DIR/scaler.yaml: 1 patterns of targets, no errors\n", "")
+    assert_eq!((code, err.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "DIR/scaler.yaml: 1 patterns of targets, no errors");
+    assert!(
+        lines[1].starts_with("note: the ledger is a file of SQLite, for workers on one machine only"),
+        "{out}"
     );
+    assert!(
+        lines[2].starts_with("note: `match: eks/nodegroup/*/*/prod/*` has less than seven parts"),
+        "{out}"
+    );
+    assert_eq!(lines.len(), 3, "{out}");
     let bad = CONFIG
         .replace("managed_by: nobody", "managed_by: auto")
         .replace("{ path: x }", "{ path: x }, dynamodb: { table: t }");
@@ -148,4 +156,88 @@ fn schema_needs_no_configuration() {
     assert_eq!((code, err.as_str()), (0, ""));
     let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(schema["$id"], "urn:scalebridge:schema:scaler-config");
+}
+
+/// Runs a command with this configuration as its text, and with this as stdout.
+fn run_with(arguments: &[&str], config: &str, out: &mut dyn Write, is_function: bool) -> (u8, String) {
+    let mut err = Vec::new();
+    let mut io = Io {
+        out,
+        err: &mut err,
+        config_text: Some(config.to_owned()),
+        user: None,
+        now_millis: 1_795_366_520_062,
+        is_function,
+    };
+    let code = run_to(["scalebridge-scaler"].iter().chain(arguments).map(Into::into), &mut io);
+    (code, String::from_utf8(err).unwrap())
+}
+
+#[test]
+fn a_function_with_a_ledger_in_a_file_does_not_start() {
+    let (code, err) = run_with(&[], CONFIG, &mut Vec::new(), true);
+    assert_eq!(code, 2);
+    assert!(err.contains("cannot be a file of SQLite") && err.contains("dynamodb: { table"), "{err}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    /// As /dev/full, or a pipe that nobody reads any more.
+    struct Broken(io::ErrorKind);
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for command in
+        [&["check"] as &[&str], &["schema"], &["--help"], &["iam-policy"], &["iam-policy", "-o", "json"]]
+    {
+        let (code, err) = run_with(command, CONFIG, &mut Broken(io::ErrorKind::StorageFull), false);
+        assert_eq!(code, 2, "{command:?}");
+        assert!(err.contains("error: the output cannot be written"), "{err}");
+        assert_eq!(run_with(command, CONFIG, &mut Broken(io::ErrorKind::BrokenPipe), false).0, 0);
+    }
+}
+
+#[test]
+fn arguments_that_cannot_be_meant_are_refused() {
+    let seconds = "worker --config scaler.yaml --drain-timeout";
+    for value in ["18446744073709551615", "43201", "-1"] {
+        let (code, _, err) = command(&format!("{seconds}={value}"), "", CONFIG);
+        assert!(code == 2 && err.contains("--drain-timeout"), "{value}: {err}");
+    }
+    // It is the queue that is missing.
+    let (_, _, err) = command(&format!("{seconds} 43200"), "", CONFIG);
+    assert!(err.contains("`queue` is missing"), "{err}");
+    let policy = "iam-policy --config scaler.yaml";
+    for option in [
+        "--account=1234",
+        "--account=11112222333x",
+        "--region=evil.example/x",
+        "--queue-url=https://me:s3cr3t@host",
+    ] {
+        let (code, _, err) = command(&format!("{policy} {option}"), "", CONFIG);
+        assert_eq!(code, 2, "{option}: {err}");
+    }
+    assert_eq!(command(&format!("{policy} --account=* --region=eu-west-1"), "", CONFIG).0, 0);
+    let refusals = format!("refusals: {{ queue_url: 'https://host/1/q' }}{CONFIG}");
+    let (code, _, err) = command(&format!("{policy} --queue-url=https://host/1/q"), "", &refusals);
+    assert!(code == 2 && err.contains("each refusal would be refused again"), "{err}");
+}
+
+#[test]
+fn a_configuration_with_a_queue_gets_what_a_worker_needs() {
+    let queue =
+        format!("queue: {{ queue_url: 'https://sqs.eu-west-1.amazonaws.com/111122223333/q' }}{CONFIG}");
+    let (_, out, err) = command("iam-policy --config scaler.yaml", "", &queue);
+    assert!(
+        out.contains("sqs:ChangeMessageVisibility") && err.contains("--principal pod-identity, ec2 or ecs"),
+        "{out}{err}"
+    );
+    let (_, out, err) = command("iam-policy --config scaler.yaml --principal ec2", "", &queue);
+    assert!(out.contains("sqs:ChangeMessageVisibility") && !out.contains("sqs:GetQueueAttributes"), "{out}");
+    assert!(!err.contains("for a worker"), "{err}");
 }

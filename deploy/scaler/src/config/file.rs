@@ -1,6 +1,7 @@
 //! The checks of the file.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use scalebridge::config::access::HttpClient;
@@ -13,19 +14,24 @@ use super::form::{
     RawQueue, RawSqlite, RawTarget,
 };
 use super::http::http_client;
+use super::values::{is_account, is_loopback, is_region, pattern_error, url_error};
+use super::yaml_error::form_error;
 use super::{
     Account, Cluster, Config, ConfigError, EksCluster, LedgerSettings, ManagedBy, Nomad, Queue,
-    TargetSettings,
+    TargetSettings, buffer,
 };
 use crate::capacity::MaxDecrease;
 use crate::event::Limits;
 use crate::plan::Policy;
 
 const DEFAULT_CONCURRENCY: usize = 8;
+/// Of a value in an error, in characters.
+const MAX_SHOWN: usize = 100;
 /// The platforms whose owner of the size is found out at the target.
 const AUTO_PLATFORMS: [&str; 3] = ["kubernetes/", "ecs/", "nomad/"];
-const BUFFER_FORM: &str =
-    "`buffer` names a CapacityBuffer as namespace/name, for example scaling/spare-{{ name }}";
+const A_QUEUE: &str = "the URL of a queue, which begins with https://, such as \
+                       https://sqs.eu-west-1.amazonaws.com/111122223333/scaling";
+const A_SERVER: &str = "the URL of a server, such as https://nomad:4646";
 
 /// Collects errors.
 #[derive(Default)]
@@ -47,9 +53,10 @@ pub(super) fn read(text: &str) -> Result<Config, Vec<ConfigError>> {
     if targets.value.is_empty() {
         errors.add(&targets, "`targets` is empty, so every event is refused; add a pattern");
     }
+    let queue = queue.map(|raw| self::queue(raw.value, &mut errors));
     let config = Config {
-        queue: queue.map(|raw| self::queue(raw.value, &mut errors)),
-        refusals: refusals.map(|raw| url(raw.value.queue_url, &mut errors)),
+        refusals: refusals.map(|raw| self::refusals(raw.value.queue_url, queue.as_ref(), &mut errors)),
+        queue,
         ledger: self::ledger(ledger, &mut errors),
         clusters: clusters
             .into_iter()
@@ -71,21 +78,35 @@ pub(crate) fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, serde_saph
     serde_saphyr::from_str_with_options(text, options)
 }
 
-fn form_error(error: &serde_saphyr::Error) -> ConfigError {
-    let place = error.location();
-    let message = error.without_snippet().to_string();
-    // One line; the place is a field.
-    let message = message.lines().next().unwrap_or_default().to_owned();
-    ConfigError {
-        line: place.as_ref().map_or(0, serde_saphyr::Location::line),
-        column: place.as_ref().map_or(0, serde_saphyr::Location::column),
-        message,
+fn url(raw: Spanned<String>, key: &str, errors: &mut Errors) -> String {
+    if let Some(error) = url_error(&raw.value, A_QUEUE) {
+        errors.add(&raw, format!("`{key}` {error}"));
+    }
+    raw.value
+}
+
+/// A refused event would be received again, and refused again, for ever.
+fn refusals(raw: Spanned<String>, queue: Option<&Queue>, errors: &mut Errors) -> String {
+    let same = |url: &str| url.trim_end_matches('/').split_once("://").map(|(_, rest)| rest.to_lowercase());
+    if queue.is_some_and(|queue| same(&queue.queue_url) == same(&raw.value)) {
+        errors.add(
+            &raw,
+            "`refusals` is the queue that the worker receives from, so that each refusal would be refused again; name \
+             another queue",
+        );
+    }
+    url(raw, "refusals.queue_url", errors)
+}
+
+fn not_empty<T: AsRef<OsStr>>(raw: &Spanned<T>, key: &str, errors: &mut Errors) {
+    if raw.value.as_ref().to_string_lossy().trim().is_empty() {
+        errors.add(raw, format!("`{key}` is empty"));
     }
 }
 
-fn url(raw: Spanned<String>, errors: &mut Errors) -> String {
-    if !raw.value.starts_with("https://") && !raw.value.starts_with("http://") {
-        errors.add(&raw, format!("`{}` is not the URL of a queue, which begins with https://", raw.value));
+fn region(raw: Spanned<String>, errors: &mut Errors) -> String {
+    if !is_region(&raw.value) {
+        errors.add(&raw, "`region` is not the name of a region of AWS, such as eu-west-1");
     }
     raw.value
 }
@@ -100,24 +121,29 @@ fn queue(raw: RawQueue, errors: &mut Errors) -> Queue {
             raw.value
         }
     };
-    Queue { queue_url: url(raw.queue_url, errors), concurrency }
+    Queue { queue_url: url(raw.queue_url, "queue_url", errors), concurrency }
 }
 
 fn ledger(raw: Spanned<RawLedger>, errors: &mut Errors) -> LedgerSettings {
-    match (&raw.value.dynamodb, &raw.value.sqlite) {
-        (Some(RawDynamoDb { table, region }), None) => {
-            LedgerSettings::DynamoDb { table: table.clone(), region: region.clone() }
+    if raw.value.dynamodb.is_some() == raw.value.sqlite.is_some() {
+        errors.add(&raw, "`ledger` has exactly one of `dynamodb` and `sqlite`");
+    }
+    match raw.value {
+        RawLedger { dynamodb: Some(RawDynamoDb { table, region }), .. } => {
+            not_empty(&table, "table", errors);
+            let region = region.map(|raw| self::region(raw, errors));
+            LedgerSettings::DynamoDb { table: table.value, region }
         }
-        (None, Some(RawSqlite { path })) => LedgerSettings::Sqlite { path: path.clone() },
-        _ => {
-            errors.add(&raw, "`ledger` has exactly one of `dynamodb` and `sqlite`");
-            LedgerSettings::Sqlite { path: PathBuf::new() }
+        RawLedger { sqlite: Some(RawSqlite { path }), .. } => {
+            not_empty(&path, "path", errors);
+            LedgerSettings::Sqlite { path: path.value }
         }
+        RawLedger { dynamodb: None, sqlite: None } => LedgerSettings::Sqlite { path: PathBuf::new() },
     }
 }
 
 fn account(id: &str, raw: Spanned<RawAccount>, errors: &mut Errors) -> Account {
-    if id.len() != 12 || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+    if !is_account(id) {
         errors.add(&raw, format!("`{id}` is not the id of an account: 12 digits in quotes"));
     }
     let RawAccount { role_arn, external_id } = raw.value;
@@ -128,26 +154,35 @@ fn account(id: &str, raw: Spanned<RawAccount>, errors: &mut Errors) -> Account {
     } else if parts[4] != id {
         errors.add(&role_arn, format!("the role is of account {}, not of {id}", parts[4]));
     }
-    Account { role_arn: role_arn.value, external_id }
+    if let Some(external_id) = &external_id {
+        not_empty(external_id, "external_id", errors);
+    }
+    Account { role_arn: role_arn.value, external_id: external_id.map(|id| id.value) }
 }
 
 fn cluster(raw: Spanned<RawCluster>, accounts: &BTreeMap<String, Account>, errors: &mut Errors) -> Cluster {
     let RawCluster { eks, kubeconfig, context, in_cluster } = &raw.value;
-    if let Some(context) = context.as_ref().filter(|_| kubeconfig.is_none()) {
-        errors.add(context, "`context` is only for `kubeconfig`");
+    if let Some(context) = context {
+        not_empty(context, "context", errors);
+        if kubeconfig.is_none() {
+            errors.add(context, "`context` is only for `kubeconfig`");
+        }
     }
     match (eks, kubeconfig, in_cluster) {
         (Some(RawEks { name, region, account }), None, false) => {
             if let Some(account) = account.as_ref().filter(|account| !accounts.contains_key(&account.value)) {
                 errors.add(account, format!("account {} is not in `accounts`", account.value));
             }
+            not_empty(name, "name", errors);
             let account = account.as_ref().map(|account| account.value.clone());
-            Cluster::Eks(EksCluster { name: name.clone(), region: region.clone(), account })
+            let region = self::region(region.clone(), errors);
+            Cluster::Eks(EksCluster { name: name.value.clone(), region, account })
         }
-        (None, Some(path), false) => Cluster::Kubeconfig {
-            path: path.clone(),
-            context: context.as_ref().map(|context| context.value.clone()),
-        },
+        (None, Some(path), false) => {
+            not_empty(path, "kubeconfig", errors);
+            let context = context.as_ref().map(|context| context.value.clone());
+            Cluster::Kubeconfig { path: path.value.clone(), context }
+        }
         (None, None, true) => Cluster::InCluster,
         _ => {
             errors.add(&raw, "a cluster has exactly one of `eks`, `kubeconfig` and `in_cluster: true`");
@@ -163,19 +198,13 @@ fn nomad(raw: RawNomad, errors: &mut Errors) -> Nomad {
     if has_secret && address.value.starts_with("http://") && !is_loopback(&address.value) {
         errors.add(&address, "the token would be sent over plain HTTP; use https://");
     }
-    let is_url = ["https://", "http://"].iter().any(|scheme| address.value.starts_with(scheme));
-    if !is_url {
-        errors.add(
-            &address,
-            format!("`{}` is not the URL of a server, such as https://nomad:4646", address.value),
-        );
+    if let Some(error) = url_error(&address.value, A_SERVER) {
+        errors.add(&address, format!("`address` {error}"));
     }
-    Nomad { address: address.value, token_file, http }
-}
-
-fn is_loopback(address: &str) -> bool {
-    let host = address.trim_start_matches("http://");
-    ["127.", "localhost", "[::1]"].iter().any(|prefix| host.starts_with(prefix))
+    if let Some(file) = &token_file {
+        not_empty(file, "token_file", errors);
+    }
+    Nomad { address: address.value, token_file: token_file.map(|file| file.value), http }
 }
 
 fn target(raw: Spanned<RawTarget>, dry_run: bool, errors: &mut Errors) -> Option<TargetSettings> {
@@ -183,6 +212,8 @@ fn target(raw: Spanned<RawTarget>, dry_run: bool, errors: &mut Errors) -> Option
     let pattern = TargetPattern::new(&raw.pattern.value);
     if pattern.is_none() {
         errors.add(&raw.pattern, "`match` is empty or too long; * matches every target");
+    } else if let Some(error) = pattern_error(&raw.pattern.value) {
+        errors.add(&raw.pattern, error);
     }
     let managed_by = managed_by(&raw, errors);
     if let Some(buffer) = &raw.buffer {
@@ -235,14 +266,13 @@ fn managed_by(raw: &RawTarget, errors: &mut Errors) -> ManagedBy {
     }
 }
 
-fn check_buffer(buffer: &Spanned<String>, managed_by: ManagedBy, errors: &mut Errors) {
-    let parts = buffer.value.split('/').filter(|part| !part.trim().is_empty()).count();
-    if parts != 2 || buffer.value.matches('/').count() != 1 {
-        errors.add(buffer, BUFFER_FORM);
+fn check_buffer(raw: &Spanned<String>, managed_by: ManagedBy, errors: &mut Errors) {
+    if let Some(error) = buffer::error(&raw.value) {
+        errors.add(raw, error);
     }
     if matches!(managed_by, ManagedBy::Nobody | ManagedBy::Auto) {
         errors.add(
-            buffer,
+            raw,
             "`buffer` is for targets that an autoscaler of nodes manages: set `managed_by` to cluster-autoscaler, \
              karpenter or eks-auto-mode",
         );
@@ -250,17 +280,24 @@ fn check_buffer(buffer: &Spanned<String>, managed_by: ManagedBy, errors: &mut Er
 }
 
 fn max_decrease(raw: &Spanned<RawMaxDecrease>, errors: &mut Errors) -> Option<MaxDecrease> {
-    let text = match &raw.value {
-        RawMaxDecrease::Units(units) => return Some(MaxDecrease::Units(*units)),
-        RawMaxDecrease::Text(text) => text,
-    };
-    let percent = text.strip_suffix('%').and_then(|percent| percent.parse().ok());
-    match percent.filter(|percent| (1..=100).contains(percent)) {
-        Some(percent) => Some(MaxDecrease::Percent(percent)),
-        None => {
-            errors
-                .add(raw, format!("`max_decrease` is `{text}`; a number of units or 1% to 100% is expected"));
-            None
+    let (decrease, text) = match &raw.value {
+        RawMaxDecrease::Units(units) => {
+            ((*units > 0).then_some(MaxDecrease::Units(*units)), units.to_string())
         }
+        RawMaxDecrease::Text(text) => {
+            let percent = text.strip_suffix('%').and_then(|percent| percent.parse().ok());
+            let percent = percent.filter(|percent| (1..=100).contains(percent));
+            (percent.map(MaxDecrease::Percent), text.chars().take(MAX_SHOWN).collect())
+        }
+    };
+    if decrease.is_none() {
+        errors.add(
+            raw,
+            format!(
+                "`max_decrease` is `{text}`; a number of units or 1% to 100% is expected; against all decreases, there \
+                 is `scalebridge-scaler freeze --direction decreases`"
+            ),
+        );
     }
+    decrease
 }

@@ -1,11 +1,13 @@
 //! The file as it is written. The types that read it are also those of its schema.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 use serde_saphyr::Spanned;
 
 use super::ManagedBy;
@@ -63,7 +65,7 @@ pub(super) struct File {
 #[schemars(rename = "Queue")]
 pub(super) struct RawQueue {
     /// The URL of the queue in SQS, standard or FIFO. Required.
-    #[schemars(with = "String", regex(pattern = "^https?://"))]
+    #[schemars(with = "String", regex(pattern = "^https?://[^@?#]+$"))]
     pub queue_url: Spanned<String>,
     /// The maximum number of events that are applied at the same time. Default 8.
     #[schemars(with = "Option<usize>", range(min = 1, max = MAX_CONCURRENCY))]
@@ -76,7 +78,7 @@ pub(super) struct RawQueue {
 #[schemars(rename = "Refusals")]
 pub(super) struct RawRefusals {
     /// The URL of the queue in SQS, standard or FIFO. Required.
-    #[schemars(with = "String", regex(pattern = "^https?://"))]
+    #[schemars(with = "String", regex(pattern = "^https?://[^@?#]+$"))]
     pub queue_url: Spanned<String>,
 }
 
@@ -98,9 +100,11 @@ pub(super) struct RawLedger {
 pub(super) struct RawDynamoDb {
     /// The name of the table. It has the partition key `pk`, a string, no sort key, and the TTL attribute `ttl`.
     /// Required.
-    pub table: String,
+    #[schemars(with = "String", length(min = 1))]
+    pub table: Spanned<String>,
     /// The region of the table. By default that of the environment, such as AWS_REGION.
-    pub region: Option<String>,
+    #[schemars(with = "Option<String>", regex(pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)+-[0-9]+$"))]
+    pub region: Option<Spanned<String>>,
 }
 
 /// A file on a local file system.
@@ -109,7 +113,8 @@ pub(super) struct RawDynamoDb {
 #[schemars(rename = "Sqlite")]
 pub(super) struct RawSqlite {
     /// The path of the file, relative to the working directory. It is created if it does not exist. Required.
-    pub path: PathBuf,
+    #[schemars(with = "PathBuf", length(min = 1))]
+    pub path: Spanned<PathBuf>,
 }
 
 /// Another account of AWS.
@@ -121,7 +126,8 @@ pub(super) struct RawAccount {
     #[schemars(with = "String", regex(pattern = "^arn:[a-z-]+:iam::[0-9]{12}:role/"))]
     pub role_arn: Spanned<String>,
     /// What the role's trust policy requires as `sts:ExternalId`. By default none is sent.
-    pub external_id: Option<String>,
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub external_id: Option<Spanned<String>>,
 }
 
 /// How a Kubernetes cluster is reached: one of `eks`, `kubeconfig` and `in_cluster`.
@@ -132,9 +138,10 @@ pub(super) struct RawCluster {
     /// A cluster of EKS, which is looked up there and knows the scaler by its role.
     pub eks: Option<RawEks>,
     /// The path of a kubeconfig file.
-    pub kubeconfig: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>", length(min = 1))]
+    pub kubeconfig: Option<Spanned<PathBuf>>,
     /// The context in the kubeconfig file. By default its current context.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", length(min = 1))]
     pub context: Option<Spanned<String>>,
     /// true: the cluster that the scaler runs in, with its service account. Default false.
     #[serde(default)]
@@ -147,9 +154,11 @@ pub(super) struct RawCluster {
 #[schemars(rename = "Eks")]
 pub(super) struct RawEks {
     /// Its name in EKS. Required.
-    pub name: String,
+    #[schemars(with = "String", length(min = 1))]
+    pub name: Spanned<String>,
     /// Its region. Required.
-    pub region: String,
+    #[schemars(with = "String", regex(pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)+-[0-9]+$"))]
+    pub region: Spanned<String>,
     /// Its account, one of `accounts`. By default that of the scaler's own credentials.
     #[schemars(with = "Option<String>")]
     pub account: Option<Spanned<String>>,
@@ -161,10 +170,11 @@ pub(super) struct RawEks {
 #[schemars(rename = "Nomad")]
 pub(super) struct RawNomad {
     /// The URL of its API, such as `https://nomad.internal:4646`. Required.
-    #[schemars(with = "String", regex(pattern = "^https?://"))]
+    #[schemars(with = "String", regex(pattern = "^https?://[^@?#]+$"))]
     pub address: Spanned<String>,
     /// A file with the token of an ACL policy that may scale the jobs. By default none is sent.
-    pub token_file: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>", length(min = 1))]
+    pub token_file: Option<Spanned<PathBuf>>,
     /// TLS, credentials of a proxy before Nomad, and an HTTP proxy.
     pub http: Option<RawHttp>,
 }
@@ -207,10 +217,48 @@ pub(super) struct RawTarget {
 }
 
 /// A number of units, or percent.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(rename = "MaxDecrease")]
+#[derive(JsonSchema)]
+#[schemars(rename = "MaxDecrease", untagged)]
 pub(super) enum RawMaxDecrease {
-    Units(u32),
+    Units(#[schemars(range(min = 1))] u32),
+    /// Also what is neither.
     Text(#[schemars(regex(pattern = "^([1-9][0-9]?|100)%$"))] String),
+}
+
+impl<'de> Deserialize<'de> for RawMaxDecrease {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MaxDecreaseVisitor)
+    }
+}
+
+struct MaxDecreaseVisitor;
+
+impl Visitor<'_> for MaxDecreaseVisitor {
+    type Value = RawMaxDecrease;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of units, or percent such as 20%,")
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<RawMaxDecrease, E> {
+        Ok(u32::try_from(value)
+            .map_or_else(|_| RawMaxDecrease::Text(value.to_string()), RawMaxDecrease::Units))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<RawMaxDecrease, E> {
+        Ok(u32::try_from(value)
+            .map_or_else(|_| RawMaxDecrease::Text(value.to_string()), RawMaxDecrease::Units))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<RawMaxDecrease, E> {
+        Ok(RawMaxDecrease::Text(value.to_string()))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<RawMaxDecrease, E> {
+        Ok(RawMaxDecrease::Text(value.to_string()))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<RawMaxDecrease, E> {
+        Ok(RawMaxDecrease::Text(value.to_owned()))
+    }
 }

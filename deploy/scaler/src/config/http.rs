@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::file::Errors;
+use super::values::host;
 
 /// An outgoing HTTP client, with the names of Prometheus' `http_config`.
 #[derive(Deserialize, JsonSchema)]
@@ -112,7 +113,7 @@ pub(super) fn http_client(raw: RawHttp, errors: &mut Errors) -> HttpClient {
 
 /// Its user info is a secret, so that the URL is never shown.
 fn proxy(url: Spanned<String>, errors: &mut Errors) -> Secret {
-    if !url.value.starts_with("http://") && !url.value.starts_with("https://") {
+    if host(&url.value).is_none() {
         errors.add(&url, "`proxy_url` is not the URL of a proxy, for example http://proxy.internal:3128");
     }
     Secret::new(url.value)

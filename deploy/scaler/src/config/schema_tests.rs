@@ -90,6 +90,13 @@ fn the_schema_rejects_what_the_reader_rejects() {
         ("max_decrease: 20%", "max_decrease: 0%"),
         ("max_capacity: 40", "max_capacity: -1"),
         ("dry_run: true", "dry: true"),
+        ("max_decrease: 3", "max_decrease: 0"),
+        ("region: eu-west-1 } }", "region: evil.example/x } }"),
+        ("table: scalebridge-scaler", "table: ''"),
+        ("external_id: x", "external_id: ''"),
+        ("kubeconfig: /etc/kube/config", "kubeconfig: ''"),
+        ("https://nomad:4646", "https://"),
+        ("https://nomad:4646", "https://me:s3cr3t@nomad"),
     ] {
         assert!(valid.contains(from), "{from}");
         let text = valid.replacen(from, to, 1);

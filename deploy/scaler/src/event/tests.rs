@@ -61,7 +61,7 @@ fn what_is_not_understood_completely_is_refused_with_the_field() {
         ("/subject", json!("eks/nodegroup/-/eu-west-1/prod/-/other"), "subject is"),
         ("/sequence", json!("-1"), "sequence is `-1`"),
         ("/sequence", json!(7), "the event cannot be read"),
-        ("/expirytime", json!("tomorrow"), "expirytime: `tomorrow`"),
+        ("/expirytime", json!("tomorrow"), "expirytime is `tomorrow`"),
         ("/data/adjustment", Value::Null, "data.adjustment is null"),
         (adjustment, json!({ "type": "ChangeInCapacity", "value": 2 }), "data.adjustment of a scale_in"),
         (adjustment, json!({ "type": "ChangeInCapacity", "value": 0 }), "data.adjustment of a scale_in"),
@@ -116,4 +116,34 @@ fn only_the_kinds_of_a_platform_are_scaled() {
         let error = read(platform, kind).unwrap_err();
         assert!(error.contains(&format!("data.target is `{platform}/{kind}`")), "{error}");
     }
+}
+
+#[test]
+fn errors_repeat_no_more_than_the_beginning_of_a_value_on_one_line() {
+    let long = format!("a\nb\u{1b}[31m{}", "x".repeat(240_000));
+    for pointer in [
+        "/specversion",
+        "/dataschema",
+        "/id",
+        "/type",
+        "/subject",
+        "/sequence",
+        "/expirytime",
+        "/data/action",
+        "/data/target/kind",
+        "/data/target/platform",
+        "/data/target/name",
+        "/data/adjustment/type",
+        "/data/reverts",
+    ] {
+        let error = ScalingEvent::read(&with(pointer, json!(long))).expect_err(pointer).to_string();
+        assert!(error.len() < 600 && !error.contains(char::is_control), "{pointer}: {error}");
+    }
+    let error = ScalingEvent::read(&with("/specversion", json!(long))).unwrap_err().to_string();
+    assert!(
+        error.starts_with("specversion is `a\\nb\\u{1b}[31mxxx") && error.ends_with("…`; 1.0 is supported"),
+        "{error}"
+    );
+    let error = ScalingEvent::read(&with("/data/target/platform", json!(long))).unwrap_err().to_string();
+    assert!(error.contains(" at line 1 column "), "{error}");
 }

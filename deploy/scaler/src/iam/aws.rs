@@ -51,18 +51,20 @@ impl<'c> Grants<'c> {
     pub(super) fn add_events(&mut self) {
         let (config, options) = (self.config, self.options);
         let worker = config.queue.as_ref().map(|queue| queue.queue_url.as_str());
-        // The third one is called by Lambda's event source mapping, or by the worker.
-        let (url, third) = match options.principal {
-            Principal::Lambda => (options.queue_url.or(worker), "sqs:GetQueueAttributes"),
-            _ => (worker, "sqs:ChangeMessageVisibility"),
-        };
-        if let Some(url) = url {
+        let mut receive = |id, url, third| {
             let arn = self.queue_arn(url);
-            self.policy(None).allow(
-                "ReceiveEvents",
-                &["sqs:ReceiveMessage", "sqs:DeleteMessage", third],
-                arn,
-            );
+            self.policy(None).allow(id, &["sqs:ReceiveMessage", "sqs:DeleteMessage", third], arn);
+        };
+        // Whatever the principal: a configuration with a queue is one of a worker.
+        if let Some(url) = worker {
+            receive("ReceiveEvents", url, "sqs:ChangeMessageVisibility");
+        }
+        // Lambda's event source mapping, with the rights of the function.
+        if options.principal == Principal::Lambda
+            && let Some(url) = options.queue_url.or(worker)
+        {
+            let id = if worker == Some(url) { "ReceiveEvents" } else { "ReceiveEventsAsFunction" };
+            receive(id, url, "sqs:GetQueueAttributes");
         }
         if let Some(url) = &config.refusals {
             let arn = self.queue_arn(url);

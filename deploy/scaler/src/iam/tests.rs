@@ -251,3 +251,22 @@ fn what_is_not_known_is_said() {
     assert!(grants(&role.policy).contains("sqs:ReceiveMessage arn:aws-cn:sqs:cn-north-1:1234:q.fifo"));
     assert!(!grants(&role.policy).iter().any(|grant| grant.starts_with("sqs:ChangeMessageVisibility")));
 }
+
+#[test]
+fn a_worker_and_a_function_with_queues_of_their_own_get_the_rights_for_their_own() {
+    let queue_url = Some("https://sqs.eu-west-1.amazonaws.com/111122223333/other.fifo");
+    let Documents { role, .. } = documents_of(WHOLE, &Options { queue_url, ..options() });
+    let granted = grants(&role.policy);
+    for (action, queue) in [
+        ("ReceiveMessage", "scaling.fifo"),
+        ("ReceiveMessage", "other.fifo"),
+        ("ChangeMessageVisibility", "scaling.fifo"),
+        ("GetQueueAttributes", "other.fifo"),
+    ] {
+        let grant = format!("sqs:{action} arn:aws:sqs:eu-west-1:111122223333:{queue}");
+        assert!(granted.contains(&grant), "{granted:?}");
+    }
+    for action in ["sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"] {
+        assert_eq!(granted.iter().filter(|grant| grant.starts_with(action)).count(), 1, "{granted:?}");
+    }
+}

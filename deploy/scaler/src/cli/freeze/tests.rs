@@ -231,3 +231,44 @@ fn of_two_operators_at_the_same_moment_none_undoes_what_the_other_did() {
     assert!(error.contains("nothing was written: run the command again"), "{error}");
     assert_eq!(world.freeze().increases, None);
 }
+
+#[test]
+fn reason_and_name_are_short_and_of_one_line() {
+    let world = World::new();
+    let (reason, name) = ("x".repeat(501), "x".repeat(101));
+    for (arguments, expected) in [
+        (["--reason", "a\nb", "--by", "ana"], "--reason has control characters"),
+        (["--reason", "a\u{1b}[31m", "--by", "ana"], "--reason has control characters"),
+        (["--reason", "a", "--by", "an\na"], "--by has control characters"),
+        (["--reason", &reason, "--by", "ana"], "--reason is longer than 500 characters"),
+        (["--reason", "a", "--by", &name], "--by is longer than 100 characters"),
+    ] {
+        let (code, _, err) = world.run_as(None, &[&["freeze"], &arguments as &[&str]].concat());
+        assert!(code == 2 && err.contains(expected), "{err}");
+    }
+    assert_eq!(world.freeze(), Freeze::default(), "nothing is frozen");
+}
+
+#[test]
+fn a_freeze_whose_output_is_lost_holds_and_ends_with_2() {
+    let world = World::new();
+    let (mut out, mut err) = (std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap(), Vec::new());
+    let path = world.directory.path().join("scaler.db");
+    let config = format!(
+        "ledger: {{ sqlite: {{ path: {} }} }}\ntargets: [{{ match: 'kubernetes/*' }}]\n",
+        path.display()
+    );
+    let mut io = Io {
+        out: &mut out,
+        err: &mut err,
+        config_text: Some(config),
+        user: Some("ana".to_owned()),
+        now_millis: 1_795_366_520_062,
+        is_function: false,
+    };
+    let arguments = ["scalebridge-scaler", "freeze", "--reason", "an incident"];
+    assert_eq!(run_to(arguments.map(Into::into), &mut io), 2);
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.contains("the output cannot be written") && err.contains("the ledger is changed"), "{err}");
+    assert!(world.freeze().increases.is_some());
+}

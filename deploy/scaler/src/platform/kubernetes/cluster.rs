@@ -1,5 +1,6 @@
 //! A connection to a Kubernetes cluster.
 
+use std::error::Error;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,12 +9,14 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::client::AuthError;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError};
 use kube::{Client, Config};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::failure::Failure;
+use crate::config::kind_and_place;
 use crate::platform::call::causes;
 
 /// Shorter than the limit of a call, so that an unreachable cluster is known as such: nothing was sent.
@@ -52,7 +55,7 @@ impl Cluster {
     /// The file cannot be read, or has no such context.
     pub async fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<Self, ClusterError> {
         let unusable =
-            |error: &dyn std::error::Error| ClusterError(format!("kubeconfig {}: {error}", path.display()));
+            |error: &KubeconfigError| ClusterError(format!("kubeconfig {}: {}", path.display(), what(error)));
         let file = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
         let options =
             KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
@@ -144,8 +147,125 @@ impl Cluster {
         if let Some(token) = &token {
             config.auth_info.token = Some(token.clone().into());
         }
-        let client = Client::try_from(config).map_err(|error| causes(&error))?;
+        let client = Client::try_from(config).map_err(|error| text(&error))?;
         *built = Some(Built { token, client: client.clone() });
         Ok(client)
+    }
+}
+
+/// The error and its causes, without the output of a credential plugin: it has tokens.
+pub(super) fn text(error: &kube::Error) -> String {
+    let chain = std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source());
+    let plugin = chain.filter_map(|error| error.downcast_ref::<AuthError>()).find_map(|error| match error {
+        AuthError::AuthExecParse(error) => {
+            Some(format!("the output of the credential plugin: {}", kind_and_place(error)))
+        }
+        AuthError::AuthExecRun { cmd, out } => {
+            let cmd = cmd.escape_debug();
+            Some(format!("the credential plugin has failed, {}; run it to see why: {cmd}", out.status))
+        }
+        _ => None,
+    });
+    plugin.unwrap_or_else(|| causes(error))
+}
+
+/// What is wrong with a kubeconfig file, on one line and without its content: it has tokens and keys.
+fn what(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::CurrentContextNotSet => "it has no current context: set `context`".to_owned(),
+        KubeconfigError::LoadContext(name) => format!("it has no context {}", name.escape_debug()),
+        KubeconfigError::LoadClusterOfContext(name) => {
+            format!("it has no cluster {}, which the context names", name.escape_debug())
+        }
+        KubeconfigError::ReadConfig(error, _) => format!("it cannot be read: {error}"),
+        KubeconfigError::Parse(error) => kind_and_place(error),
+        KubeconfigError::MissingClusterUrl => "the cluster has no `server`".to_owned(),
+        KubeconfigError::ParseClusterUrl(_) => "`server` of the cluster is not a URL".to_owned(),
+        KubeconfigError::ParseProxyUrl(_) => "`proxy-url` of the cluster is not a URL".to_owned(),
+        KubeconfigError::LoadCertificateAuthority(error) => data("the certificate authority", error),
+        KubeconfigError::LoadClientCertificate(error) => data("the client certificate", error),
+        KubeconfigError::LoadClientKey(error) => data("the client key", error),
+        KubeconfigError::ParseCertificates(_) => "the certificates are not valid PEM".to_owned(),
+        _ => "it cannot be used".to_owned(),
+    }
+}
+
+fn data(what: &str, error: &LoadDataError) -> String {
+    match error {
+        LoadDataError::DecodeBase64(_) => format!("{what} is not valid base64"),
+        LoadDataError::ReadFile(error, path) => format!("{what} {} cannot be read: {error}", path.display()),
+        LoadDataError::NoBase64DataOrFile => format!("{what} is missing"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALID: &str = "apiVersion: v1
+kind: Config
+current-context: lab
+contexts: [{ name: lab, context: { cluster: lab, user: me } }]
+clusters: [{ name: lab, cluster: { server: 'https://127.0.0.1:6443' } }]
+users: [{ name: me, user: { token: s3cr3t-token } }]
+";
+
+    async fn error_of(text: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config");
+        std::fs::write(&file, text).unwrap();
+        let error = Cluster::from_kubeconfig(&file, None).await.err().expect(text).to_string();
+        error.replace(&file.display().to_string(), "FILE")
+    }
+
+    #[tokio::test]
+    async fn errors_of_a_kubeconfig_have_a_place_and_no_content() {
+        for (from, to, expected) in [
+            ("token: s3cr3t-token", "token: [s3cr3t-token]", "kubeconfig FILE: line 6, column "),
+            ("token: s3cr3t-token }", "token: s3cr3t-token", "kubeconfig FILE: line "),
+            ("token: s3cr3t-token", "token: 's3cr3t-token", "kubeconfig FILE: line "),
+            (
+                "name: me, user: { token",
+                "name: me, name: s3cr3t, user: { token",
+                "kubeconfig FILE: line 6, column ",
+            ),
+            ("'https://127.0.0.1:6443'", "'https://me:s3cr3t@ x'", "`server` of the cluster is not a URL"),
+            (
+                "'https://127.0.0.1:6443'",
+                "'https://a', certificate-authority-data: s3cr3t!",
+                "is not valid base64",
+            ),
+            ("current-context: lab", "current-context: other", "it has no context other"),
+            ("current-context: lab\n", "", "it has no current context"),
+        ] {
+            assert!(VALID.contains(from), "{from}");
+            let error = error_of(&VALID.replacen(from, to, 1)).await;
+            assert!(error.contains(expected) && !error.contains("s3cr3t"), "{to}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_of_a_credential_plugin_have_nothing_of_its_output() {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        for (script, expected) in [
+            ("echo 'token: [s3cr3t'", "the output of the credential plugin: line "),
+            ("echo '{status: {token: [s3cr3t]}}'", "the output of the credential plugin: line 1, column "),
+            ("echo s3cr3t; exit 3", "the credential plugin has failed, exit status: 3"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let (file, plugin) = (directory.path().join("config"), directory.path().join("plugin"));
+            std::fs::write(&plugin, script).unwrap();
+            let exec = format!(
+                "exec: {{ apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: ['{}'] }}",
+                plugin.display()
+            );
+            std::fs::write(&file, VALID.replacen("token: s3cr3t-token", &exec, 1)).unwrap();
+            let error = match Cluster::from_kubeconfig(&file, None).await {
+                Ok(cluster) => format!("{:?}", cluster.get("/version").await.unwrap_err()),
+                Err(error) => error.to_string(),
+            };
+            assert!(error.contains(expected) && !error.contains("s3cr3t"), "{script}: {error}");
+        }
     }
 }

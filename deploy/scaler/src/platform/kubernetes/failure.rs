@@ -2,8 +2,8 @@
 
 use kube::core::Status;
 
+use super::cluster::text;
 use crate::apply::PlatformError;
-use crate::platform::call::causes;
 
 /// A call that has failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +31,10 @@ impl Failure {
         match error {
             kube::Error::Api(status) => Self::from_status(status),
             kube::Error::BuildRequest(_) | kube::Error::Auth(_) | kube::Error::HttpError(_) => {
-                Self::not_sent(causes(error))
+                Self::not_sent(text(error))
             }
-            _ if is_connect_error(error) => Self::not_sent(causes(error)),
-            _ => Self { kind: Kind::Lost, message: causes(error) },
+            _ if is_connect_error(error) => Self::not_sent(text(error)),
+            _ => Self { kind: Kind::Lost, message: text(error) },
         }
     }
 
