@@ -133,7 +133,7 @@ impl Request {
             let reason = self.why_nothing(lever);
             return Ok(change(from, from, reason.into_iter().collect()));
         }
-        if let (Lever::Floor { .. }, Some(added)) = (lever, self.take_back) {
+        if let (Lever::Floor { .. }, Some(added @ 1..)) = (lever, self.take_back) {
             // It was raised to the size and more: what was raised is taken back, and the size is for the autoscaler.
             to = from - i64::from(added);
         }

@@ -437,6 +437,12 @@ fn floors() {
         ("15/12", "-3", "baseline:2 reverts:2>13 most:1", "call 15>4 | applied 15>4"),
         ("7/9", "-2", "baseline:2 reverts:2>3", "call 7>6 | applied 7>6"),
         (
+            "7/9",
+            "-2",
+            "baseline:2 reverts:?",
+            "capped 7>7: asked -2, applied 0 for the increases that it takes back",
+        ),
+        (
             "13/10",
             "-3",
             "baseline:2 reverts:2>13 group:5..",
