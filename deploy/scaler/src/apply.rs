@@ -8,8 +8,8 @@ use crate::ledger::{Entries, Ledger, LedgerError, Pending, TargetItem, Written};
 use crate::outcome::Answer;
 use crate::plan::{self, End, Facts, Policy, Present, Step};
 
-/// The maximum number of steps for an event. A plan without anybody else takes three; each one that another worker overtakes
-/// takes one more.
+/// The maximum number of steps for an event. One worker alone takes two; each write of another worker in between costs one
+/// more.
 const MAX_STEPS: usize = 20;
 
 /// The capacity of one target at its platform.
@@ -17,8 +17,8 @@ pub trait Capacity: Send + Sync {
     /// Reads it.
     fn read(&self) -> impl Future<Output = Result<Present, PlatformError>> + Send;
 
-    /// Sets the lever to `to`. The same `token` with the same value is the same change; nothing is set if the capacity is
-    /// not the one that was read any more, where the platform can tell.
+    /// Sets the lever to `to`. Calls with the same `token` and the same value are one change. On a platform with
+    /// preconditions nothing is set if the capacity has changed since `read`.
     fn set(
         &self,
         read: &Present,
@@ -41,8 +41,8 @@ pub enum PlatformError {
     Unknown(String),
 }
 
-/// Applies an event. `worker` is a random number, another one for each delivery of an event. `on_other` is told of the
-/// changes of other events that it has ended: those are answered as applied before.
+/// Applies an event. `worker` is a random number, a new one for each delivery. `on_other` is called with the pending change
+/// of another event that this worker has ended; the next delivery of that event is answered as `already_applied`.
 pub async fn apply(
     worker: u64,
     event: &ScalingEvent,
@@ -129,10 +129,7 @@ impl<L: Ledger, C: Capacity> Worker<'_, L, C> {
         }
         let entries = Entries { target, ..entries };
         match self.capacity.set(present, pending.to, &pending.token).await {
-            Ok(()) => match plan::ended(&entries, &self.event.subject, pending) {
-                Step::End(end) => self.end(&entries, *end).await,
-                _ => Ok(None),
-            },
+            Ok(()) => self.end(&entries, plan::ended(&entries, &self.event.subject, pending)).await,
             Err(PlatformError::Refused(why)) => {
                 self.write(&entries, &entries.target.give_up()).await?;
                 let is_own = pending.id == self.event.id;

@@ -27,9 +27,9 @@ const INCREASE_KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(400 * 24 * 60 *
 /// A ledger.
 pub trait Ledger: Send + Sync {
     /// What is known for an event: the item of its target, and the applied items of the event, of the target's pending
-    /// change and of the increases that the event and the pending change take back. The read is consistent: it has all writes that ended
-    /// before. The target is read before the applied items, or all at one moment: otherwise an event that another
-    /// worker ends between the two would look like one that was never applied, beside a version that is up to date.
+    /// change, and of the increases that these two take back. The read is consistent: it has all writes that ended before.
+    /// The target is read before the applied items, or all at one moment: otherwise an event that another worker ends
+    /// between the two would look like one that was never applied, beside a version that is up to date.
     fn read(&self, event: &ScalingEvent) -> impl Future<Output = Result<Entries, LedgerError>> + Send;
 
     /// Writes the item of a target if its version is still `version`; 0 if it did not exist.
@@ -164,7 +164,7 @@ impl AppliedItem {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Entries {
     pub target: TargetItem,
-    /// Of the event, of the pending change, and of the increases that the event takes back; by id.
+    /// Of the event, of the pending change, and of the increases that these two take back; by id.
     pub applied: BTreeMap<String, AppliedItem>,
     pub freeze: Freeze,
 }

@@ -251,7 +251,7 @@ proptest! {
 }
 
 #[test]
-fn a_change_that_another_event_has_begun_is_told_once() {
+fn a_change_that_another_event_has_begun_is_reported_once() {
     let world = Shared::new(Vec::new());
     let (first, second) = (event(1, 1, "+2"), event(2, 2, "+3"));
     let policy = Policy::default();
@@ -263,12 +263,12 @@ fn a_change_that_another_event_has_begun_is_told_once() {
     }
     drop(dying);
     world.pass(MAX_HOLD);
-    let told = Mutex::new(Vec::new());
+    let reported = Mutex::new(Vec::new());
     let on_other =
-        |pending: &Pending| told.lock().unwrap().push((pending.id.clone(), pending.from, pending.to));
+        |pending: &Pending| reported.lock().unwrap().push((pending.id.clone(), pending.from, pending.to));
     let answer = finish(Box::pin(apply(2, &second, &world, &world, &policy, || world.now(), on_other)));
     assert_eq!((answer.outcome, answer.from.zip(answer.to)), (Outcome::Applied, Some((52, 55))));
     let answer = finish(Box::pin(apply(3, &first, &world, &world, &policy, || world.now(), on_other)));
     assert_eq!((answer.outcome, answer.from.zip(answer.to)), (Outcome::AlreadyApplied, Some((50, 52))));
-    assert_eq!(*told.lock().unwrap(), [(id(1), 50, 52)]);
+    assert_eq!(*reported.lock().unwrap(), [(id(1), 50, 52)]);
 }

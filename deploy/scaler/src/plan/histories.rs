@@ -73,8 +73,8 @@ impl World {
                     }
                     continue;
                 }
-                step @ Step::End(_) => {
-                    if let Some(answer) = self.end(step, event, &mut life, &mut acted) {
+                Step::End(end) => {
+                    if let Some(answer) = self.end(*end, event, &mut life, &mut acted) {
                         return answer;
                     }
                     continue;
@@ -89,13 +89,12 @@ impl World {
     /// `Some` if the worker is done with the event, or dead.
     fn end(
         &mut self,
-        step: Step,
+        end: End,
         event: &ScalingEvent,
         life: &mut Life,
         acted: &mut impl FnMut(&mut Life) -> bool,
     ) -> Option<Option<Answer>> {
-        let Step::End(end) = step else { panic!("not an end: {step:?}") };
-        let End { pending, taken_back, never_applied, applied, target } = *end;
+        let End { pending, taken_back, never_applied, applied, target } = end;
         for (old, new) in taken_back {
             assert_eq!(self.entries.applied.insert(new.id.clone(), new), Some(old));
             if !acted(life) {

@@ -1,7 +1,7 @@
 //! The next step for an event: a pure function of the event, the present capacity and the ledger.
 //!
 //! The caller carries a step out, reads again what has changed, and asks for the next step, until it is an answer. It can
-//! die between any two steps; whoever gets the event next asks again and goes on.
+//! die between any two steps: the next delivery of an event of the target goes on from there.
 
 #[cfg(test)]
 mod histories;
@@ -140,7 +140,7 @@ fn decided(event: &ScalingEvent, entries: &Entries, now: Time) -> Option<Answer>
 }
 
 /// What comes after the lever was set to the `to` of the pending change.
-pub fn ended(entries: &Entries, subject: &str, pending: &Pending) -> Step {
+pub fn ended(entries: &Entries, subject: &str, pending: &Pending) -> End {
     let Pending { id, from, to, sequence, expirytime, is_floor, reverts, .. } = pending;
     let (mut taken_back, mut never_applied) = (Vec::new(), Vec::new());
     let mut left = from.saturating_sub(*to);
@@ -150,21 +150,28 @@ pub fn ended(entries: &Entries, subject: &str, pending: &Pending) -> Step {
             never_applied.push(AppliedItem { taken_back_before: Some(id.clone()), ..item });
             continue;
         };
+        if old.subject != subject {
+            continue;
+        }
         let units = old.left_for(id).min(left);
         left -= units;
-        if old.subject == subject && units > 0 && !old.taken_back.contains_key(id) {
+        if units > 0 && !old.taken_back.contains_key(id) {
             let mut new = old.clone();
             new.taken_back.insert(id.clone(), units);
             taken_back.push((old.clone(), new));
         }
     }
-    Step::End(Box::new(End {
+    End {
         taken_back,
         never_applied,
         applied: AppliedItem::new(id, subject, (*from, *to), *expirytime),
         target: entries.target.end(*sequence, *is_floor, (*from, *to)),
         pending: pending.clone(),
-    }))
+    }
+}
+
+fn end(facts: &Facts<'_>, pending: &Pending) -> Step {
+    Step::End(Box::new(ended(facts.entries, &facts.event.subject, pending)))
 }
 
 /// The call of the pending change may have been made from now on.
@@ -200,11 +207,10 @@ pub fn answer_of(event: &ScalingEvent, pending: &Pending) -> Answer {
 /// A change is pending, of this event or of another one: it is finished before anything else is planned.
 fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
     let Facts { worker, event, entries, present, policy, now } = facts;
-    let subject = event.subject.as_str();
     let give_up = |why: String| Step::GiveUp { target: entries.target.give_up(), why };
     // It was made, and what was applied is written; only the target's item is not.
     if let Some(AppliedItem { from, to, .. }) = entries.applied.get(&pending.id) {
-        return ended(entries, subject, &Pending { from: *from, to: *to, ..pending.clone() });
+        return end(facts, &Pending { from: *from, to: *to, ..pending.clone() });
     }
     if pending.worker != *worker && is_held(pending, *now) {
         return Step::Answer(retry(event, held_by_another(event, pending)));
@@ -222,13 +228,13 @@ fn go_on(facts: &Facts<'_>, pending: &Pending) -> Step {
     }
     let value = present.lever.value();
     if value == pending.to {
-        return ended(entries, subject, pending);
+        return end(facts, pending);
     }
     if pending.called {
         if value != pending.from {
             // It may have been made before somebody else has changed the capacity: made again, it would act twice.
             let note = format!("its call had no answer; the capacity is {value} now, so it counts as made");
-            return ended(entries, subject, &Pending { note, ..pending.clone() });
+            return end(facts, &Pending { note, ..pending.clone() });
         }
         if let Some(busy) = &present.busy {
             // Perhaps with this very change.
@@ -266,7 +272,6 @@ fn held_by_another(event: &ScalingEvent, pending: &Pending) -> String {
 
 /// Somebody else has changed the capacity or a limit: what was planned before is planned anew.
 fn plan_anew(facts: &Facts<'_>, pending: &Pending, change: Change) -> Step {
-    let Facts { event, entries, .. } = facts;
     let Change { from, to, cut_by } = change;
     let note = match from == pending.from {
         true => "planned anew: a limit has changed".to_owned(),
@@ -275,9 +280,9 @@ fn plan_anew(facts: &Facts<'_>, pending: &Pending, change: Change) -> Step {
     let token = format!("{}-{to}", pending.id);
     let again = Pending { from, to, cut_by, note, token, called: false, ..pending.clone() };
     if from == to {
-        return ended(entries, &event.subject, &again);
+        return end(facts, &again);
     }
-    Step::Begin(entries.target.begin(again))
+    Step::Begin(facts.entries.target.begin(again))
 }
 
 /// Nothing is pending: the event's own change.

@@ -164,12 +164,13 @@ impl Case {
                     };
                     let whose = if pending.id == self.event.id { "call" } else { "call of the other" };
                     done.push(format!("{whose} {}>{to}", pending.from));
-                    if self.end(ended(&self.entries, &self.event.subject, &pending), &mut done) {
+                    let end = ended(&self.entries, &self.event.subject, &pending);
+                    if self.end(end, &mut done) {
                         return done.join(" | ");
                     }
                 }
-                step @ Step::End(_) => {
-                    if self.end(step, &mut done) {
+                Step::End(end) => {
+                    if self.end(*end, &mut done) {
                         return done.join(" | ");
                     }
                 }
@@ -183,9 +184,8 @@ impl Case {
     }
 
     /// Returns whether it is the event's own change.
-    fn end(&mut self, step: Step, done: &mut Vec<String>) -> bool {
-        let Step::End(end) = step else { panic!("not an end: {step:?}") };
-        let End { pending, taken_back, never_applied, applied, target } = *end;
+    fn end(&mut self, end: End, done: &mut Vec<String>) -> bool {
+        let End { pending, taken_back, never_applied, applied, target } = end;
         self.entries.target = target;
         let items = taken_back.into_iter().map(|(_, new)| new).chain(never_applied).chain([applied]);
         self.entries.applied.extend(items.map(|item| (item.id.clone(), item)));
@@ -623,10 +623,13 @@ fn a_direction_can_be_frozen() {
 #[test]
 fn an_increase_is_taken_back_once_and_not_applied_after_that() {
     let subject = event(1, 1, "+1").subject;
-    let pending = Pending { reverts: [10, 11, 12].map(id).into(), from: 9, to: 4, ..pending() };
-    let known = [applied(10, (0, 3)), applied(11, (3, 7))].into();
-    let entries = Entries { applied: known, ..Entries::default() };
-    let Step::End(end) = ended(&entries, &subject, &pending) else { panic!("an end") };
+    let pending = Pending { reverts: [13, 10, 11, 12].map(id).into(), from: 9, to: 4, ..pending() };
+    // One of another target is named first, and left alone.
+    let mut other = applied(13, (0, 9));
+    other.1.subject = "eks/…".to_owned();
+    let known = [applied(10, (0, 3)), applied(11, (3, 7)), other].into();
+    let mut entries = Entries { applied: known, ..Entries::default() };
+    let end = ended(&entries, &subject, &pending);
     let units: Vec<_> =
         end.taken_back.iter().map(|(old, new)| (old.id.clone(), new.taken_back[&id(1)])).collect();
     assert_eq!(units, [(id(10), 3), (id(11), 2)]);
@@ -634,8 +637,8 @@ fn an_increase_is_taken_back_once_and_not_applied_after_that() {
     assert_eq!((&never.id, &never.taken_back_before, never.added()), (&id(12), &Some(id(1)), 0));
     // The same again, after its worker has died: nothing is taken back twice.
     let written = end.taken_back.into_iter().map(|(_, new)| (new.id.clone(), new));
-    let entries = Entries { applied: written.chain([(id(12), never.clone())]).collect(), ..entries };
-    let Step::End(end) = ended(&entries, &subject, &pending) else { panic!("an end") };
+    entries.applied.extend(written.chain([(id(12), never.clone())]));
+    let end = ended(&entries, &subject, &pending);
     assert!(end.taken_back.is_empty() && end.never_applied.is_empty());
     let next = ScalingEvent { reverts: [10, 11, 12].map(id).into(), ..event(2, 2, "-9") };
     assert_eq!(entries.left_for(&next), 2);
@@ -674,8 +677,7 @@ fn pending() -> Pending {
 #[test]
 fn the_ledger_has_what_was_applied_and_the_highest_sequence() {
     let entries = Entries::default();
-    let Step::End(end) = ended(&entries, &event(1, 1, "+2").subject, &pending()) else { panic!("an end") };
-    let End { applied, target, .. } = *end;
+    let End { applied, target, .. } = ended(&entries, &event(1, 1, "+2").subject, &pending());
     assert_eq!((applied.from, applied.to, applied.expirytime), (4, 6, LATER));
     assert_eq!((target.sequence, target.version, target.pending, target.baseline), (100, 1, None, None));
     let known: BTreeMap<String, AppliedItem> = [(id(1), applied)].into();
