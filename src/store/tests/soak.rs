@@ -26,7 +26,13 @@ const MAX_BACKLOG: u64 = 2_000;
 /// How long what was delivered is stored.
 const RETENTION: Duration = Duration::from_secs(30);
 /// Of a server of production; vacuum runs as by default.
-const SETTINGS: [&str; 4] = ["fsync=on", "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=4GB"];
+const SETTINGS: [&str; 5] = [
+    "fsync=on",
+    "synchronous_commit=on",
+    "shared_buffers=512MB",
+    "max_wal_size=4GB",
+    "shared_preload_libraries=pg_stat_statements",
+];
 
 fn parameter(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
@@ -64,6 +70,7 @@ impl Soak {
     async fn start(rate: u64) -> Self {
         let server = PostgresServer::start(&SETTINGS, "host all all 127.0.0.1/32 trust\n", |_| {});
         let database = server.create_database(None);
+        server.sql(&database, "CREATE EXTENSION pg_stat_statements");
         let connector = Connector::from_url(&server.url(&database)).unwrap();
         let settings = Settings { connector, max_connections: 8, notify: true };
         let store = Store::Postgres(Postgres::open(settings, &[name("queue")]).await.unwrap());
@@ -119,7 +126,8 @@ impl Soak {
         let prune = async {
             while !is_over.load(Ordering::Relaxed) {
                 while self.store.prune(RETENTION, RETENTION).await.unwrap() {}
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                // Each minute in a bridge, whose retention is longer.
+                tokio::time::sleep(Duration::from_secs(10)).await;
             }
         };
         let ((), claims, ()) = futures_util::future::join3(emit, deliver, prune).await;
@@ -150,6 +158,18 @@ impl Soak {
         self.store.transact(keys, decide).await.unwrap();
     }
 
+    /// Prints the statements that have read the most pages since the last time, with pages and milliseconds of each call:
+    /// unlike the durations of claims, the pages do not depend on the load of the machine.
+    fn show_statements(&self) {
+        let largest = "SELECT string_agg(format('  %s calls, %s pages, %s ms: %s', calls,
+                shared_blks_hit / calls + shared_blks_read / calls, round(mean_exec_time::numeric, 2),
+                left(regexp_replace(query, '\\s+', ' ', 'g'), 90)), E'\\n')
+            FROM (SELECT * FROM pg_stat_statements WHERE calls > 50
+                ORDER BY shared_blks_hit + shared_blks_read DESC LIMIT 12) AS s";
+        println!("{}", self.server.sql(&self.database, largest));
+        self.server.sql(&self.database, "SELECT pg_stat_statements_reset()");
+    }
+
     /// Deletes all that is past its retention, and lets the server remove the dead rows. Returns the size in MB.
     async fn clean(&self, what: &str) -> f64 {
         tokio::time::sleep(RETENTION).await;
@@ -176,7 +196,9 @@ async fn claims_stay_fast_beside_an_open_transaction_and_the_size_stays_flat() {
     println!("{deliveries} deliveries in {minutes} minutes beside an open transaction");
     // Without those of the first second, which read files and plan for empty tables.
     soak.deliver(SAMPLE_DELIVERIES.min(deliveries / 4), Instant::now()).await;
+    soak.show_statements();
     let fresh = soak.deliver(SAMPLE_DELIVERIES.min(deliveries / 4), Instant::now()).await.show("fresh");
+    soak.show_statements();
 
     let open = soak.connect().await;
     open.batch_execute(
@@ -186,12 +208,14 @@ async fn claims_stay_fast_beside_an_open_transaction_and_the_size_stays_flat() {
     .unwrap();
     let until = Instant::now() + Duration::from_secs(minutes * 60);
     let beside = soak.deliver(deliveries, until).await.show("beside an open transaction");
+    soak.show_statements();
     let dead = soak.server.sql(&soak.database, "SELECT sum(n_dead_tup) FROM pg_stat_user_tables");
     println!("dead rows: {dead}");
     open.batch_execute("COMMIT").await.unwrap();
     let first = soak.clean("after retention").await;
 
     let after = soak.deliver(deliveries / 4, Instant::now()).await.show("after it");
+    soak.show_statements();
     let second = soak.clean("after retention again").await;
     soak.store.close().await;
     assert!(

@@ -37,10 +37,12 @@ const MAX_FRUITLESS_STEPS: usize = 100;
 /// How long a claim waits whose deliveries others are claiming.
 const CONTENTION_DELAY: Duration = Duration::from_millis(50);
 
-/// The server's time, and when the first delivery is due.
+/// The server's time, and when the first delivery is due, if that is before the next poll: a claim leaves an entry of the
+/// index at the end of its lease, and those of settled deliveries stay until vacuum removes them.
 const PEEK: &str = "
     SELECT now_ns(), (SELECT due FROM deliveries
-        WHERE destination = $1 AND state = 0 AND NOT is_suspended AND due >= $2 ORDER BY due LIMIT 1)";
+        WHERE destination = $1 AND state = 0 AND NOT is_suspended
+        AND due >= $2 AND due <= (SELECT now_ns()) + $3 ORDER BY due LIMIT 1)";
 /// The deliveries that are due, locked; false for those whose queue another claim judges.
 const EXAMINE: &str = "
     WITH clock AS MATERIALIZED (SELECT now_ns() AS now),
@@ -52,9 +54,11 @@ const EXAMINE: &str = "
         FOR NO KEY UPDATE SKIP LOCKED
     )
     SELECT due.event, due.due, clock.now, pg_try_advisory_xact_lock($1, hashint8(due.target)) FROM due, clock";
+/// When the next delivery is due, if that is before the next poll, as of [`PEEK`].
 const NEXT_DUE: &str = "
     SELECT min(due) FROM (
-        SELECT due FROM deliveries WHERE destination = $1 AND state = 0 AND NOT is_suspended AND due > $2
+        SELECT due FROM deliveries
+        WHERE destination = $1 AND state = 0 AND NOT is_suspended AND due > $2 AND due <= $2 + $3
         ORDER BY due LIMIT 1) next";
 
 /// The examined deliveries, with the bodies of those that are claimed. `$3` is the server's time, `$4` how many are
@@ -135,11 +139,18 @@ struct Step {
     has_changed: bool,
 }
 
+/// In nanoseconds.
+fn max_poll() -> i64 {
+    i64::try_from(leases::MAX_POLL.as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// `None` if nothing is due.
 async fn claim_step(shared: &Shared, destination: &Destination, max: usize) -> Result<Option<Step>, DbError> {
     let scan = destination.scan_floor.lock().start(since_boot());
     let client = shared.pool.get().await?;
-    let rows = client.query_typed(PEEK, &[(&destination.id, Type::INT4), (&scan.from, Type::INT8)]).await?;
+    let params: [Param<'_>; 3] =
+        [(&destination.id, Type::INT4), (&scan.from, Type::INT8), (&max_poll(), Type::INT8)];
+    let rows = client.query_typed(PEEK, &params).await?;
     drop(client);
     let (now, first): (i64, Option<i64>) = rows.first().map_or((0, None), |row| (row.get(0), row.get(1)));
     if first.is_none_or(|first| first > now) {
@@ -224,7 +235,10 @@ impl ClaimStep<'_> {
         let sql = judge();
         let (rows, next) = futures_util::future::try_join(
             transaction.query(&sql, &params),
-            transaction.query(NEXT_DUE, &[(&id, Type::INT4), (&examined.now, Type::INT8)]),
+            transaction.query(
+                NEXT_DUE,
+                &[(&id, Type::INT4), (&examined.now, Type::INT8), (&max_poll(), Type::INT8)],
+            ),
         )
         .await?;
         let next: Option<i64> = next.first().and_then(|row| row.get(0));

@@ -257,9 +257,11 @@ pub(super) async fn close(shared: &Shared) {
     }
 }
 
+/// The maximum time between two claims.
+pub(super) const MAX_POLL: Duration = Duration::from_secs(1);
+
 /// The time until the next claim, given when the next delivery becomes claimable.
 pub(super) fn poll_delay(next_due: Option<Time>, now: Time) -> Duration {
-    const MAX_POLL: Duration = Duration::from_secs(1);
     // At least a millisecond, so that the worker does not spin if the clocks differ by less than a tick.
     next_due.map_or(MAX_POLL, |due| due.since(now)).clamp(Duration::from_millis(1), MAX_POLL)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 
 use super::row::{DeliveryRow, State};
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::postgres::Shared;
 use crate::store::postgres::destinations::{Class, CountChange};
 use crate::store::postgres::error::DbError;
@@ -66,13 +66,17 @@ pub(super) struct Changed {
     freed: Vec<(i32, i64)>,
     /// Destinations, targets and events of what was settled and is open again.
     reopened: Vec<(i32, i64, i64)>,
-    counts: BTreeMap<i32, CountChange>,
+    published: CountChanges,
 }
 
-/// The changes of the statistics of destinations by a transaction, to be applied when it is committed.
+/// What a transaction changes about destinations as this process knows them, to be applied when it is committed.
 #[derive(Debug, Default)]
 #[must_use]
-pub(in crate::store::postgres) struct CountChanges(BTreeMap<i32, CountChange>);
+pub(in crate::store::postgres) struct CountChanges {
+    counts: BTreeMap<i32, CountChange>,
+    /// The lowest due time among the open deliveries that were written.
+    due: BTreeMap<i32, i64>,
+}
 
 impl Changed {
     /// Adds a delivery that was `before`. The time of emission is needed if it was settled and is not any more.
@@ -86,8 +90,11 @@ impl Changed {
         if before.state != State::Open && after.state == State::Open {
             self.reopened.push((after.destination, after.target, after.event));
         }
-        let counts = self.counts.entry(after.destination).or_default();
+        let counts = self.published.counts.entry(after.destination).or_default();
         counts.add(after.event, emitted_at, before.class(), after.class());
+        if after.state == State::Open {
+            self.published.add_due(after.destination, after.due);
+        }
         self.rows.push(after);
     }
 
@@ -104,7 +111,10 @@ impl Changed {
         wall: Time,
         with_concurrent_claims: bool,
     ) -> Result<CountChanges, DbError> {
-        let Self { rows, freed, reopened, counts } = self;
+        let Self { rows, freed, reopened, mut published } = self;
+        for (destination, _) in &freed {
+            published.add_due(*destination, wall.as_nanos());
+        }
         let reopened = async {
             match reopened.is_empty() {
                 true => Ok(()),
@@ -120,7 +130,7 @@ impl Changed {
         if !rows.is_empty() {
             futures_util::future::try_join3(update(transaction, &rows), reopened, freed).await?;
         }
-        Ok(CountChanges(counts))
+        Ok(published)
     }
 }
 
@@ -189,29 +199,43 @@ fn flags(row: &DeliveryRow) -> i32 {
 }
 
 impl CountChanges {
-    /// A delivery was inserted.
+    /// A delivery was inserted, which is due when it is emitted.
     pub(in crate::store::postgres) fn insert(
         &mut self,
         destination: i32,
         seq: i64,
-        emitted_at: i64,
+        emitted: ClockReading,
         class: Class,
     ) {
-        self.0.entry(destination).or_default().add(seq, emitted_at, Class::Other, class);
+        let counts = self.counts.entry(destination).or_default();
+        counts.add(seq, emitted.now.as_nanos(), Class::Other, class);
+        if matches!(class, Class::Unsettled { .. }) {
+            self.add_due(destination, emitted.wall.as_nanos());
+        }
+    }
+
+    fn add_due(&mut self, destination: i32, due: i64) {
+        self.due.entry(destination).and_modify(|lowest| *lowest = due.min(*lowest)).or_insert(due);
     }
 
     /// Adds the changes of the same transaction.
     pub(in crate::store::postgres) fn extend(&mut self, others: Self) {
-        for (destination, change) in others.0 {
-            self.0.entry(destination).or_default().extend(change);
+        for (destination, change) in others.counts {
+            self.counts.entry(destination).or_default().extend(change);
+        }
+        for (destination, due) in others.due {
+            self.add_due(destination, due);
         }
     }
 
     /// Applies them. `xid` is the id of the transaction.
     pub(in crate::store::postgres) fn apply(&self, shared: &Shared, xid: i64) {
         for destination in shared.destinations.all().values() {
-            if let Some(change) = self.0.get(&destination.id) {
+            if let Some(change) = self.counts.get(&destination.id) {
                 destination.counts.lock().apply(xid, change);
+            }
+            if let Some(due) = self.due.get(&destination.id) {
+                destination.scan_floor.lock().lower(*due);
             }
         }
     }

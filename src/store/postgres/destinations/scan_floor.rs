@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-/// A delivery can become visible that much after the time from which on it is due: its transaction has to commit.
-const LAG: Duration = Duration::from_secs(2);
+/// How late a delivery that another replica has written can become visible without a scan from the beginning: its
+/// transaction has to commit. What this process has written lowers the floor when it is committed.
+const LAG: Duration = Duration::from_millis(100);
 /// The minimum time between two scans from the beginning: they find what has become visible later than that.
 const MIN_FULL_INTERVAL: Duration = Duration::from_secs(5);
 /// Scans from the beginning take at most one part in so many of the time.
@@ -14,6 +15,8 @@ const FULL_SCAN_SHARE: u32 = 20;
 #[derive(Debug, Default)]
 pub(in crate::store::postgres) struct ScanFloor {
     floor: Option<i64>,
+    /// The lowest due time that this process has committed since the last scan was started.
+    committed: Option<i64>,
     /// When the next scan from the beginning is due, by [`since_boot`](crate::store::clock::since_boot).
     next_full: Duration,
 }
@@ -28,9 +31,15 @@ pub(in crate::store::postgres) struct Scan {
 
 impl ScanFloor {
     /// Starts a scan. `now` is the time since the machine was started.
-    pub(in crate::store::postgres) fn start(&self, now: Duration) -> Scan {
-        let floor = self.floor.filter(|_| now < self.next_full);
+    pub(in crate::store::postgres) fn start(&mut self, now: Duration) -> Scan {
+        let committed = self.committed.take().unwrap_or(i64::MAX);
+        let floor = self.floor.filter(|_| now < self.next_full).map(|floor| floor.min(committed));
         Scan { from: floor.unwrap_or(i64::MIN), started: now }
+    }
+
+    /// Deliveries that are due from this time on have become visible. A scan that has started may have missed them.
+    pub(in crate::store::postgres) fn lower(&mut self, due: i64) {
+        self.committed = Some(self.committed.map_or(due, |lowest| lowest.min(due)));
     }
 
     /// The scan has ended: nothing below `rest` has been left, at the server's time `server`.
@@ -58,17 +67,32 @@ mod tests {
         let scan = floor.start(seconds(1));
         assert_eq!(scan.from, i64::MIN);
         floor.end(scan, seconds(1), 10_000_000_000, i64::MAX);
-        assert_eq!(floor.start(seconds(2)).from, 8_000_000_000);
-        floor.end(floor.start(seconds(2)), seconds(2), 11_000_000_000, 7);
+        let scan = floor.start(seconds(2));
+        assert_eq!(scan.from, 9_900_000_000);
+        floor.end(scan, seconds(2), 11_000_000_000, 7);
         assert_eq!(floor.start(seconds(3)).from, 7);
+    }
+
+    #[test]
+    fn what_this_process_commits_during_a_scan_is_found_by_the_next_one_however_long_the_commit_took() {
+        let mut floor = ScanFloor::default();
+        let scan = floor.start(seconds(1));
+        floor.end(scan, seconds(1), 10_000_000_000, i64::MAX);
+        let scan = floor.start(seconds(2));
+        floor.lower(3);
+        floor.lower(5);
+        floor.end(scan, seconds(2), 11_000_000_000, i64::MAX);
+        assert_eq!([2, 3].map(|at| floor.start(seconds(at)).from), [3, 10_900_000_000]);
     }
 
     #[test]
     fn a_scan_from_the_beginning_is_repeated_the_less_often_the_longer_it_takes() {
         let mut floor = ScanFloor::default();
-        floor.end(floor.start(seconds(1)), seconds(1), 0, 0);
-        assert_eq!([5, 6].map(|at| floor.start(seconds(at)).from), [-2_000_000_000, i64::MIN]);
-        floor.end(floor.start(seconds(6)), seconds(7), 0, 0);
-        assert_eq!([26, 27].map(|at| floor.start(seconds(at)).from), [-2_000_000_000, i64::MIN]);
+        let scan = floor.start(seconds(1));
+        floor.end(scan, seconds(1), 0, 0);
+        assert_eq!([5, 6].map(|at| floor.start(seconds(at)).from), [-100_000_000, i64::MIN]);
+        let scan = floor.start(seconds(6));
+        floor.end(scan, seconds(7), 0, 0);
+        assert_eq!([26, 27].map(|at| floor.start(seconds(at)).from), [-100_000_000, i64::MIN]);
     }
 }

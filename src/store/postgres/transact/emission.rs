@@ -120,8 +120,8 @@ impl Emission {
                 NewState::Withdrawn => continue,
             };
             if let Some(destination) = destinations.get(&delivery.destination) {
-                let emitted_at = events[delivery.event].clock.now.as_nanos();
-                counts.insert(destination.id, numbers[delivery.event], emitted_at, class);
+                let emitted = events[delivery.event].clock;
+                counts.insert(destination.id, numbers[delivery.event], emitted, class);
             }
         }
         counts
