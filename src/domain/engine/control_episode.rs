@@ -91,6 +91,8 @@ fn evaluate_episode(
     }
     if renewed || is_new {
         restart(step, name, rule_state, is_new);
+    } else if !opened_alerts.is_empty() {
+        prolong(step, name, rule_state);
     }
     let ended = rule_state.episode.take_if(|episode| episode.open.is_empty());
     let is_over = ended.is_some();
@@ -142,12 +144,21 @@ fn restart(step: &mut StepContext<'_>, rule: &Name, rule_state: &mut RuleState, 
         }
         EpisodeScope::Hold(_) => {
             if is_new || episode.hold_over {
-                let max_duration = hold_template(step, rule).and_then(|hold| hold.max_duration);
-                rule_state.hold_until = max_duration.map(|max_duration| now.after(max_duration));
+                prolong(step, rule, rule_state);
             }
-            episode.hold_over = false;
         }
         EpisodeScope::Target(_) => {}
+    }
+}
+
+/// An alert of a hold has opened. `max_duration` counts from now, also if it was over: it ends the hold of an alert that
+/// was left firing, and this one was not.
+fn prolong(step: &StepContext<'_>, rule: &Name, rule_state: &mut RuleState) {
+    let Some(episode) = &mut rule_state.episode else { return };
+    if matches!(episode.scope, EpisodeScope::Hold(_)) {
+        episode.hold_over = false;
+        let max_duration = hold_template(step, rule).and_then(|hold| hold.max_duration);
+        rule_state.hold_until = max_duration.map(|max_duration| step.context.now.after(max_duration));
     }
 }
 

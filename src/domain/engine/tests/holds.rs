@@ -77,6 +77,34 @@ fn a_hold_whose_max_duration_was_over_begins_again_with_a_new_occurrence() {
 }
 
 #[test]
+fn max_duration_counts_from_the_last_alert_of_a_hold_that_has_opened() {
+    let other = |starts| {
+        let mut alert = deploy(true, starts, 0);
+        Arc::make_mut(&mut alert.labels).set("service", "shop");
+        alert.fingerprint = "fp-shop".into();
+        alert
+    };
+    let until = |world: &World| world.controls.holds().map(|(_, hold)| hold.until).collect::<Vec<_>>();
+    // While the hold of the first one is in force, and after it was over.
+    for (second, over) in [(500, None), (700, Some(600))] {
+        let mut world = limited_hold();
+        world.post(-60, vec![firing("a", -70)]);
+        world.post(0, vec![deploy(true, -10, 0)]);
+        if let Some(over) = over {
+            assert_eq!(summary(&world.wait(over)), "expired×1");
+        }
+        world.post(second, vec![other(second - 10)]);
+        assert_eq!(until(&world), [Some(at(second + 600))]);
+        // A repeat of either changes nothing.
+        world.post(second + 10, vec![deploy(true, -10, 0), other(second - 10)]);
+        assert_eq!(until(&world), [Some(at(second + 600))]);
+        assert_eq!(summary(&world.post(second + 20, vec![resolved("a", -70, second + 15)])), "held×1");
+        assert_eq!(summary(&world.wait(second + 599)), "");
+        assert_eq!(summary(&world.wait(second + 600)), "expired×2, stabilizing×1");
+    }
+}
+
+#[test]
 fn a_late_firing_of_a_hold_is_in_force() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(-100, vec![deploy(true, -110, 0)]);

@@ -13,6 +13,7 @@ use crate::domain::delivery::{DeliveryChangeKind, GiveUp};
 use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::outbox::{DeliveryQueue as _, Outbox as _};
+use crate::store::postgres::destinations::ScanFloor;
 use crate::store::postgres::transaction::Transaction;
 use crate::store::postgres::{Connector, Postgres, Settings, Shared};
 use crate::store::tests::postgres_server::PostgresServer;
@@ -74,6 +75,16 @@ impl World {
 
     async fn execute(&self, sql: &str) {
         self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        self.forget_scan_floors();
+    }
+
+    /// The next claims look at all deliveries, since no replica knows what the client of the test has written.
+    fn forget_scan_floors(&self) {
+        for replica in &self.replicas {
+            for destination in replica.0.destinations.all().values() {
+                *destination.scan_floor.lock() = ScanFloor::default();
+            }
+        }
     }
 
     async fn number(&self, sql: &str) -> i64 {
@@ -110,7 +121,9 @@ impl World {
             (&body.to_string(), Type::TEXT),
             (&events, Type::INT8_ARRAY),
         ];
-        self.client.query_typed(EMIT, &params).await.unwrap()[0].get(0)
+        let event = self.client.query_typed(EMIT, &params).await.unwrap()[0].get(0);
+        self.forget_scan_floors();
+        event
     }
 
     /// Claims for the queue; returns the numbers of the events with their leases.
