@@ -68,7 +68,7 @@ bench: release ## measure the whole bridge under load against its targets; ONLY=
 lint: ## run all checks except tests: format, clippy, rustdoc, dependencies, scripts
 	deploy/tools.sh lint
 	cargo fmt --check
-	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run .ci/unreferenced-snapshots .ci/with-seed deploy/*.sh deploy/scaler/*.sh fuzz/run fuzz/rustc
+	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run .ci/unreferenced-snapshots .ci/with-seed deploy/*.sh deploy/*/*.sh fuzz/run fuzz/rustc
 	"$(TARGET)/tools/bin/cargo-machete"
 	"$(TARGET)/tools/bin/cargo-deny" --locked --all-features check --hide-inclusion-graph licenses bans sources
 	cargo check --locked --lib --no-default-features

@@ -498,12 +498,12 @@ have_linters() {
 
 # -----------------------------------------------------------------------------------------
 
-# The README's examples use curl, and a test runs them.
-have_curl() {
-  local missing=curl
-  command -v curl >/dev/null && return
-  say "installing Debian's curl"
-  install() { as_root apt-get install -y -qq --no-install-recommends curl >/dev/null; }
+# Examples in documents use these programs, and tests run the examples.
+have_program() {
+  local missing=$1
+  command -v "$1" >/dev/null && return
+  say "installing Debian's $1"
+  install() { as_root apt-get install -y -qq --no-install-recommends "$missing" >/dev/null; }
   with_package_lists install
 }
 
@@ -534,4 +534,5 @@ have_kubectl
 have_venv deploy deploy/requirements.txt
 have_helm
 have_systemd_analyze
-have_curl
+have_program curl
+have_program jq
