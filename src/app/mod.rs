@@ -12,6 +12,7 @@ mod listener;
 mod readiness;
 mod reload;
 mod running;
+mod service_manager;
 mod store;
 mod watch;
 
@@ -119,6 +120,7 @@ impl App {
         let options = Options::new("admin", &server, http::refuse_on_admin(), metrics.clone());
         let admin_api = Listener::start(admin.listen, &admin.access, options, http::admin_routes(state))?;
 
+        service_manager::start(&lifecycle, &services);
         let started = RunningBridge::start(settings, origin, metrics, access, &lifecycle, &stop);
         let Some(mut running) = started.await? else { return Ok(()) };
         running.watch_files(reloads.clone());
@@ -126,6 +128,7 @@ impl App {
         debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
         running.begin_reception().await;
+        service_manager::ready();
         tracing::info!(webhook = webhook.url(), admin = admin_api.url(), "scalebridge is ready");
 
         let (is_shared, mut orphans) = (running.is_shared(), tokio::time::interval(ORPHANS_INTERVAL));
@@ -140,13 +143,16 @@ impl App {
                 }
                 _ = orphans.tick(), if is_shared => running.retire_orphans().await,
                 Some(request) = reload_requests.next() => {
+                    service_manager::reloading();
                     let result = running.reloader.reload(&request.by, &mut running.workers, &stop).await;
+                    service_manager::ready();
                     request.reply(result);
                 }
             }
         };
         running.end_reception();
         lifecycle.enter(LifecyclePhase::Stopping);
+        service_manager::stopping();
         reload_requests.close();
         tracing::info!(within = ?server.drain_timeout, "stopping, draining");
         running.drain(&webhook, &admin_api, server.drain_timeout).await;

@@ -18,9 +18,9 @@ use crate::telemetry;
 /// Print a least-privilege IAM policy
 ///
 /// For destinations with a `role_arn`, the bridge itself only needs permission to assume the role; --role prints the
-/// policy of that role. A queue encrypted with a customer managed key also needs kms:GenerateDataKey and kms:Decrypt on
-/// that key. For a store with `iam: true`, the id of the database is `*`: replace it by the resource id of the instance,
-/// cluster or proxy.
+/// policy of that role. A queue encrypted with a customer managed key needs rights on that key too: pass --kms-key-arn.
+/// For a store with `iam: true`, the id of the database is `*`: replace it by the resource id of the instance, cluster or
+/// proxy.
 #[derive(Debug, Args)]
 pub(super) struct IamPolicy {
     #[command(flatten)]
@@ -34,6 +34,20 @@ pub(super) struct IamPolicy {
     /// Region of functions and queues configured without one; `*` means any
     #[arg(long, value_name = "REGION", env = "AWS_REGION", default_value = "*")]
     region: String,
+    /// The customer managed key that encrypts the queues
+    #[arg(long, value_name = "ARN", value_parser = kms_key)]
+    kms_key_arn: Option<String>,
+}
+
+/// What SQS does for a sender with the key of a queue.
+const KMS_ACTIONS: [&str; 2] = ["kms:Decrypt", "kms:GenerateDataKey"];
+
+fn kms_key(text: &str) -> Result<String, &'static str> {
+    // IAM does not resolve aliases.
+    match text.split(':').nth(2) == Some("kms") && text.contains(":key/") {
+        true => Ok(text.to_owned()),
+        false => Err("the ARN of a key is expected, such as arn:aws:kms:REGION:ACCOUNT:key/ID"),
+    }
 }
 
 impl IamPolicy {
@@ -57,6 +71,9 @@ impl IamPolicy {
             let role = role.map(|role| role.arn.clone());
             if let Some(arn) = &role {
                 require(None, "sts:AssumeRole", arn.clone());
+            }
+            if let Some(key) = self.kms_key_arn.as_ref().filter(|_| action.starts_with("sqs:")) {
+                KMS_ACTIONS.into_iter().for_each(|action| require(role.clone(), action, key.clone()));
             }
             require(role, action, resource);
         }

@@ -9,6 +9,7 @@ mod copy;
 mod decision;
 mod escape;
 mod explain;
+mod healthcheck;
 mod iam;
 mod output;
 mod replay;
@@ -57,6 +58,7 @@ enum CliCommand {
     Schema(schema::Schema),
     IamPolicy(iam::IamPolicy),
     Send(send::Send),
+    Healthcheck(healthcheck::Healthcheck),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -99,6 +101,7 @@ pub fn run() -> ExitCode {
         CliCommand::Schema(schema) => schema.run(),
         CliCommand::IamPolicy(policy) => policy.run(),
         CliCommand::Send(send) => send.run(),
+        CliCommand::Healthcheck(healthcheck) => healthcheck.run(),
         CliCommand::Completions(completions) => completions.run(Cli::command()),
         CliCommand::Man(man) => man.run(Cli::command()),
     }

@@ -126,6 +126,23 @@ fn load_tree<D: DestinationSettings, S: SourceKind>(
     }
 }
 
+/// Reads the address of `server.listen` and how it is protected. Other errors do not count: while the configuration is
+/// invalid, a running bridge keeps the one that it has.
+///
+/// # Errors
+/// The file cannot be parsed, or its section `server` has an error.
+#[cfg(feature = "server")]
+pub(crate) fn read_webhook_listener(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<(std::net::SocketAddr, access::ListenerAccess), Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    let file = file::read(path, None, &mut diagnostics).map(|(file, _)| file);
+    let root = layers::merge(file.as_ref(), environment, &mut diagnostics);
+    let listener = root.and_then(|root| server::webhook_listener(&root, &mut diagnostics));
+    listener.ok_or(diagnostics)
+}
+
 /// Like [`load`], and checks the Alertmanager configuration at `alertmanager` against the settings: routes,
 /// receivers and intervals.
 ///

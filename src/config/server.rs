@@ -25,6 +25,17 @@ pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Serve
     Some((settings, listener))
 }
 
+/// The address of the webhook listener and how it is protected.
+#[cfg(feature = "server")]
+pub(super) fn webhook_listener(
+    root: &Node,
+    diagnostics: &mut Diagnostics,
+) -> Option<(std::net::SocketAddr, access::ListenerAccess)> {
+    let (_, listener) = server(root.get("server")?, diagnostics)?;
+    let address = listener.address?.value;
+    (!listener.is_faulty).then_some((address, listener.access))
+}
+
 fn settings(fields: &mut Fields<'_, '_>, listener: &ListenerDraft) -> Option<Server> {
     let max_body_bytes = fields.get("max_body_bytes", number::<usize>(1..=i64::MAX));
     let max_in_flight = fields.get("max_in_flight", number(1..=1_000_000));

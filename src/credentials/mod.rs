@@ -33,6 +33,7 @@ use crate::config::Secret;
 use crate::config::access::Scope;
 pub(crate) use admin::AdminCredentials;
 pub(crate) use certificate::San;
+pub(crate) use outgoing::OwnListener;
 pub(crate) use source::SourceCredentials;
 
 /// What a request presents.

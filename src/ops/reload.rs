@@ -93,6 +93,11 @@ impl Ops {
     pub(crate) async fn reload(&self, by: Initiator) -> ReloadResult {
         self.0.reloads.reload(by).await
     }
+
+    /// Whether the last reload was rejected, so that an older configuration is in force than the files have.
+    pub(crate) fn is_reload_rejected(&self) -> bool {
+        self.0.configuration.load().last_error.is_some()
+    }
 }
 
 /// Retries of the file watcher are counted in one entry for this long.

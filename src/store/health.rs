@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -40,12 +41,14 @@ struct State {
     outdated: Option<String>,
     detached: Option<PathBuf>,
     truncated: Option<PathBuf>,
+    /// When the writer was last seen between two batches.
+    writer_seen: Option<Instant>,
 }
 
 impl Health {
     /// Why changes are refused now. Only [`Outage::Failing`] ends with a commit that succeeds.
     pub(super) fn outage(&self) -> Option<Outage> {
-        let State { failing, outdated, detached, truncated } = &*self.0.lock();
+        let State { failing, outdated, detached, truncated, .. } = &*self.0.lock();
         let lasting = truncated.clone().map(Outage::Truncated);
         let lasting = lasting.or_else(|| detached.clone().map(Outage::Detached));
         let lasting = lasting.or_else(|| outdated.clone().map(Outage::Outdated));
@@ -59,6 +62,16 @@ impl Health {
 
     pub(super) fn is_failing(&self) -> bool {
         self.0.lock().failing.is_some()
+    }
+
+    /// The writer is between two batches.
+    pub(super) fn writer_seen(&self) {
+        self.0.lock().writer_seen = Some(Instant::now());
+    }
+
+    /// How long the writer has been in its batch, or idle for at most a second. Zero before its first round.
+    pub(super) fn writer_busy_for(&self) -> Duration {
+        self.0.lock().writer_seen.map_or(Duration::ZERO, |seen| seen.elapsed())
     }
 
     /// A commit has failed.

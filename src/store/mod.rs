@@ -297,6 +297,15 @@ impl Store {
         delegate!(self, store => store.outage())
     }
 
+    /// How long the thread that changes the store has been in one batch. A store without such a thread, whose server may be
+    /// away for any time, is never busy.
+    pub(crate) fn writer_busy_for(&self) -> Duration {
+        match self {
+            Self::Sqlite(store) => store.writer_busy_for(),
+            Self::Postgres(_) | Self::Memory(_) => Duration::ZERO,
+        }
+    }
+
     /// Sets the maximum number of undelivered events of a destination; further events become dead letters at once.
     /// `None` removes the limit.
     ///

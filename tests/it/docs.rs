@@ -181,8 +181,13 @@ fn every_verdict_is_explained() {
 fn documents() -> Vec<String> {
     let mut found: Vec<String> =
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(str::to_owned).into();
-    for folder in ["docs", "docs/adr"] {
-        let files = fs::read_dir(Path::new(ROOT).join(folder)).expect("a folder");
+    let deploy = fs::read_dir(Path::new(ROOT).join("deploy")).expect("a folder");
+    let deploy =
+        deploy.map(|entry| entry.expect("an entry").path()).filter(|path| path.join("README.md").exists());
+    let deploy = deploy.map(|path| format!("deploy/{}", path.file_name().expect("a name").display()));
+    let docs = ["docs", "docs/adr", "docs/runbooks"].map(str::to_owned);
+    for folder in docs.into_iter().chain(deploy) {
+        let files = fs::read_dir(Path::new(ROOT).join(&folder)).expect("a folder");
         let names = files.map(|file| file.expect("a file").file_name().into_string().expect("UTF-8"));
         found.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}")));
     }

@@ -23,6 +23,7 @@ mod framing;
 mod full_disk;
 mod gaps;
 mod guards;
+mod healthcheck;
 mod holds;
 mod hostile;
 mod https;

@@ -166,30 +166,25 @@ async fn every_metric_says_whose_it_is_and_is_documented_with_its_labels() {
 }
 
 #[test]
-fn the_alert_rules_and_queries_of_the_document_are_valid() {
+fn the_queries_of_the_document_are_valid() {
     let text = document();
-    let block = |language: &str| {
-        let rest = text.split(&format!("```{language}\n")).nth(1).expect("a block");
-        rest.split("```").next().expect("its end").to_owned()
-    };
-    let queries = block("promql");
+    let rest = text.split("```promql\n").nth(1).expect("a block");
+    let queries = rest.split("```").next().expect("its end");
     let recorded = queries.lines().enumerate().map(|(number, line)| {
         let query = line.split('#').next().expect("a query").trim();
         format!("      - {{ record: \"query:{number}\", expr: '{query}' }}\n")
     });
-    let recorded = format!("groups:\n  - name: queries\n    rules:\n{}", recorded.collect::<String>());
+    let rules = format!("groups:\n  - name: queries\n    rules:\n{}", recorded.collect::<String>());
     let dir = tempfile::tempdir().expect("a directory");
-    for (name, rules) in [("alerts.yml", block("yaml")), ("queries.yml", recorded)] {
-        let path = dir.path().join(name);
-        fs::write(&path, &rules).expect("a file");
-        let checked = tool("bin/promtool").args(["check", "rules"]).arg(&path).output().expect("promtool");
-        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
-        assert!(checked.status.success(), "{said}\n{rules}");
-        // Each metric is one that exists.
-        let documented = documented();
-        for word in rules.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_')) {
-            let known = word.strip_suffix("_bucket").unwrap_or(word);
-            assert!(!word.starts_with("scalebridge_") || documented.contains_key(known), "{word}");
-        }
+    let path = dir.path().join("queries.yml");
+    fs::write(&path, &rules).expect("a file");
+    let checked = tool("bin/promtool").args(["check", "rules"]).arg(&path).output().expect("promtool");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success(), "{said}\n{rules}");
+    // Each metric is one that exists.
+    let documented = documented();
+    for word in rules.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_')) {
+        let known = word.strip_suffix("_bucket").unwrap_or(word);
+        assert!(!word.starts_with("scalebridge_") || documented.contains_key(known), "{word}");
     }
 }

@@ -46,8 +46,11 @@ fn rust_files() -> Vec<(PathBuf, String)> {
 /// Documents for users and developers. CHANGELOG.md names what a flag was called before.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    for folder in ["", "docs", "docs/adr", "tests/cmd", "config"] {
-        for entry in fs::read_dir(Path::new(ROOT).join(folder)).expect("a directory") {
+    let deploy = fs::read_dir(Path::new(ROOT).join("deploy")).expect("a directory");
+    let deploy = deploy.map(|entry| entry.expect("a directory entry").path()).filter(|path| path.is_dir());
+    let folders = ["", "docs", "docs/adr", "docs/runbooks", "tests/cmd", "config"];
+    for folder in folders.map(|folder| Path::new(ROOT).join(folder)).into_iter().chain(deploy) {
+        for entry in fs::read_dir(folder).expect("a directory") {
             let path = entry.expect("a directory entry").path();
             let is_text = path
                 .extension()

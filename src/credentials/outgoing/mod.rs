@@ -4,6 +4,7 @@
 //! followed: they would carry credentials elsewhere. Certificates are read again when they change, credentials for each
 //! request.
 
+mod own_listener;
 mod tls;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::header::encode_basic;
 use super::tls::TlsError;
 use crate::config::FileStamp;
 use crate::config::access::{HttpAuthorization, HttpClient};
+pub(crate) use own_listener::OwnListener;
 
 /// Why a request failed. No text contains a secret, or a URL.
 #[derive(Debug, thiserror::Error)]

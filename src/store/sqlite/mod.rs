@@ -317,6 +317,10 @@ impl Sqlite {
         self.health.outage()
     }
 
+    pub(super) fn writer_busy_for(&self) -> Duration {
+        self.health.writer_busy_for()
+    }
+
     pub(super) fn controls(&self) -> Arc<Controls> {
         self.committed.controls()
     }

@@ -215,3 +215,31 @@ fn a_step_makes_as_many_statements_for_a_thousand_dead_letters_as_for_one() {
     };
     assert_eq!(statements(1000), statements(1));
 }
+
+/// What the watchdog of the service manager relies on.
+#[tokio::test]
+async fn a_writer_that_is_stuck_is_busy_until_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    write(&store, "a").await;
+    let (release, stuck) = mpsc::channel::<()>();
+    let stuck = Mutex::new(stuck);
+    let decide: DecideFn = Box::new(move |_| {
+        // Ends, also if the test has failed.
+        let _ended = stuck.lock().recv();
+        Changes::default()
+    });
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.transact(Keys::default(), decide).await }
+    });
+    // Longer than an idle writer sleeps.
+    while store.writer_busy_for() < Duration::from_millis(1500) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(release);
+    waiting.await.unwrap().unwrap();
+    while store.writer_busy_for() >= Duration::from_millis(1500) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

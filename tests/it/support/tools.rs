@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 /// Timeout of [`eventually`].
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -270,22 +271,44 @@ impl LocalAws {
 pub(crate) struct Exporter {
     address: String,
     metrics: Arc<Mutex<String>>,
+    serving: Option<JoinHandle<()>>,
+    /// Kept while the exporter is stopped.
+    _port: Port,
 }
 
 impl Exporter {
     /// Starts the server without any metrics.
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let address = listener.local_addr().expect("its address").to_string();
-        let metrics = Arc::new(Mutex::new(String::new()));
-        let served = Arc::clone(&metrics);
+        let port = Port::reserve();
+        let address = format!("127.0.0.1:{}", port.number);
+        let mut exporter = Self { address, metrics: Arc::default(), serving: None, _port: port };
+        exporter.start_again().await;
+        exporter
+    }
+
+    /// Starts it at its address again, with the metrics that were set last.
+    pub(crate) async fn start_again(&mut self) {
+        let listener = TcpListener::bind(&self.address).await.expect("its port");
+        let served = Arc::clone(&self.metrics);
         let scrape = move || {
             let text = served.lock().expect("the lock is not poisoned").clone();
-            async move { ([("content-type", "text/plain; version=0.0.4")], text) }
+            // No connection outlives the listener.
+            async move { ([("content-type", "text/plain; version=0.0.4"), ("connection", "close")], text) }
         };
         let router = axum::Router::new().route("/metrics", axum::routing::get(scrape));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, metrics }
+        self.serving = Some(tokio::spawn(async move {
+            // Until the task is aborted.
+            let _ = axum::serve(listener, router).await;
+        }));
+    }
+
+    /// From now on, connections are refused.
+    #[allow(dead_code, reason = "only the tests of the scaler stop it")]
+    pub(crate) async fn stop(&mut self) {
+        let serving = self.serving.take().expect("an exporter that runs");
+        serving.abort();
+        let ended = serving.await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "the exporter ran until now");
     }
 
     /// `127.0.0.1:PORT`

@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// The queue of the function's event source mapping
     #[arg(long, value_name = "URL", value_parser = queue_url)]
     queue_url: Option<String>,
+    /// The customer managed key that encrypts the queues
+    #[arg(long, value_name = "ARN", value_parser = kms_key)]
+    kms_key_arn: Option<String>,
     #[arg(long, short, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     output: String,
 }
@@ -47,6 +50,14 @@ fn region(text: &str) -> Result<String, String> {
     match text == "*" || is_region(text) {
         true => Ok(text.to_owned()),
         false => Err("the name of a region, such as eu-west-1, or * is expected".to_owned()),
+    }
+}
+
+fn kms_key(text: &str) -> Result<String, String> {
+    // IAM does not resolve aliases.
+    match text.split(':').nth(2) == Some("kms") && text.contains(":key/") {
+        true => Ok(text.to_owned()),
+        false => Err("the ARN of a key is expected, such as arn:aws:kms:REGION:ACCOUNT:key/ID".to_owned()),
     }
 }
 
@@ -72,6 +83,7 @@ pub(super) fn run(arguments: &Arguments, config: Option<&Path>, io: &mut Io<'_>)
         region: &arguments.region,
         role_arn: arguments.role_arn.as_deref(),
         queue_url: arguments.queue_url.as_deref(),
+        kms_key_arn: arguments.kms_key_arn.as_deref(),
     };
     let mut documents = documents(&config, &options);
     if config.queue.is_some() && arguments.principal.is_none() {

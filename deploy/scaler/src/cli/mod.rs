@@ -1,6 +1,7 @@
 //! The command line. Exit 0 success, 1 a check or plan found something, 2 usage or unusable input.
 
 mod freeze;
+mod healthcheck;
 mod iam;
 mod plan;
 mod schema;
@@ -32,6 +33,8 @@ struct Cli {
 enum Verb {
     /// Apply the events of a queue.
     Worker(serve::WorkerArguments),
+    /// Ask a worker on this machine whether it is healthy, for the health check of a container. Reads no configuration.
+    Healthcheck(healthcheck::Arguments),
     /// Report every error in the configuration.
     Check,
     /// Show what would be done for an event, and why. Changes nothing.
@@ -154,6 +157,7 @@ fn run_verb(arguments: impl IntoIterator<Item = OsString>, io: &mut Io<'_>) -> u
     };
     let exit = match verb {
         Verb::Worker(arguments) => serve::worker(&arguments, cli.config.as_deref(), io),
+        Verb::Healthcheck(arguments) => healthcheck::run(&arguments, io),
         Verb::Check => check(cli.config.as_deref(), io),
         Verb::Plan(arguments) => plan::run(&arguments, cli.config.as_deref(), io),
         Verb::IamPolicy(arguments) => iam::run(&arguments, cli.config.as_deref(), io),

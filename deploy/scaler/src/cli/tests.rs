@@ -241,3 +241,43 @@ fn a_configuration_with_a_queue_gets_what_a_worker_needs() {
     assert!(out.contains("sqs:ChangeMessageVisibility") && !out.contains("sqs:GetQueueAttributes"), "{out}");
     assert!(!err.contains("for a worker"), "{err}");
 }
+
+/// A worker that has this answer to one request.
+fn answering(answer: &'static str) -> (std::net::SocketAddr, std::thread::JoinHandle<String>) {
+    use std::io::Read as _;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answered = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let length = stream.read(&mut request).unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+        String::from_utf8(request[..length].to_vec()).unwrap()
+    });
+    (address, answered)
+}
+
+#[test]
+fn a_healthcheck_ends_as_the_worker_answers() {
+    let ready = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nready\n";
+    let (address, answered) = answering(ready);
+    let (code, out, err) = command(&format!("healthcheck --ready --listen {address}"), "", "");
+    assert_eq!((code, out), (0, format!("http://{address}/-/ready: ready\n")), "{err}");
+    assert!(answered.join().unwrap().starts_with("GET /-/ready HTTP/1.1\r\n"));
+
+    let problem = "HTTP/1.1 503 Service Unavailable\r\n\r\nthe queue was not polled yet\n";
+    let (address, answered) = answering(problem);
+    let (code, out, err) = command(&format!("healthcheck --listen 0.0.0.0:{}", address.port()), "", "");
+    let said = format!("error: http://{address}/-/healthy returned 503: the queue was not polled yet\n");
+    assert_eq!((code, out, err), (1, String::new(), said));
+    drop(answered.join());
+
+    let (address, _answered) = answering("SSH-2.0-OpenSSH\r\n");
+    let (code, _, err) = command(&format!("healthcheck --listen {address}"), "", "");
+    assert!(code == 1 && err.contains("not one of HTTP"), "{err}");
+    // Nobody listens at the port of a listener that is gone.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, _, err) = command(&format!("healthcheck --listen {gone}"), "", "");
+    assert!(code == 1 && err.contains("--listen of a running worker"), "{err}");
+    assert_eq!(command("healthcheck --timeout 0", "", "").0, 2);
+}

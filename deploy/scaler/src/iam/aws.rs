@@ -70,8 +70,21 @@ impl<'c> Grants<'c> {
             let arn = self.queue_arn(url);
             self.policy(None).allow("SendRefusals", &["sqs:SendMessage"], arn);
         }
+        self.add_queue_key();
         for account in config.accounts.values() {
             self.policy(None).allow("AssumeRoles", assume_actions(options.principal), &account.role_arn);
+        }
+    }
+
+    fn add_queue_key(&mut self) {
+        let Some(key) = self.options.kms_key_arn else { return };
+        let sends = self.config.refusals.is_some();
+        let is_invoked = self.options.principal == Principal::Lambda && self.options.queue_url.is_some();
+        if sends || is_invoked || self.config.queue.is_some() {
+            self.policy(None).allow("QueueKey", &["kms:Decrypt"], key);
+        }
+        if sends {
+            self.policy(None).allow("QueueKey", &["kms:GenerateDataKey"], key);
         }
     }
 

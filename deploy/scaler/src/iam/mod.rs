@@ -47,6 +47,8 @@ pub struct Options<'o> {
     pub role_arn: Option<&'o str>,
     /// The queue of the function's event source mapping.
     pub queue_url: Option<&'o str>,
+    /// The customer managed key that encrypts the queues.
+    pub kms_key_arn: Option<&'o str>,
 }
 
 /// All of it.
@@ -130,12 +132,9 @@ fn notes(config: &Config, options: &Options<'_>) -> Vec<String> {
             notes.push("for a function that gets its events from a queue, pass --queue-url".to_owned());
         }
     }
-    if config.queue.is_some() || config.refusals.is_some() || options.queue_url.is_some() {
-        notes.push(
-            "a queue that is encrypted with a key of your own also needs kms:Decrypt on that key, and \
-             kms:GenerateDataKey for `refusals`"
-                .to_owned(),
-        );
+    let has_queue = config.queue.is_some() || config.refusals.is_some() || options.queue_url.is_some();
+    if has_queue && options.kms_key_arn.is_none() {
+        notes.push("if a key of your own encrypts the queues, pass --kms-key-arn".to_owned());
     }
     notes
 }

@@ -36,6 +36,7 @@ fn options<'o>() -> Options<'o> {
         region: "*",
         role_arn: Some("arn:aws:iam::111122223333:role/scaler"),
         queue_url: None,
+        kms_key_arn: None,
     }
 }
 
@@ -269,4 +270,22 @@ fn a_worker_and_a_function_with_queues_of_their_own_get_the_rights_for_their_own
     for action in ["sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"] {
         assert_eq!(granted.iter().filter(|grant| grant.starts_with(action)).count(), 1, "{granted:?}");
     }
+}
+
+#[test]
+fn the_key_of_the_queues_is_granted_for_what_is_done_with_them() {
+    let key = "arn:aws:kms:eu-west-1:111122223333:key/0f1e";
+    let of = |config: &str, options: Options<'_>| {
+        let documents = documents_of(config, &Options { kms_key_arn: Some(key), ..options });
+        assert!(!documents.notes.iter().any(|note| note.contains("--kms-key-arn")), "{:?}", documents.notes);
+        let granted = grants(&documents.role.policy);
+        granted.into_iter().filter(|grant| grant.starts_with("kms:")).collect::<Vec<_>>()
+    };
+    let decrypt = format!("kms:Decrypt {key}");
+    let both = [decrypt.clone(), format!("kms:GenerateDataKey {key}")];
+    assert_eq!(of(WHOLE, options()), both, "refusals are sent");
+    let function = "ledger: { dynamodb: { table: t } }\ntargets: [{ match: 'kubernetes/*' }]";
+    let queue_url = Some("https://sqs.eu-west-1.amazonaws.com/111122223333/scaling.fifo");
+    assert_eq!(of(function, Options { queue_url, ..options() }), [decrypt]);
+    assert!(of(function, options()).is_empty(), "no queue");
 }

@@ -16,8 +16,14 @@ fn grants(targets: &str) -> BTreeSet<String> {
     let config = format!(
         "ledger: {{ sqlite: {{ path: x }} }}\nclusters: {{ lab: {{ kubeconfig: x }} }}\ntargets: [{targets}]"
     );
-    let options =
-        Options { principal: Principal::Ec2, account: "*", region: "*", role_arn: None, queue_url: None };
+    let options = Options {
+        principal: Principal::Ec2,
+        account: "*",
+        region: "*",
+        role_arn: None,
+        queue_url: None,
+        kms_key_arn: None,
+    };
     let documents = documents(&Config::read(&config).unwrap(), &options);
     let role = documents.clusters["lab"].rbac.split("---\n").next().unwrap();
     let role: Value = serde_saphyr::from_str(role).unwrap();

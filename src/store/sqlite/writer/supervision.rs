@@ -101,6 +101,7 @@ impl Writer {
     /// Runs before each batch, and once a second without commands. If the last commit has failed, tries another one: a
     /// sender that sees that the bridge is not ready may send nothing.
     pub(super) fn supervise(&mut self) {
+        self.supervision.health.writer_seen();
         let pages = "PRAGMA page_count";
         let pages =
             self.connection.prepare_cached(pages).and_then(|mut pages| pages.query_one([], |row| row.get(0)));

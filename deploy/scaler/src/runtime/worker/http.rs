@@ -66,7 +66,7 @@ impl<P: LedgerProbe> Routes<P> {
     }
 
     /// Why the worker is not ready.
-    async fn problem(&self) -> Option<String> {
+    pub(super) async fn problem(&self) -> Option<String> {
         match self.health.problem(Instant::now()) {
             Some(problem) => Some(problem),
             None => self.ledger().await.err().map(|error| format!("the ledger cannot be used: {error}")),
@@ -125,7 +125,7 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Answers requests until it is dropped.
-pub(super) async fn serve<P: LedgerProbe>(listener: TcpListener, routes: Routes<P>) {
+pub(super) async fn serve<P: LedgerProbe>(listener: TcpListener, routes: Arc<Routes<P>>) {
     serve_within(HEADER_TIMEOUT, listener, routes).await;
 }
 
@@ -136,8 +136,11 @@ struct Connection {
     is_busy: Arc<AtomicBool>,
 }
 
-async fn serve_within<P: LedgerProbe>(header_timeout: Duration, listener: TcpListener, routes: Routes<P>) {
-    let routes = Arc::new(routes);
+async fn serve_within<P: LedgerProbe>(
+    header_timeout: Duration,
+    listener: TcpListener,
+    routes: Arc<Routes<P>>,
+) {
     // In the order in which they were accepted.
     let mut connections: Vec<Connection> = Vec::new();
     loop {
@@ -208,7 +211,7 @@ mod tests {
     async fn served(header_timeout: Duration) -> (SocketAddr, AbortOnDropHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = Routes::new(Health::default(), Metrics::new(), Readable);
+        let routes = Arc::new(Routes::new(Health::default(), Metrics::new(), Readable));
         (address, AbortOnDropHandle::new(tokio::spawn(serve_within(header_timeout, listener, routes))))
     }
 

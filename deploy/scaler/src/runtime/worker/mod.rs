@@ -15,6 +15,7 @@ mod http;
 mod lanes;
 mod queue;
 pub mod region;
+mod service_manager;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -149,7 +150,8 @@ async fn run_at<E: Events>(
         &[("queue", &settings.queue_url), ("listen", &listen), ("concurrency", &settings.concurrency)],
     );
     let health = Health::default();
-    let routes = Routes::new(health.clone(), metrics.clone(), ledger);
+    let routes = Arc::new(Routes::new(health.clone(), metrics.clone(), ledger));
+    service_manager::start(Arc::clone(&routes), health.clone(), stop.clone());
     // Until the end, so that it is seen that the worker stops.
     let _server = AbortOnDropHandle::new(tokio::spawn(http::serve(listener, routes)));
     let queue = Queue::new(config, settings.queue_url.clone(), settings.visibility, metrics.clone());
