@@ -46,15 +46,27 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// Starts one whose only destination is `destination`.
     pub(crate) async fn start(destination: &str, environment: &[(String, String)]) -> Self {
+        let destination = format!("scaler: {{ {destination} }}");
+        Self::start_with("prod-eu: {}", &destination, RULES, environment).await
+    }
+
+    /// Starts one with this source, this destination and these rules.
+    pub(crate) async fn start_with(
+        source: &str,
+        destination: &str,
+        rules: &str,
+        environment: &[(String, String)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = format!(
             "server: {{ listen: \"127.0.0.1:0\" }}\nadmin: {{ listen: \"127.0.0.1:0\" }}\n\
-             store: {{ sqlite: {{ path: bridge.db }} }}\nsources:\n  prod-eu: {{}}\n\
-             destinations:\n  scaler: {{ {destination}, initial_backoff: 50ms, max_backoff: 200ms }}\n\
+             store: {{ sqlite: {{ path: bridge.db }} }}\nsources:\n  {source}\n\
+             destinations:\n  {destination}\n\
+             delivery: {{ initial_backoff: 50ms, max_backoff: 200ms }}\n\
              rules: [rules.yaml]\nengine: {{ scale_in_per_minute: 0 }}\nlog: {{ format: json }}\n"
         );
         fs::write(directory.path().join("scalebridge.yaml"), config).unwrap();
-        fs::write(directory.path().join("rules.yaml"), RULES).unwrap();
+        fs::write(directory.path().join("rules.yaml"), rules).unwrap();
         let arguments = ["serve", "--config", "scalebridge.yaml"];
         let mut process = Process::start("scalebridge", directory.path(), &arguments, environment);
         let ready = eventually("the bridge to be ready", async || {
@@ -66,6 +78,11 @@ impl Bridge {
         .await;
         let address = |listener: &str| ready[listener].as_str().expect("an address").to_owned();
         Self { process, address: address("webhook"), admin: address("admin"), _directory: directory }
+    }
+
+    /// The URL of a source.
+    pub(crate) fn webhook(&self, source: &str) -> String {
+        format!("{}/webhook/{source}", self.address)
     }
 
     /// Sends a notification, as Alertmanager does, about one alert that began at `started`; `ended` if it is resolved.
@@ -83,8 +100,8 @@ impl Bridge {
                 "fingerprint": format!("{:016x}", alert.len()),
             }],
         });
-        let url = format!("{}/webhook/prod-eu", self.address);
-        let answer = client().post(url).body(notification.to_string()).send().await.unwrap();
+        let answer =
+            client().post(self.webhook("prod-eu")).body(notification.to_string()).send().await.unwrap();
         let (status, body) = (answer.status(), answer.text().await.unwrap());
         assert!(status.is_success(), "{status}: {body}");
     }
@@ -96,7 +113,7 @@ impl Bridge {
     }
 }
 
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     reqwest::Client::builder().no_proxy().build().unwrap()
 }

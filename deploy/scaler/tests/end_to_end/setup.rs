@@ -53,6 +53,11 @@ impl Cloud {
         self.main.url()
     }
 
+    /// EKS and Application Auto Scaling.
+    pub(crate) fn eks_url(&self) -> String {
+        self.eks.url()
+    }
+
     /// Creates a queue whose messages are received again after `visibility` seconds, and returns its URL.
     pub(crate) async fn queue(&self, name: &str, visibility: u32) -> String {
         let mut create = self.sqs.create_queue().queue_name(name);

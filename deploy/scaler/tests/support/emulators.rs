@@ -117,7 +117,7 @@ async fn answers(port: u16, path: &str) -> bool {
 }
 
 /// `tools` in the target directory, wherever that is.
-fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     let test = env::current_exe().expect("the test's own path");
     // TARGET/PROFILE/deps/TEST
     test.ancestors().nth(3).expect("the target directory").join("tools")
