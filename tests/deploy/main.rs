@@ -2,5 +2,14 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot continue fails with the reason")]
 
+mod charts;
+mod cloudformation;
+mod container;
+mod ecs;
+mod nomad;
+mod observability;
+mod prometheus;
+mod readmes;
 mod support;
+mod systemd;
 mod tools;
