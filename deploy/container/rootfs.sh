@@ -3,7 +3,7 @@
 #
 # DIRECTORY/root gets everything that root owns: the program, the C library that it was linked with here, the CA
 # certificates of this machine, a user, and the example configuration. DIRECTORY/data is /var/lib/scalebridge, which the
-# user owns. There is no shell. Times of the time zones are not needed: without them, the program's times are in UTC.
+# user owns. There is no shell. Time zone data is not included: the program then prints times in UTC.
 #
 #   CA_CERTIFICATES=/etc/ssl/certs/ca-certificates.crt   the CAs that the program trusts
 set -euo pipefail

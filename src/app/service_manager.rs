@@ -1,4 +1,4 @@
-//! What the service manager is told: systemd with `Type=notify`, or another that sets `NOTIFY_SOCKET`. Without that
+//! Notifications to the service manager: systemd with `Type=notify`, or another that sets `NOTIFY_SOCKET`. Without that
 //! variable nothing is sent.
 //!
 //! `READY=1` follows the start: the listeners are bound, the store is open, and notifications are accepted. It does not
@@ -77,7 +77,7 @@ fn status(lifecycle: &Lifecycle, services: Option<&Services>) -> String {
     text.replace('\n', " ")
 }
 
-/// Says that the process is alive, twice within `timeout`.
+/// Sends a keep-alive of the watchdog, twice within `timeout`.
 async fn report_life(timeout: Duration, lifecycle: Arc<Lifecycle>, services: Arc<OnceLock<Services>>) {
     let mut ticks = tokio::time::interval(timeout / 2);
     loop {

@@ -1,4 +1,4 @@
-//! What the service manager is told: systemd with `Type=notify`, or another that sets `NOTIFY_SOCKET`. Without that
+//! Notifications to the service manager: systemd with `Type=notify`, or another that sets `NOTIFY_SOCKET`. Without that
 //! variable nothing is sent.
 //!
 //! `READY=1` is sent when `/-/ready` is positive for the first time: the queue was polled, and the ledger can be used.
@@ -37,7 +37,7 @@ async fn report_status<P: LedgerProbe>(routes: Arc<Routes<P>>, health: Health) {
     let (mut sent, mut is_ready, mut ticks) = (String::new(), false, interval(STATUS_INTERVAL));
     loop {
         ticks.tick().await;
-        // The ledger is only read until the worker is ready: nobody wants to pay for more.
+        // After that, the ledger is not read for the status: in DynamoDB each read costs.
         let problem = if is_ready { health.problem(Instant::now()) } else { routes.problem().await };
         if problem.is_none() && !is_ready {
             is_ready = true;
@@ -53,7 +53,7 @@ async fn report_status<P: LedgerProbe>(routes: Arc<Routes<P>>, health: Health) {
     }
 }
 
-/// Says that the process is alive, twice within `timeout`.
+/// Sends a keep-alive of the watchdog, twice within `timeout`.
 async fn report_life(timeout: Duration) {
     let mut ticks = interval(timeout / 2);
     loop {
