@@ -118,9 +118,10 @@ struct Scan {
     next_full: Duration,
 }
 
-/// A scan from the beginning that takes longer than this is repeated after so many times its duration.
-const CHEAP: Duration = Duration::from_millis(500);
-const FULL_SCAN_SHARE: u32 = 20;
+/// A scan from the beginning that takes longer than this is repeated after so many times its duration: what claims wait for
+/// meanwhile is a small part of the time.
+const CHEAP: Duration = Duration::from_millis(5);
+const FULL_SCAN_SHARE: u32 = 1000;
 /// The pause after one that has failed, such as after the longest time that an answer may take.
 const FAILED_PAUSE: Duration = Duration::from_secs(600);
 
@@ -280,9 +281,9 @@ mod tests {
         let seconds = Duration::from_secs;
         let mut scan = Scan::default();
         assert_eq!(scan.start(seconds(1)), i64::MIN);
-        scan.end(i64::MIN, Duration::from_millis(499), seconds(1), 7);
+        scan.end(i64::MIN, Duration::from_millis(4), seconds(1), 7);
         assert_eq!(scan.start(seconds(1)), i64::MIN, "it is cheap");
-        scan.end(i64::MIN, seconds(2), seconds(3), 8);
+        scan.end(i64::MIN, Duration::from_millis(40), seconds(3), 8);
         assert_eq!(scan.start(seconds(42)), 8);
         scan.end(8, seconds(1), seconds(42), 9);
         assert_eq!(scan.start(seconds(42)), 9);
