@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::{OutgoingError, causes, request_error};
 use crate::config::access::Tls;
-use crate::credentials::tls::{PemFile, certified_key, crypto_provider};
+use crate::credentials::tls::{
+    CheckedServer, PemFile, PresentedServer, ServerCheck, certified_key, crypto_provider,
+};
 
 /// A longer answer is cut.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -91,8 +91,8 @@ fn client_config(
         return Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
     };
     let mut chain = PemFile::read("cert_file", &tls.cert_file)?.certificates()?;
-    let verifier = Exactly { certificate: chain.swap_remove(0), provider: provider.clone() };
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let verifier = CheckedServer::verifier(Exactly(chain.swap_remove(0)), provider.clone());
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some((cert_file, key_file)) = client_cert else {
         return Ok(builder.with_no_client_auth());
     };
@@ -102,53 +102,19 @@ fn client_config(
     Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key))))
 }
 
-/// Accepts this certificate only, from a server that has its private key.
+/// Accepts this certificate only.
 #[derive(Debug)]
-struct Exactly {
-    certificate: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
-}
+struct Exactly(CertificateDer<'static>);
 
-impl ServerCertVerifier for Exactly {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _host: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if *certificate == self.certificate {
-            return Ok(ServerCertVerified::assertion());
+impl ServerCheck for Exactly {
+    fn check(&self, server: &PresentedServer<'_>) -> Result<(), rustls::Error> {
+        if *server.certificate == self.0 {
+            return Ok(());
         }
         Err(rustls::Error::General(
             "the listener presents another certificate than `cert_file` has: the file was replaced within the last seconds, \
              or another program listens at this address"
                 .to_owned(),
         ))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

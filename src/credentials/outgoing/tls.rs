@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::OutgoingError;
 use crate::config::access::HttpClient;
-use crate::credentials::tls::{PemFile, authorities, certified_key, crypto_provider};
+use crate::credentials::tls::{
+    CheckedServer, PemFile, PresentedServer, ServerCheck, authorities, certified_key, crypto_provider,
+};
 
 /// Reads the files of the settings. Without `has_tls` nothing is trusted.
 pub(super) fn client_config(settings: &HttpClient, has_tls: bool) -> Result<ClientConfig, OutgoingError> {
@@ -38,7 +40,7 @@ pub(super) fn client_config(settings: &HttpClient, has_tls: bool) -> Result<Clie
     if let Some(name) = &settings.server_name {
         let name = ServerName::try_from(name.clone())
             .map_err(|_| OutgoingError::Settings("server_name is not a DNS name or IP address".to_owned()))?;
-        verifier = Arc::new(OtherName { name, verifier });
+        verifier = CheckedServer::verifier(OtherName { name, verifier }, provider.clone());
     }
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some((cert_file, key_file)) = &settings.client_cert else { return Ok(builder.with_no_client_auth()) };
@@ -56,37 +58,9 @@ struct OtherName {
     verifier: Arc<dyn ServerCertVerifier>,
 }
 
-impl ServerCertVerifier for OtherName {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _host: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verifier.verify_server_cert(certificate, intermediates, &self.name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
+impl ServerCheck for OtherName {
+    fn check(&self, server: &PresentedServer<'_>) -> Result<(), rustls::Error> {
+        let PresentedServer { certificate, intermediates, ocsp_response, now, .. } = *server;
+        self.verifier.verify_server_cert(certificate, intermediates, &self.name, ocsp_response, now).map(drop)
     }
 }

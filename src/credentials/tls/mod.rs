@@ -5,6 +5,7 @@ mod error;
 mod identity;
 mod peer;
 mod pem;
+mod server_check;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::config::access::Tls;
 pub(crate) use error::TlsError;
 pub(crate) use peer::{PeerCertificate, PeerStatus};
 pub(crate) use pem::PemFile;
+pub(crate) use server_check::{CheckedServer, PresentedServer, ServerCheck};
 use settings::Loaded;
 pub(crate) use settings::{authorities, certified_key};
 

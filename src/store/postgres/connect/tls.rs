@@ -3,17 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Authorities, DatabaseUrl, ServerTls};
-use crate::credentials::tls::{PemFile, TlsError, authorities, certified_key, crypto_provider};
+use crate::credentials::tls::{
+    CheckedServer, PemFile, PresentedServer, ServerCheck, TlsError, authorities, certified_key,
+    crypto_provider,
+};
 use crate::store::postgres::error::ConnectError;
 
 /// A connector for each way of verifying that the URL needs.
@@ -88,7 +90,9 @@ fn verifier(
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
     let verifier = verifier.map_err(|error| ConnectError::Settings(format!("sslrootcert: {error}")))?;
     Ok(match tls {
-        ServerTls::Authority => Arc::new(AnyName { roots, verifier, provider: provider.clone() }),
+        ServerTls::Authority => {
+            CheckedServer::verifier(AnyName { roots, provider: provider.clone() }, provider.clone())
+        }
         ServerTls::Off | ServerTls::AuthorityAndName => verifier,
     })
 }
@@ -97,44 +101,14 @@ fn verifier(
 #[derive(Debug)]
 struct AnyName {
     roots: Arc<RootCertStore>,
-    verifier: Arc<WebPkiServerVerifier>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(certificate)?;
+impl ServerCheck for AnyName {
+    fn check(&self, server: &PresentedServer<'_>) -> Result<(), rustls::Error> {
+        let certificate = ParsedCertificate::try_from(server.certificate)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
+        let PresentedServer { intermediates, now, .. } = *server;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)
     }
 }
