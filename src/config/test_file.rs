@@ -147,6 +147,8 @@ pub struct TestNotification {
     pub source_location: Location,
     /// The value of `truncatedAlerts`: the number of omitted alerts.
     pub truncated: u64,
+    /// When it was sent, if a queue has delayed it.
+    pub sent_at: Option<Time>,
     /// Fields of Alertmanager's body about the group, by JSON name.
     pub envelope: BTreeMap<&'static str, String>,
     /// The alerts of the notification.
@@ -166,6 +168,10 @@ pub struct TestAlert {
     pub starts_at: Option<Time>,
     /// `endsAt`; by default the time of the step that resolves the alert.
     pub ends_at: Option<Time>,
+    /// Why the sender has ended a resolved alert without evidence, such as `MissingSeries`.
+    pub absence: Option<String>,
+    /// For how long, from its step on, the sender vouches for a firing alert.
+    pub valid_for: Option<Duration>,
     /// By default Alertmanager's hash of the labels.
     pub fingerprint: Option<String>,
     /// `generatorURL`: the URL of the alerting expression.
@@ -238,7 +244,7 @@ fn test_file<D: DestinationSettings, S: SourceKind>(
                 .chain(rules.rules().iter().flat_map(|rule| rule.sources.iter().flatten()))
                 .collect();
             for name in named {
-                let default = || sources::default_source(name.clone());
+                let default = || sources::default_source::<S>(name.clone());
                 sources.entry(name.clone()).or_insert_with(default);
             }
             let destinations = rules.rules().iter().flat_map(|rule| rule.send_to.clone()).collect();

@@ -63,6 +63,11 @@ pub enum Blocker {
     Destination,
     /// A firing that is late, and may be out of date.
     LateFiring,
+    /// A firing alert that its sender has not sent again in the time for which it vouched.
+    AbsentAlert {
+        /// The alert's fingerprint.
+        fingerprint: String,
+    },
     /// A firing that cannot be read.
     InvalidFiring {
         /// The alert's fingerprint.
@@ -122,6 +127,12 @@ impl fmt::Display for Blocker {
                 f.write_str("an earlier event of this action was given up; it waits for a call that succeeds")
             }
             Self::LateFiring => f.write_str("a late firing about the target waits for its resolve"),
+            Self::AbsentAlert { fingerprint } => {
+                write!(
+                    f,
+                    "alert {fingerprint} about the target is absent: its sender has not sent it again in time"
+                )
+            }
             Self::InvalidFiring { fingerprint } => {
                 write!(f, "alert {fingerprint} about the target fires and cannot be read")
             }

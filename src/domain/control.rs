@@ -54,10 +54,14 @@ pub struct Controls {
     /// written this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     receiving: Option<BTreeSet<Name>>,
+    /// The receivers that notifications of a source have named, of the sources whose Alertmanager is asked what fires.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    receivers: BTreeMap<Name, BTreeSet<String>>,
 }
 
 /// A time in which the bridge could not accept the notifications of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredGap", into = "StoredGap")]
 pub struct ReceptionGap {
     /// The beginning.
     pub from: Time,
@@ -67,6 +71,30 @@ pub struct ReceptionGap {
     pub cause: GapCause,
 }
 
+/// The stored form of a gap. Versions that do not know a cause read another one and ignore the rest: replicas of two
+/// versions can use one database.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct StoredGap {
+    from: Time,
+    until: Time,
+    cause: GapCause,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    of_queue: bool,
+}
+
+impl From<ReceptionGap> for StoredGap {
+    fn from(ReceptionGap { from, until, cause }: ReceptionGap) -> Self {
+        let of_queue = cause == GapCause::Queue;
+        Self { from, until, cause: if of_queue { GapCause::Refused } else { cause }, of_queue }
+    }
+}
+
+impl From<StoredGap> for ReceptionGap {
+    fn from(StoredGap { from, until, cause, of_queue }: StoredGap) -> Self {
+        Self { from, until, cause: if of_queue { GapCause::Queue } else { cause } }
+    }
+}
+
 /// The reception gaps of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceptionGaps {
@@ -74,6 +102,17 @@ pub struct ReceptionGaps {
     pub last: ReceptionGap,
     /// The length of all of them.
     pub total: Duration,
+    /// The last time at which everything that fired in the source's Alertmanager was open here: nothing that was to be
+    /// sent before is missing, so decreases do not wait for gaps that had ended by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled_at: Option<Time>,
+}
+
+impl ReceptionGaps {
+    /// Whether it is known that nothing of the last gap is missing any more.
+    pub fn is_reconciled(&self) -> bool {
+        self.reconciled_at.is_some_and(|at| at >= self.last.until)
+    }
 }
 
 impl ReceptionGap {
@@ -110,11 +149,13 @@ pub enum GapCause {
     Refused,
     /// An alert had no usable fingerprint.
     NoFingerprint,
+    /// The queue of the source could not be read, or not everything was read that was in it.
+    Queue,
 }
 
 impl GapCause {
     /// All causes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotRunning,
         Self::Suspended,
         Self::Store,
@@ -122,6 +163,7 @@ impl GapCause {
         Self::Backlog,
         Self::Refused,
         Self::NoFingerprint,
+        Self::Queue,
     ];
 
     /// The name in metrics, decisions and the API.
@@ -134,6 +176,7 @@ impl GapCause {
             Self::Backlog => "backlog",
             Self::Refused => "refused",
             Self::NoFingerprint => "no_fingerprint",
+            Self::Queue => "queue",
         }
     }
 }
@@ -228,6 +271,9 @@ impl ExpiredHold {
         self.covers.covers(target) && is_within(self.within.as_deref(), target)
     }
 }
+
+/// The maximum number of receivers of a source that are known from its notifications.
+pub const MAX_RECEIVERS: usize = 32;
 
 /// How long expired holds are retained. Deferred actions are rechecked when a hold ends, so expired holds are
 /// needed only until that recheck.
@@ -361,7 +407,7 @@ impl Controls {
     pub fn record_gap(&mut self, source: &Name, gap: ReceptionGap) {
         let Some(known) = self.gaps.get_mut(source) else {
             let total = gap.until.since(gap.from);
-            self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
+            self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total, reconciled_at: None });
             self.bump_generation();
             return;
         };
@@ -375,6 +421,41 @@ impl Controls {
         self.version += 1;
         if gap.until.since(last.until) > ReceptionGap::MAX_PAUSE {
             self.generation += 1;
+        }
+    }
+
+    /// Ends the wait for what could not be sent in the reception gaps of a source, because nothing of it is missing. This was
+    /// the case at `at`: a gap that ended later still counts. Returns the gap whose wait has ended.
+    pub fn reconcile_gap(&mut self, source: &Name, at: Time) -> Option<ReceptionGap> {
+        let known = self.gaps.get_mut(source)?;
+        if known.last.until > at || known.is_reconciled() {
+            return None;
+        }
+        known.reconciled_at = Some(at);
+        let ended = known.last;
+        self.bump_generation();
+        Some(ended)
+    }
+
+    /// The receivers that notifications of a source have named.
+    pub fn receivers(&self, source: &Name) -> Option<&BTreeSet<String>> {
+        self.receivers.get(source)
+    }
+
+    /// Records that notifications of a source name these receivers. At most [`MAX_RECEIVERS`] are kept.
+    pub fn add_receivers(&mut self, source: &Name, receivers: &BTreeSet<String>) {
+        let known = self.receivers.entry(source.clone()).or_default();
+        let before = known.len();
+        for receiver in receivers {
+            if known.len() < MAX_RECEIVERS {
+                known.insert(receiver.clone());
+            }
+        }
+        if known.len() != before {
+            self.version += 1;
+        }
+        if known.is_empty() {
+            self.receivers.remove(source);
         }
     }
 
@@ -493,6 +574,55 @@ mod tests {
             "an earlier one"
         );
         assert_eq!(record(&[first, gap(105, 130, Store)]), (gap(105, 130, Store), 30), "overlap counts once");
+    }
+
+    #[test]
+    fn a_gap_is_reconciled_by_what_was_asked_after_its_end_and_a_later_gap_is_not() {
+        let (mut controls, source) = (Controls::default(), Name::new("prod").unwrap());
+        assert_eq!(controls.reconcile_gap(&source, at(50)), None, "no gap");
+        let first = gap(100, 110, GapCause::Refused);
+        controls.record_gap(&source, first);
+        assert_eq!(controls.reconcile_gap(&source, at(109)), None, "asked before the end");
+        let generation = controls.generation;
+        assert_eq!(controls.reconcile_gap(&source, at(110)), Some(first));
+        assert!(controls.generation > generation, "decreases are rechecked");
+        assert_eq!(controls.reconcile_gap(&source, at(120)), None, "it has ended already");
+        controls.record_gap(&source, gap(115, 115, GapCause::Refused));
+        let gaps = *controls.reception_gaps(&source).unwrap();
+        assert!(!gaps.is_reconciled(), "its continuation waits again");
+        assert_eq!(controls.reconcile_gap(&source, at(114)), None);
+        assert_eq!(controls.reconcile_gap(&source, at(200)), Some(gap(100, 115, GapCause::Refused)));
+        let stored: Controls = serde_json::from_str(&serde_json::to_string(&controls).unwrap()).unwrap();
+        assert_eq!(stored, controls);
+    }
+
+    #[test]
+    fn the_receivers_of_a_source_are_limited() {
+        let (mut controls, source) = (Controls::default(), Name::new("prod").unwrap());
+        let named = |from: usize, to: usize| (from..to).map(|number| format!("{number:02}")).collect();
+        controls.add_receivers(&source, &BTreeSet::new());
+        assert_eq!(controls, Controls::default());
+        controls.add_receivers(&source, &named(0, 2));
+        let version = controls.version;
+        controls.add_receivers(&source, &named(1, 2));
+        assert_eq!(controls.version, version, "nothing is new");
+        controls.add_receivers(&source, &named(0, 99));
+        assert_eq!(controls.receivers(&source), Some(&named(0, MAX_RECEIVERS)));
+    }
+
+    #[test]
+    fn versions_that_do_not_know_a_cause_can_read_the_gap() {
+        let stored = |cause| serde_json::to_value(gap(1, 2, cause)).unwrap();
+        let known = serde_json::json!({
+            "from": at(1), "until": at(2), "cause": "refused",
+        });
+        assert_eq!(stored(GapCause::Refused), known);
+        let mut of_queue = known;
+        of_queue["of_queue"] = true.into();
+        assert_eq!(stored(GapCause::Queue), of_queue, "an earlier version ignores the field");
+        for cause in GapCause::ALL {
+            assert_eq!(serde_json::from_value::<ReceptionGap>(stored(cause)).unwrap(), gap(1, 2, cause));
+        }
     }
 
     #[test]

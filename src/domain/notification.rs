@@ -50,6 +50,12 @@ pub struct Alert {
     pub starts_at: Time,
     /// The end of the alert; `Some` in every resolved alert.
     pub ends_at: Option<Time>,
+    /// The time after which the sender does not vouch for a firing alert any more, unless it sends it again. Alertmanager
+    /// keeps that to itself; Prometheus sends it as `endsAt`.
+    pub valid_until: Option<Time>,
+    /// Why the sender has ended a resolved alert without evidence that its condition is over, such as a series that is
+    /// missing. `None`: the condition is over.
+    pub absence: Option<Arc<str>>,
     /// The URL of the alert's expression in Prometheus.
     pub generator_url: Arc<str>,
     /// Alertmanager's hash of the labels: with the source, the identity of the alert.
@@ -91,4 +97,7 @@ pub struct Notification {
     pub truncated_alerts: u64,
     /// The alerts in the order of the body.
     pub alerts: Vec<Result<Alert, InvalidAlert>>,
+    /// When it was sent, of what arrives by a queue, which can reorder and repeat. `None` where the order of requests is that
+    /// of the sender.
+    pub sent_at: Option<Time>,
 }

@@ -45,6 +45,11 @@ impl Backoff {
         self.ceiling(attempts).mul_f64(if jitter >= 0.0 { jitter.min(1.0) } else { 0.0 })
     }
 
+    /// The maximum delay after any number of attempts.
+    pub const fn max(&self) -> Duration {
+        self.max
+    }
+
     /// The maximum delay after `attempts` failed attempts.
     pub fn ceiling(&self, attempts: u32) -> Duration {
         let doubled = 1u32.checked_shl(attempts.saturating_sub(1));

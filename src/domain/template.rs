@@ -422,6 +422,8 @@ mod tests {
             annotations: Arc::new([("value", "3"), ("nan", "NaN")].into_iter().collect()),
             starts_at: Time::parse("2026-11-22T16:55:15Z").unwrap(),
             ends_at: None,
+            valid_until: None,
+            absence: None,
             generator_url: "http://prom:9090".into(),
             fingerprint: "8a27e5ec1094d7f3".into(),
         }

@@ -1,6 +1,7 @@
 //! Runs a unit test of rules on a virtual clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ use crate::domain::control::Pause;
 use crate::domain::duration::format;
 use crate::domain::fingerprint;
 use crate::domain::name::Name;
-use crate::domain::notification::Status;
+use crate::domain::notification::{Notification, Status};
 use crate::domain::time::Time;
 use crate::sources::SourceKind;
 
@@ -72,8 +73,11 @@ async fn execute(
         TestAction::Notify(notify) => {
             let body = body(notify, now, start_times);
             // Parsed like the body of a webhook request.
-            return match SourceKind::default().parse(body.to_string().as_bytes()) {
-                Ok(notification) => Ok(Ok(simulator.notify(notify.source.as_str(), notification).await?)),
+            return match SourceKind::default().parse(body.to_string().as_bytes(), now) {
+                Ok(mut notification) => {
+                    add_what_alertmanager_does_not_say(notify, &mut notification, now);
+                    Ok(Ok(simulator.notify(notify.source.as_str(), notification).await?))
+                }
                 Err(error) => Ok(Err(error.to_string())),
             };
         }
@@ -103,6 +107,17 @@ fn pause_since(pause: &TestPause, since: Time) -> Pause {
         until: pause.until,
         author: "test".to_owned(),
         reason: String::new(),
+    }
+}
+
+/// Other kinds of sources say more than a body of Alertmanager.
+fn add_what_alertmanager_does_not_say(notify: &TestNotification, notification: &mut Notification, now: Time) {
+    notification.sent_at = notify.sent_at;
+    for (test_alert, alert) in notify.alerts.iter().zip(&mut notification.alerts) {
+        if let Ok(alert) = alert {
+            alert.absence = test_alert.absence.as_deref().map(Arc::from);
+            alert.valid_until = test_alert.valid_for.map(|length| now.after(length));
+        }
     }
 }
 

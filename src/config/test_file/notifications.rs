@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::decode::{Fields, entries, list, spanned};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::names::name;
-use super::super::scalar::{any_text, keyword, number, owned_text};
+use super::super::scalar::{any_text, duration, keyword, number, owned_text};
 use super::super::yaml::Node;
 use super::times::relative_time;
 use super::{TestAlert, TestNotification};
@@ -16,6 +16,7 @@ pub(super) fn notify(node: &Node, start: Time, diagnostics: &mut Diagnostics) ->
     let mut fields = Fields::from_node(node, "tests.*.notify", diagnostics)?;
     let source = fields.get_required("source", "source: prod-eu", spanned(name));
     let truncated = fields.get("truncatedAlerts", number::<u64>(0..=i64::from(u32::MAX))).unwrap_or(0);
+    let sent_at = fields.get("sent_at", relative_time(start));
     let envelope = ["receiver", "groupKey", "externalURL", "notification_reason"];
     let envelope = envelope.map(|key| (key, fields.get(key, owned_text)));
     let alerts =
@@ -26,7 +27,7 @@ pub(super) fn notify(node: &Node, start: Time, diagnostics: &mut Diagnostics) ->
     let envelope = envelope.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
     let source = source?;
     let (source, source_location) = (source.value, source.location);
-    Some(TestNotification { source, source_location, truncated, envelope, alerts: alerts? })
+    Some(TestNotification { source, source_location, truncated, sent_at, envelope, alerts: alerts? })
 }
 
 fn alert(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestAlert> {
@@ -37,6 +38,10 @@ fn alert(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<Test
     let annotations = fields.get("annotations", string_map).unwrap_or_default();
     let starts_at = time_of(["startsAt", "starts_at"], start, &mut fields);
     let ends_at = time_of(["endsAt", "ends_at"], start, &mut fields);
+    let absence = fields.get("absence", owned_text);
+    let valid_for = fields.get("valid_for", duration);
+    belongs_to("absence", Status::Resolved, status, &mut fields);
+    belongs_to("valid_for", Status::Firing, status, &mut fields);
     let fingerprint = fields.get("fingerprint", owned_text);
     let generator_url = fields.get("generatorURL", owned_text);
     fields.finish();
@@ -46,9 +51,25 @@ fn alert(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<Test
         annotations,
         starts_at,
         ends_at,
+        absence,
+        valid_for,
         fingerprint,
         generator_url,
     })
+}
+
+/// Checks that a key is that of an alert with this status.
+fn belongs_to(key: &str, expected: Status, status: Option<Status>, fields: &mut Fields<'_, '_>) {
+    if fields.has(key) && status.is_some_and(|status| status != expected) {
+        let message = format!("`{key}` requires `status: {}`", expected.as_str());
+        let location = fields.location_of(key);
+        fields.diagnostics.add_with_help(
+            Code::Contradiction,
+            location,
+            message,
+            "remove it, or change the status",
+        );
+    }
 }
 
 /// Reads a time that can be given by Alertmanager's name or by that of decisions and events.

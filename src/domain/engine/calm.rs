@@ -7,7 +7,7 @@ use crate::domain::duration::format;
 use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::rule::{Action, Mode, RuleTarget};
 use crate::domain::source::Source;
-use crate::domain::state::{Deferred, Episode};
+use crate::domain::state::{Deferred, Episode, Occurrence};
 use crate::domain::target::Target;
 use crate::domain::time::Time;
 
@@ -43,7 +43,7 @@ pub(super) fn wait(
     last.filter(|wait| wait.until > step.context.now)
 }
 
-/// Late and invalid firings about the target, and reception gaps of its sources. They also take back a decrease that is
+/// Late, absent and invalid firings about the target, and reception gaps of its sources. They also take back a decrease that is
 /// emitted and not confirmed.
 pub(super) fn disturbances(step: &StepContext<'_>, visible: VisibleState<'_>) -> impl Iterator<Item = Wait> {
     let late = visible.last_late().map(|late| Wait { until: late.opens_at, by: Blocker::LateFiring });
@@ -51,14 +51,23 @@ pub(super) fn disturbances(step: &StepContext<'_>, visible: VisibleState<'_>) ->
         until: invalid.expires_at,
         by: Blocker::InvalidFiring { fingerprint: invalid.alert.fingerprint.to_string() },
     });
+    let absent = visible.last_absent(step.context.now).map(absence_wait);
     let sources = step.sources(visible.sources());
     let gaps: Vec<Wait> = sources.filter_map(|source| gap_wait(step, source)).collect();
-    late.into_iter().chain(invalid).chain(gaps)
+    late.into_iter().chain(absent).chain(invalid).chain(gaps)
 }
 
-/// After a reception gap of a source, Alertmanager may need `late_window` to send what it could not send.
+/// An absent alert may fire or have resolved. It is heard again, or expires.
+pub(super) fn absence_wait(absent: &Occurrence) -> Wait {
+    let fingerprint = absent.alert.fingerprint.to_string();
+    Wait { until: absent.expires_at, by: Blocker::AbsentAlert { fingerprint } }
+}
+
+/// After a reception gap of a source, Alertmanager may need `late_window` to send what it could not send, unless it was
+/// asked and nothing is missing.
 fn gap_wait(step: &StepContext<'_>, source: &Source) -> Option<Wait> {
-    let gap = step.controls().reception_gaps(&source.name)?.last;
+    let gaps = step.controls().reception_gaps(&source.name).filter(|gaps| !gaps.is_reconciled())?;
+    let gap = gaps.last;
     let by = Blocker::ReceptionGap { source: source.name.to_string(), cause: gap.cause };
     Some(Wait { until: gap.until.after(source.late_window), by })
 }

@@ -2,8 +2,8 @@
 //! instead of emitting events.
 
 use super::deferred::{OUTDATED, RULE_REMOVED};
-use super::delta::{ControlInput, RuleDelta, UnreadableHold};
-use super::episode::{Opening, open_occurrences};
+use super::delta::{ControlInput, RuleDelta, Unchanged, UnreadableHold};
+use super::episode::{Opening, log_expired, open_occurrences};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::alert_key::AlertKey;
@@ -22,6 +22,8 @@ const HOLD_ENDS: &str = "the hold ends";
 const HOLD_OVER: &str = "the hold ends: its max_duration is over";
 const HEARTBEAT_OPENS: &str = "the heartbeat opens";
 const HEARTBEAT_ENDS: &str = "the heartbeat ends";
+const HEARTBEAT_ABSENT: &str = "the heartbeat is not open: its sender does not vouch for it any more";
+const HEARTBEAT_BACK: &str = "the heartbeat opens again after a silence";
 
 /// Updates the episodes of a hold or heartbeat and the controls, and returns the decisions.
 pub(super) fn evaluate(
@@ -37,11 +39,12 @@ pub(super) fn evaluate(
     for (name, delta) in deltas {
         decisions.extend(evaluate_episode(step, key, state, &name, delta));
     }
-    if !is_heartbeat {
-        let names: Vec<Name> = state.rules.iter().map(|(name, _)| name.clone()).collect();
-        for name in names {
-            decisions.extend(end_if_over(step, key, state, &name));
-        }
+    let names: Vec<Name> = state.rules.iter().map(|(name, _)| name.clone()).collect();
+    for name in names {
+        decisions.extend(match is_heartbeat {
+            true => update_silence(step, key, state.rules.get_or_default(&name)),
+            false => end_if_over(step, key, state, &name),
+        });
     }
     state.rules.retain(|_, rule_state| !rule_state.is_empty());
     decisions
@@ -76,12 +79,13 @@ fn evaluate_episode(
     let was_in_force = step.controls().hold(name, key).is_some();
     let rule_state = state.rules.get_or_default(name);
     let RuleDelta { opened, renewed, closed, expired, late, unchanged, outdated, .. } = delta;
-    for (alert, verdict) in unchanged {
-        log.reply(Outcome::new(verdict_of(verdict)), vec![alert]);
+    for Unchanged { alert, verdict, detail } in unchanged {
+        let outcome = Outcome::new(verdict_of(verdict));
+        log.reply(detail.iter().fold(outcome, |outcome, detail| outcome.and_detail(detail)), vec![alert]);
     }
     log.record_if_any(Outcome::with_detail(Verdict::Withdrawn, OUTDATED), outdated);
     let has_expired = !expired.is_empty();
-    log.record_if_any(Outcome::new(Verdict::Expired), expired);
+    log_expired(&mut log, expired);
     let mut opened_alerts = Vec::new();
     let mut is_new = false;
     if !opened.is_empty() {
@@ -268,6 +272,36 @@ fn end_if_over(
         log.record_if_any(Outcome::with_detail(Verdict::Expired, HOLD_OVER), alerts(episode));
     }
     update_hold(step, name, key, rule_state, has_expired);
+    log.decisions
+}
+
+/// A heartbeat is not open while no sender vouches for any of its alerts. The time in which nothing could be received does
+/// not count, as with `heartbeat_timeout`.
+fn update_silence(step: &mut StepContext<'_>, key: &TargetKey, rule_state: &mut RuleState) -> Vec<Decision> {
+    let clock = step.context.clock();
+    let Some(episode) = &mut rule_state.episode else { return Vec::new() };
+    let EpisodeScope::Heartbeat(heartbeat) = episode.scope.clone() else { return Vec::new() };
+    for open in episode.open.iter_mut().filter(|open| open.is_absent(clock.now)) {
+        let gaps = step.controls().reception_gaps(&open.alert.source);
+        let (Some(gaps), Some(validity)) = (gaps, &mut open.validity) else { continue };
+        let missed = gaps.last.until.since(gaps.last.from.max(open.heard_at));
+        validity.absent_at = validity.absent_at.max(clock.on_store(validity.until).after(missed));
+    }
+    let is_silent = episode.is_absent(clock.now);
+    if is_silent == episode.is_silent {
+        return Vec::new();
+    }
+    episode.is_silent = is_silent;
+    let detail = if is_silent {
+        step.controls_mut().end_heartbeat(&heartbeat, clock.now);
+        HEARTBEAT_ABSENT
+    } else {
+        step.controls_mut().open_heartbeat(&heartbeat, clock.now);
+        HEARTBEAT_BACK
+    };
+    let mut log = DecisionLog::new(None, key);
+    let alerts = episode.open.iter().map(|open| open.alert.clone()).collect();
+    log.record(Outcome::with_detail(Verdict::Heartbeat, detail), alerts);
     log.decisions
 }
 

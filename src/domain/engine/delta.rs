@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::end::ResolvedAlert;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::{AlertMap, HasAlertKey};
 use crate::domain::episode_scope::EpisodeScope;
@@ -48,18 +49,45 @@ pub(super) struct RuleDelta {
     pub renewed: bool,
     /// Resolved occurrences; they have been removed from the episode.
     pub closed: Vec<Occurrence>,
-    /// Expired occurrences; they have been removed from the episode.
-    pub expired: Vec<AlertKey>,
+    /// Occurrences that ended without evidence that their condition is over; they have been removed from the episode.
+    pub expired: Vec<Expired>,
     /// New late firings, and when they open.
     pub late: Vec<(AlertKey, Time)>,
-    /// Alerts that changed nothing, with their verdicts.
-    pub unchanged: Vec<(AlertKey, Verdict)>,
+    /// Alerts that changed nothing.
+    pub unchanged: Vec<Unchanged>,
     /// Firings that are no longer valid; they are withdrawn.
     pub outdated: Vec<AlertKey>,
     /// The notification that caused the changes; set whenever an occurrence opened or closed.
     pub trigger: Option<Arc<Trigger>>,
     /// Whether that notification is truncated.
     pub truncated: bool,
+}
+
+/// An occurrence that ended without evidence that its condition is over.
+pub(super) struct Expired {
+    pub alert: AlertKey,
+    /// Why the sender has ended it; `None` if it was not heard of for `occurrence_ttl`.
+    pub absence: Option<Arc<str>>,
+}
+
+/// An alert that changed nothing.
+pub(super) struct Unchanged {
+    pub alert: AlertKey,
+    pub verdict: Verdict,
+    /// The reason, where the verdict alone does not give it.
+    pub detail: Option<String>,
+}
+
+impl RuleDelta {
+    /// Answers an alert that changes nothing.
+    pub(super) fn answer(&mut self, alert: AlertKey, verdict: Verdict) {
+        self.unchanged.push(Unchanged { alert, verdict, detail: None });
+    }
+
+    /// Answers an end that changes nothing, with its reason if it is an absence.
+    pub(super) fn answer_end(&mut self, resolve: &ResolvedAlert, verdict: Verdict) {
+        self.unchanged.push(Unchanged { alert: resolve.key.clone(), verdict, detail: resolve.detail() });
+    }
 }
 
 /// An occurrence that opens.

@@ -9,10 +9,10 @@ use super::act::{new_request, schedule_repeat};
 use super::deferred::{
     self, Acting, NO_LONGER_GROWN, OUTDATED, Pass, RULE_REMOVED, Replies, has_need, missing_evidence,
 };
-use super::delta::{Opened, RuleDelta};
+use super::delta::{Expired, Opened, RuleDelta, Unchanged};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
-use super::{Context, delivery, emit, guard, kept, owed, unconfirmed};
+use super::{Context, delivery, emit, end, guard, kept, owed, unconfirmed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
 use crate::domain::delivery::DeliveryChangeKind;
@@ -96,6 +96,7 @@ fn apply_delta(
     let rule = step.rule(name).filter(|rule| (rule.mode == Mode::Shadow) == is_shadow);
     let RuleDelta { opened, closed, expired, late, unchanged, outdated, trigger, truncated, .. } = delta;
     let ended_now = closed.len() + expired.len();
+    let was_told = !closed.is_empty() || expired.iter().any(|expired| expired.absence.is_some());
     let rule_state = acting.own.rules.get_or_default(name);
     if let Some(episode) = rule_state.episode.as_mut().filter(|_| !expired.is_empty()) {
         episode.expired = true;
@@ -115,7 +116,7 @@ fn apply_delta(
             }
         }
     }
-    if !closed.is_empty() {
+    if was_told {
         acting.own.record_end(step.context.now, false, step.context.policy.last_resolve_retention);
     }
     let rule_state = acting.own.rules.get_or_default(name);
@@ -144,15 +145,19 @@ struct RuleChange<'a> {
 fn log_without_action(
     log: &mut DecisionLog<'_>,
     rule: Option<&Rule>,
-    unchanged: Vec<(AlertKey, Verdict)>,
+    unchanged: Vec<Unchanged>,
     late: Vec<(AlertKey, Time)>,
     outdated: Vec<AlertKey>,
-    expired: Vec<AlertKey>,
+    expired: Vec<Expired>,
 ) {
-    for (alert, verdict) in unchanged {
+    for Unchanged { alert, verdict, detail } in unchanged {
         let outcome = match verdict {
             Verdict::Withdrawn => Outcome::with_detail(verdict, RESOLVED_LATE).for_firing(rule),
             _ => Outcome::new(verdict),
+        };
+        let outcome = match detail {
+            Some(detail) => outcome.and_detail(&detail),
+            None => outcome,
         };
         log.reply(outcome, vec![alert]);
     }
@@ -161,7 +166,20 @@ fn log_without_action(
     }
     let withdrawn = Outcome::with_detail(Verdict::Withdrawn, OUTDATED);
     log.record_if_any(withdrawn.for_firing(rule), outdated);
-    log.record_if_any(Outcome::new(Verdict::Expired), expired);
+    log_expired(log, expired);
+}
+
+/// Records occurrences that have expired. What the sender has ended is answered with its reason.
+pub(super) fn log_expired(log: &mut DecisionLog<'_>, expired: Vec<Expired>) {
+    for Expired { alert, absence } in expired {
+        match absence {
+            Some(reason) => {
+                let outcome = Outcome::with_detail(Verdict::Expired, &end::absence_detail(&reason));
+                log.reply(outcome, vec![alert]);
+            }
+            None => log.record(Outcome::new(Verdict::Expired), vec![alert]),
+        }
+    }
 }
 
 /// Adds opened occurrences to the episode of a rule, and requests the `on_firing` action.
@@ -541,6 +559,7 @@ fn new_episode(id: Arc<str>, scope: EpisodeScope, opened_at: Time) -> Episode {
         expired: false,
         truncated: false,
         hold_over: false,
+        is_silent: false,
         deferred: None,
         emitted: None,
         parameters: BTreeMap::new(),

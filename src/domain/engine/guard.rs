@@ -196,6 +196,11 @@ fn outranks(change: &Change, episode: &Episode) -> bool {
 /// The stabilization window, and for decreases everything else that has to be over.
 fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
     let ActionRequest { visible, action, episode, deferred, .. } = *request;
+    // Nobody says any more that what it repeats is needed.
+    if deferred.is_repeat && episode.is_absent(step.context.now) {
+        let last = episode.open.iter().max_by_key(|open| open.expires_at)?;
+        return Some(Blocked::by(Verdict::Stabilizing, calm::absence_wait(last).by));
+    }
     let wait = if action.change.decreases_capacity() {
         calm::wait(step, visible, action, episode, deferred)?
     } else {

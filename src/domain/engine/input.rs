@@ -11,6 +11,7 @@ use crate::domain::notification::{Alert, InvalidAlert, Status};
 use crate::domain::source::Source;
 use crate::domain::table::{Evaluation, RuleTable};
 use crate::domain::target::TargetKey;
+use crate::domain::time::{ClockReading, Time};
 use crate::domain::trigger::Trigger;
 
 /// One notification with its evaluated alerts.
@@ -22,6 +23,8 @@ pub struct Input {
     pub trigger: Arc<Trigger>,
     /// Whether Alertmanager left out alerts (`max_alerts`).
     pub truncated: bool,
+    /// When it was sent, by the wall clock of the queue that has delayed it; `None` if nothing can reorder it.
+    pub sent_at: Option<Time>,
     /// The alerts in the order of the request body.
     pub alerts: Vec<EvaluatedAlert>,
 }
@@ -111,6 +114,19 @@ impl EvaluatedAlert {
 }
 
 impl Input {
+    /// When its sender said what it says, by the store's clock.
+    pub(super) fn said_at(&self, clock: ClockReading) -> Time {
+        self.sent_at.map_or(clock.now, |sent_at| clock.on_store(sent_at).min(clock.now))
+    }
+
+    /// Whether the end of an alert was applied that is later than what this notification says about it. Of an alert whose
+    /// start cannot be read, nothing shows that it began after that end.
+    pub(super) fn is_outdated(&self, starts_at: Option<Time>, last_end: Option<Time>) -> bool {
+        self.sent_at
+            .zip(last_end)
+            .is_some_and(|(sent_at, end)| sent_at < end && starts_at.is_none_or(|starts_at| starts_at <= end))
+    }
+
     /// The alerts that concern none of these targets and are none of these alerts.
     #[must_use]
     pub fn without(&self, targets: &BTreeSet<TargetKey>, alerts: &BTreeSet<AlertKey>) -> Self {

@@ -148,6 +148,7 @@ fn closed_episode(key: &TargetKey, event: &LegacyEvent, decrease: &LegacyDecreas
         expired: false,
         truncated: false,
         hold_over: false,
+        is_silent: false,
         deferred: None,
         emitted: None,
         parameters: decrease.parameters.clone(),
@@ -162,6 +163,7 @@ fn closed_episode(key: &TargetKey, event: &LegacyEvent, decrease: &LegacyDecreas
         annotations: alert.annotations.clone(),
         generator_url: alert.generator_url.clone(),
         growth_key: None,
+        validity: None,
     };
     Some(ClosedEpisode {
         episode: Box::new(episode),

@@ -8,7 +8,7 @@
 //! Modules in the order of processing: this one collects what is known of a target, `routing` routes each alert to its
 //! targets; `delivery` applies what is known about the delivery of earlier events, `legacy` what an earlier version has
 //! emitted; `occurrence` opens and closes
-//! occurrences and records the changes of each rule in a `delta`; `episode` applies them to the rule's episode and
+//! occurrences (`end`: what ends them) and records the changes of each rule in a `delta`; `episode` applies them to the rule's episode and
 //! requests actions, `control_episode` does so for holds and heartbeats, which update the controls; `deferred` executes
 //! the requested and the deferred actions in their order: `guard` and `calm` say what blocks an action, `act` emits an
 //! event (`emit`) or defers the action again, and `owed` says what a decrease takes back; `unconfirmed` takes back
@@ -24,6 +24,7 @@ mod deferred_actions;
 mod delivery;
 mod delta;
 mod emit;
+mod end;
 mod episode;
 mod guard;
 mod input;
@@ -56,6 +57,7 @@ use super::target::TargetKey;
 use super::time::{ClockReading, Time};
 use super::verdict::Decision;
 pub use deferred_actions::{DeferredAction, deferred_actions};
+pub use end::absence_detail;
 pub use input::{EvaluatedAlert, HeartbeatAlert, Input};
 pub use routing::process_notification;
 use step::StepContext;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::control_episode;
-use super::delta::{ControlInput, Opened, RuleDelta, RuleDeltas, RuleId, UnreadableHold};
+use super::delta::{ControlInput, Expired, Opened, RuleDelta, RuleDeltas, RuleId, Unchanged, UnreadableHold};
+use super::end::ResolvedAlert;
 use super::step::StepContext;
 use super::{Input, delivery, episode, kept, owed};
 use crate::domain::alert_key::AlertKey;
@@ -13,7 +14,9 @@ use crate::domain::fingerprint;
 use crate::domain::name::Name;
 use crate::domain::notification::Alert;
 use crate::domain::rule::Mode;
-use crate::domain::state::{InvalidFiring, LastResolve, LateFiring, Occurrence, RuleState, TargetState};
+use crate::domain::state::{
+    InvalidFiring, LastResolve, LateFiring, Occurrence, RuleState, TargetState, Validity,
+};
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::{Decision, Verdict};
@@ -22,8 +25,8 @@ use crate::domain::verdict::{Decision, Verdict};
 #[derive(Default)]
 pub(super) struct TargetInput<'a> {
     pub firing: Vec<FiringAlert<'a>>,
-    /// Firing alerts that are open or late at this target, whichever rule matches them now, and their starts.
-    pub heard: Vec<(AlertKey, Time)>,
+    /// Firing alerts that are open or late at this target, whichever rule matches them now.
+    pub heard: Vec<HeardAlert>,
     /// Firings of a rule that are no longer valid: a late one that has a new occurrence at another target, or
     /// an alert that is not the heartbeat any more.
     pub outdated: Vec<(RuleId, AlertKey)>,
@@ -32,6 +35,8 @@ pub(super) struct TargetInput<'a> {
     pub unreadable: Vec<(AlertKey, Option<Time>)>,
     /// Alerts that could not be read before, and can be read again, or have resolved.
     pub readable: Vec<AlertKey>,
+    /// Alerts that could not be read before, and that their sender has ended without evidence.
+    pub gone: Vec<AlertKey>,
     /// Alerts of holds that fire and cannot be read.
     pub unreadable_holds: Vec<UnreadableHold>,
 }
@@ -49,12 +54,22 @@ pub(super) struct FiringAlert<'a> {
     pub last_end: Option<Time>,
 }
 
-/// The end of an alert that is open or late at this target.
-pub(super) struct ResolvedAlert {
+/// An alert that fires and is open or late at this target.
+pub(super) struct HeardAlert {
     pub key: AlertKey,
-    pub ends_at: Time,
-    pub last_end: Option<Time>,
+    pub starts_at: Time,
+    /// Until when its sender vouches for it; not known of an alert that cannot be read.
+    pub validity: HeardValidity,
 }
+
+/// What a firing says about its validity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeardValidity {
+    Until(Option<Time>),
+    Unreadable,
+}
+
+const DOUBTED_END: &str = "its endsAt has passed and is none that was known: the end of the alert, if it is sent again, or a late firing";
 
 /// Applies a notification to one target. All its alerts are applied before any episode is evaluated, so a pod
 /// that replaces another one in the same notification neither closes nor opens an episode.
@@ -71,14 +86,15 @@ pub(super) fn apply(
     kept::postpone(step, state);
     let mut deltas = RuleDeltas::default();
     let were_late = late_firings(state);
+    let were_absent = absent_alerts(clock.now, state);
     for firing in target_input.firing {
         let delta = deltas.delta_mut(&firing.rule);
         apply_firing(clock, input, firing.rule.state_mut(state), delta, firing);
     }
     let rules = RuleId::all(state);
-    for (alert, starts_at) in &target_input.heard {
+    for heard in &target_input.heard {
         for rule in &rules {
-            if refresh(clock, input, rule.state_mut(state), alert, *starts_at) {
+            if refresh(clock, input, rule.state_mut(state), heard) {
                 deltas.delta_mut(rule).renewed = true;
             }
         }
@@ -100,7 +116,9 @@ pub(super) fn apply(
     let overdue = open_overdue(clock.now, state, &were_late, &mut deltas);
     if key.kind() == KeyKind::Target {
         record_late_ends(step, state, &were_late, &deltas);
+        record_absence_ends(step, state, &were_absent);
     }
+    expire_unreadable(clock.now, state, &target_input.gone);
     apply_unreadable(step, input, state, target_input.unreadable, &target_input.readable);
     end_expired_invalid(step, key, state);
     let controls = ControlInput {
@@ -131,6 +149,7 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
     let now = step.context.now;
     let mut deltas = RuleDeltas::default();
     end_expired_invalid(step, key, state);
+    let were_absent = absent_alerts(now, state);
     for rule in RuleId::all(state) {
         let rule_state = rule.state_mut(state);
         if key.kind() == KeyKind::Heartbeat {
@@ -139,7 +158,9 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
         let mut delta = RuleDelta::default();
         if let Some(episode) = &mut rule_state.episode {
             let expired = episode.open.extract_if(|open| open.expires_at <= now);
-            delta.expired.extend(expired.into_iter().map(|open| open.alert));
+            delta
+                .expired
+                .extend(expired.into_iter().map(|open| Expired { alert: open.alert, absence: None }));
         }
         for late in rule_state.late.extract_if(|late| late.opens_at <= now) {
             open_late(&mut delta, late);
@@ -147,6 +168,9 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
         if !delta.opened.is_empty() || !delta.expired.is_empty() {
             *deltas.delta_mut(&rule) = delta;
         }
+    }
+    if key.kind() == KeyKind::Target {
+        record_absence_ends(step, state, &were_absent);
     }
     decisions.extend(evaluate(step, key, state, deltas, ControlInput::default()));
     decisions
@@ -238,31 +262,23 @@ fn apply_firing(
     let fresh = Occurrence {
         alert: key.clone(),
         starts_at: alert.starts_at,
-        heard_at: now,
+        heard_at: input.said_at(clock),
         expires_at: now.after(time_to_live(input, scope)),
         metric,
         labels: Arc::clone(&alert.labels),
         annotations: Arc::clone(&alert.annotations),
         generator_url: alert.generator_url.clone(),
         growth_key: growth_key(input, alert),
+        validity: Validity::after_firing(None, alert.valid_until, clock),
     };
     if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
-        if !open.is_replaced_by(fresh.starts_at, clock) {
-            // The first start is retained: copies and restarts of Prometheus move it back and forth.
-            let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
-            *open = Occurrence { starts_at, labels, ..fresh };
-            delta.unchanged.push((key, Verdict::Duplicate));
-        } else {
-            // The resolve of the old occurrence was not received. The number of open alerts is unchanged.
-            *open = fresh;
-            delta.renewed = true;
-            delta.unchanged.push((key, Verdict::NoAction));
-        }
-        return;
+        let is_heartbeat = matches!(scope, EpisodeScope::Heartbeat(_));
+        let (verdict, renewed) = hear_open(clock, open, fresh, is_heartbeat);
+        delta.renewed |= renewed;
+        return delta.answer(key, verdict);
     }
     if delta.opened.contains(&key) {
-        delta.unchanged.push((key, Verdict::Duplicate));
-        return;
+        return delta.answer(key, Verdict::Duplicate);
     }
     let opened = |occurrence| Opened {
         occurrence,
@@ -279,7 +295,7 @@ fn apply_firing(
                 let starts_at = late.occurrence.starts_at;
                 late.occurrence = Occurrence { starts_at, ..fresh };
                 late.parameters.clone_from(parameters);
-                delta.unchanged.push((key, Verdict::Duplicate));
+                delta.answer(key, Verdict::Duplicate);
             }
             None => {
                 let opens_at = now.after(input.source.late_window);
@@ -303,6 +319,36 @@ fn apply_firing(
     }
 }
 
+/// Applies a firing to an alert that is open. Returns the verdict, and whether the alert has begun anew.
+///
+/// A sender that vouches for its alerts sends their ends again and again: an alert that is heard after a silence has fired
+/// all the time, also if a restart has moved its start. Only a heartbeat then begins anew, since its sender has.
+fn hear_open(
+    clock: ClockReading,
+    open: &mut Occurrence,
+    fresh: Occurrence,
+    is_heartbeat: bool,
+) -> (Verdict, bool) {
+    if fresh.heard_at < open.heard_at {
+        // A queue has delayed an earlier copy.
+        return (Verdict::Duplicate, false);
+    }
+    let has_moved = open.is_replaced_by(fresh.starts_at, clock);
+    if has_moved && open.validity.is_none() {
+        // The resolve of the old occurrence was not received. The number of open alerts is unchanged.
+        *open = fresh;
+        return (Verdict::NoAction, true);
+    }
+    // The first start is retained: copies and restarts of Prometheus move it back and forth. It moves only behind what was
+    // heard, so that no end before that ends the occurrence.
+    let starts_at = if has_moved { fresh.starts_at } else { open.starts_at };
+    let valid_until = fresh.validity.map(|validity| validity.until);
+    let validity = Validity::after_firing(open.validity.as_ref(), valid_until, clock);
+    let labels = Arc::clone(&open.labels);
+    *open = Occurrence { starts_at, labels, validity, ..fresh };
+    (Verdict::Duplicate, has_moved && is_heartbeat)
+}
+
 /// How long an occurrence stays open without a notification that contains it.
 fn time_to_live(input: &Input, scope: &EpisodeScope) -> std::time::Duration {
     let ttl = input.source.occurrence_ttl;
@@ -316,26 +362,26 @@ fn time_to_live(input: &Input, scope: &EpisodeScope) -> std::time::Duration {
 }
 
 /// Extends the expiry of a firing alert. Returns whether a new occurrence has replaced the open one.
-fn refresh(
-    clock: ClockReading,
-    input: &Input,
-    state: &mut RuleState,
-    key: &AlertKey,
-    starts_at: Time,
-) -> bool {
-    let now = clock.now;
+fn refresh(clock: ClockReading, input: &Input, state: &mut RuleState, heard: &HeardAlert) -> bool {
+    let HeardAlert { key, starts_at, validity } = heard;
+    let (now, heard_at) = (clock.now, input.said_at(clock));
     if let Some(late) = state.late.get_mut(key) {
-        late.occurrence.heard_at = now;
+        late.occurrence.heard_at = heard_at;
         late.occurrence.expires_at = now.after(time_to_live(input, &late.scope));
     }
     let Some(episode) = state.episode.as_mut() else { return false };
     let ttl = time_to_live(input, &episode.scope);
-    let Some(open) = episode.open.get_mut(key).filter(|open| open.heard_at < now) else { return false };
-    let renewed = open.is_replaced_by(starts_at, clock);
-    if renewed {
-        open.starts_at = starts_at;
+    let Some(open) = episode.open.get_mut(key).filter(|open| open.heard_at < heard_at) else { return false };
+    let is_restarted = open.is_replaced_by(*starts_at, clock);
+    if is_restarted {
+        open.starts_at = *starts_at;
     }
-    open.heard_at = now;
+    let is_heartbeat = matches!(episode.scope, EpisodeScope::Heartbeat(_));
+    let renewed = is_restarted && (open.validity.is_none() || is_heartbeat);
+    if let HeardValidity::Until(until) = validity {
+        open.validity = Validity::after_firing(open.validity.as_ref(), *until, clock);
+    }
+    open.heard_at = heard_at;
     open.expires_at = now.after(ttl);
     renewed
 }
@@ -363,15 +409,21 @@ fn resolve_at(
         if rule_state.is_tracked(&resolve.key) {
             was_open = true;
             let delta = deltas.delta_mut(rule);
-            applied |= apply_resolve(rule_state, delta, &resolve);
-            has_closed |= delta.closed.last().is_some_and(|closed| closed.alert == resolve.key);
+            let was_tracked = rule_state.is_open(&resolve.key);
+            applied |= apply_resolve(step.context.clock(), rule_state, delta, &resolve);
+            has_closed |= was_tracked && !rule_state.is_open(&resolve.key);
         }
     }
     // An earlier alert of the same notification has resolved it, or it was open in a shadow state that was forgotten.
     let is_known = state.last_resolve(&resolve.key).is_some();
     let decision = (!was_open).then(|| {
-        let verdict = if is_known { Verdict::Duplicate } else { Verdict::NoEvidence };
-        Decision { target: Some(key.clone()), ..Decision::new(verdict, vec![resolve.key.clone()]) }
+        let verdict = match (is_known, &resolve.absence) {
+            (true, _) => Verdict::Duplicate,
+            (false, Some(_)) => Verdict::NoAction,
+            (false, None) => Verdict::NoEvidence,
+        };
+        let (target, detail) = (Some(key.clone()), resolve.detail());
+        Decision { target, detail, ..Decision::new(verdict, vec![resolve.key.clone()]) }
     });
     applied |= !was_open;
     // An end that is not the latest one is recorded too, so that a target whose only alert it was has a
@@ -389,40 +441,62 @@ fn resolve_at(
 /// is applied; `None` if the alert does not open here.
 fn cancel_opened(delta: &mut RuleDelta, resolve: &ResolvedAlert) -> Option<bool> {
     if resolve.ends_at < delta.opened.get(&resolve.key)?.occurrence.starts_at {
-        delta.unchanged.push((resolve.key.clone(), Verdict::Stale));
+        delta.answer_end(resolve, Verdict::Stale);
         return Some(false);
     }
     delta.opened.remove(&resolve.key);
     // One reply for the firing and one for the resolve.
-    delta
-        .unchanged
-        .extend([(resolve.key.clone(), Verdict::Withdrawn), (resolve.key.clone(), Verdict::Withdrawn)]);
+    delta.answer_end(resolve, Verdict::Withdrawn);
+    delta.answer_end(resolve, Verdict::Withdrawn);
     Some(true)
 }
 
 /// Applies a resolve to the late firing or the open occurrence. Returns whether the end is applied.
-fn apply_resolve(state: &mut RuleState, delta: &mut RuleDelta, resolve: &ResolvedAlert) -> bool {
+///
+/// The end of an absence is applied too: what began before it is a late copy of what is gone, and what began after it opens
+/// at once. That is no evidence of calm, which only an episode that closes by resolve gives.
+fn apply_resolve(
+    clock: ClockReading,
+    state: &mut RuleState,
+    delta: &mut RuleDelta,
+    resolve: &ResolvedAlert,
+) -> bool {
     if let Some(late) = state.late.get(&resolve.key) {
+        if resolve.is_known() && late.occurrence.is_vouched_for(clock.now) {
+            // Another sender repeats its own end.
+            delta.answer_end(resolve, Verdict::Duplicate);
+            return false;
+        }
         // An end before it began is that of an earlier occurrence.
         let ended = resolve.ends_at >= late.occurrence.starts_at;
-        let verdict = if ended { Verdict::Withdrawn } else { Verdict::Stale };
-        delta.unchanged.push((resolve.key.clone(), verdict));
+        delta.answer_end(resolve, if ended { Verdict::Withdrawn } else { Verdict::Stale });
         if ended {
             state.late.remove(&resolve.key);
         }
         return ended;
     }
     let Some(episode) = &mut state.episode else { return false };
-    let Some(open) = episode.open.get(&resolve.key) else { return false };
+    let Some(open) = episode.open.get_mut(&resolve.key) else { return false };
     if resolve.ends_at < open.starts_at {
-        delta.unchanged.push((resolve.key.clone(), Verdict::Stale));
+        delta.answer_end(resolve, Verdict::Stale);
         return false;
     }
-    if resolve.last_end.is_some_and(|last| resolve.ends_at <= last) {
-        delta.unchanged.push((resolve.key.clone(), Verdict::Duplicate));
+    if resolve.is_known() {
+        delta.answer_end(resolve, Verdict::Duplicate);
         return false;
     }
-    delta.closed.extend(episode.open.remove(&resolve.key));
+    if resolve.absence.is_none() && !open.ends_with(resolve.ends_at, clock) {
+        let detail = Some(DOUBTED_END.to_owned());
+        delta.unchanged.push(Unchanged { alert: resolve.key.clone(), verdict: Verdict::Duplicate, detail });
+        return false;
+    }
+    let Some(ended) = episode.open.remove(&resolve.key) else { return false };
+    match &resolve.absence {
+        Some(reason) => {
+            delta.expired.push(Expired { alert: ended.alert, absence: Some(reason.clone()) });
+        }
+        None => delta.closed.push(ended),
+    }
     true
 }
 
@@ -466,6 +540,44 @@ fn record_late_ends(
         if !opens && !is_late {
             let part = if rule.is_shadow { state.shadows.get_or_default(&rule.name) } else { &mut *state };
             part.record_end(now, true, retention);
+        }
+    }
+}
+
+/// The alerts that are open at a target and absent, by rule.
+fn absent_alerts(now: Time, state: &TargetState) -> Vec<(RuleId, AlertKey)> {
+    let is_absent = |open: &&Occurrence| open.is_absent(now);
+    if !state.all_rules().any(|(_, rule_state)| rule_state.occurrences().any(|open| is_absent(&open))) {
+        return Vec::new();
+    }
+    let rules = RuleId::all(state).into_iter();
+    let absent = rules.flat_map(|rule| {
+        let open = rule.state(state).into_iter().flat_map(RuleState::occurrences);
+        let alerts: Vec<AlertKey> = open.filter(is_absent).map(|open| open.alert.clone()).collect();
+        alerts.into_iter().map(move |alert| (rule.clone(), alert))
+    });
+    absent.collect()
+}
+
+/// Decreases wait for a whole window after the end of an absence, however it ends: while the sender was silent, nothing else
+/// could be heard of it either.
+fn record_absence_ends(step: &StepContext<'_>, state: &mut TargetState, before: &[(RuleId, AlertKey)]) {
+    let (now, retention) = (step.context.now, step.context.policy.last_resolve_retention);
+    for (rule, alert) in before {
+        let open = rule.state(state).and_then(|rule_state| rule_state.episode.as_ref()?.open.get(alert));
+        if open.is_none_or(|open| !open.is_absent(now)) {
+            let part = if rule.is_shadow { state.shadows.get_or_default(&rule.name) } else { &mut *state };
+            part.record_end(now, true, retention);
+        }
+    }
+}
+
+/// The sender has ended alerts that cannot be read: they expire now.
+fn expire_unreadable(now: Time, state: &mut TargetState, gone: &[AlertKey]) {
+    let of_holds = state.rules.values_mut().map(|rule_state| &mut rule_state.unreadable);
+    for unreadable in of_holds.chain([&mut state.invalid]) {
+        for alert in gone {
+            unreadable.get_mut(alert).into_iter().for_each(|known| known.expires_at = now);
         }
     }
 }

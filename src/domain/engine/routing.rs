@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::delta::{RuleId, UnreadableHold};
+use super::end::{ResolvedAlert, absence_detail};
 use super::input::{EvaluatedAlert, HeartbeatAlert, Input};
-use super::occurrence::{self, FiringAlert, ResolvedAlert, TargetInput};
+use super::occurrence::{self, FiringAlert, HeardAlert, HeardValidity, TargetInput};
 use super::step::StepContext;
 use super::{Context, States, Step, alert_key, sorted_unique};
 use crate::domain::alert_key::AlertKey;
@@ -16,6 +17,9 @@ use crate::domain::table::{Evaluation, NotMatched};
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
+
+/// A queue has delivered the firing after the resolve.
+const SENT_BEFORE_END: &str = "it was sent before the end of the alert that was received";
 
 static NO_PARAMETERS: BTreeMap<String, String> = BTreeMap::new();
 
@@ -52,6 +56,19 @@ impl States {
     fn known_at(&self, alert: &AlertKey) -> impl Iterator<Item = (&TargetKey, &TargetState)> {
         let keys = self.alerts.get(alert).into_iter().flatten();
         keys.filter_map(|key| Some((key, &**self.targets.get(key)?)))
+    }
+
+    /// The targets at which an alert has an unreadable firing for which `ends` is true.
+    fn unreadable_at(
+        &self,
+        alert: &AlertKey,
+        ends: impl Fn(&InvalidFiring) -> bool,
+    ) -> impl Iterator<Item = &TargetKey> {
+        let is_ended = move |state: &TargetState| {
+            let of_holds = state.rules.values().filter_map(|rule| rule.unreadable.get(alert));
+            state.invalid.get(alert).into_iter().chain(of_holds).any(&ends)
+        };
+        self.known_at(alert).filter(move |(_, state)| is_ended(state)).map(|(target, _)| target)
     }
 
     /// The targets at which an alert is open or late.
@@ -106,9 +123,18 @@ impl<'a> Routing<'a> {
         if invalid.fingerprint.is_none() || invalid.status == Some(Status::Resolved) {
             return;
         }
+        if self.input.is_outdated(invalid.starts_at, self.last_end(&key)) {
+            return;
+        }
         self.mark_unreadable(&key, invalid.starts_at);
         // A start that cannot be read is not after any other.
-        self.mark_heard(&key, invalid.starts_at.unwrap_or(Time::from_nanos(0)), None);
+        let starts_at = invalid.starts_at.unwrap_or(Time::from_nanos(0));
+        self.mark_heard(HeardAlert { key, starts_at, validity: HeardValidity::Unreadable }, None);
+    }
+
+    /// The last end of an alert that was applied.
+    fn last_end(&self, key: &AlertKey) -> Option<Time> {
+        self.states.last_resolve(key).map(|last_resolve| last_resolve.ends_at)
     }
 
     /// A firing alert with the rules that match it.
@@ -119,7 +145,14 @@ impl<'a> Routing<'a> {
         {
             self.targetless.add(rule.as_ref(), *verdict, detail.as_deref(), key.clone());
         }
-        let last_end = self.states.last_resolve(&key).map(|last_resolve| last_resolve.ends_at);
+        let last_end = self.last_end(&key);
+        if self.input.is_outdated(Some(alert.starts_at), last_end) {
+            for matched in &evaluation.matches {
+                let rule = &self.context.rules.rules()[matched.rule_index].name;
+                self.targetless.add(Some(rule), Verdict::Stale, Some(SENT_BEFORE_END), key.clone());
+            }
+            return;
+        }
         for matched in &evaluation.matches {
             let rule = &self.context.rules.rules()[matched.rule_index];
             self.route_firing(FiringAlert {
@@ -133,7 +166,8 @@ impl<'a> Routing<'a> {
                 last_end,
             });
         }
-        self.mark_heard(&key, alert.starts_at, None);
+        let validity = HeardValidity::Until(alert.valid_until);
+        self.mark_heard(HeardAlert { key: key.clone(), starts_at: alert.starts_at, validity }, None);
         if evaluation.not_matched.as_ref().is_some_and(|not_matched| not_matched.verdict == Verdict::Invalid)
         {
             self.mark_unreadable(&key, Some(alert.starts_at));
@@ -157,7 +191,10 @@ impl<'a> Routing<'a> {
 
     fn route_heartbeat(&mut self, alert: &'a Alert, heartbeat: &'a HeartbeatAlert) {
         let key = alert_key(&self.input.source.name, &alert.fingerprint);
-        let last_end = self.states.last_resolve(&key).map(|last_resolve| last_resolve.ends_at);
+        let last_end = self.last_end(&key);
+        if self.input.is_outdated(Some(alert.starts_at), last_end) {
+            return self.targetless.add(None, Verdict::Heartbeat, Some(SENT_BEFORE_END), key);
+        }
         self.route_firing(FiringAlert {
             key: key.clone(),
             alert,
@@ -168,7 +205,9 @@ impl<'a> Routing<'a> {
             metric: None,
             last_end,
         });
-        self.mark_heard(&key, alert.starts_at, Some(&heartbeat.key));
+        let validity = HeardValidity::Until(alert.valid_until);
+        let heard = HeardAlert { key: key.clone(), starts_at: alert.starts_at, validity };
+        self.mark_heard(heard, Some(&heartbeat.key));
         self.mark_readable(&key, |_| true);
     }
 
@@ -189,14 +228,15 @@ impl<'a> Routing<'a> {
 
     /// Refreshes a firing alert wherever it is open, also where no rule matches it any more: it fires, so it
     /// does not expire. The exception is a heartbeat: an alert that is not `heartbeat` any more does not keep it open.
-    fn mark_heard(&mut self, key: &AlertKey, starts_at: Time, heartbeat: Option<&TargetKey>) {
-        for target in self.states.tracked_at(key) {
+    fn mark_heard(&mut self, heard: HeardAlert, heartbeat: Option<&TargetKey>) {
+        let HeardAlert { key, starts_at, validity } = heard;
+        for target in self.states.tracked_at(&key) {
             let target_input = self.target_inputs.entry(target.clone()).or_default();
             if target.kind() == KeyKind::Heartbeat && heartbeat != Some(target) {
                 let rule = RuleId { is_shadow: false, name: Name::for_heartbeat() };
                 target_input.outdated.push((rule, key.clone()));
             } else {
-                target_input.heard.push((key.clone(), starts_at));
+                target_input.heard.push(HeardAlert { key: key.clone(), starts_at, validity });
             }
         }
     }
@@ -210,11 +250,7 @@ impl<'a> Routing<'a> {
 
     /// An alert can be read again, or has resolved: ends its unreadable firings for which `ends` is true.
     fn mark_readable(&mut self, key: &AlertKey, ends: impl Fn(&InvalidFiring) -> bool) {
-        let is_ended = |state: &TargetState| {
-            let of_holds = state.rules.values().filter_map(|rule| rule.unreadable.get(key));
-            state.invalid.get(key).into_iter().chain(of_holds).any(&ends)
-        };
-        for (target, _) in self.states.known_at(key).filter(|(_, state)| is_ended(state)) {
+        for target in self.states.unreadable_at(key, ends) {
             self.target_inputs.entry(target.clone()).or_default().readable.push(key.clone());
         }
     }
@@ -245,15 +281,23 @@ impl<'a> Routing<'a> {
             let stray = strays.get(&key).copied();
             let last_end = last_resolve.map(|last_resolve| last_resolve.ends_at).max(stray);
             // A copy of an earlier end is not that of a firing that began after it.
-            self.mark_readable(&key, |invalid| match invalid.starts_at {
+            let ends = |invalid: &InvalidFiring| match invalid.starts_at {
                 Some(starts_at) => ends_at >= starts_at,
                 None => last_end.is_none_or(|last| ends_at > last),
-            });
+            };
+            let absence = alert.absence.clone();
+            for target in self.states.unreadable_at(&key, ends) {
+                let target_input = self.target_inputs.entry(target.clone()).or_default();
+                let ended =
+                    if absence.is_some() { &mut target_input.gone } else { &mut target_input.readable };
+                ended.push(key.clone());
+            }
             let open = self.states.tracked_at(&key).chain(firing_at.get(&key).into_iter().flatten());
             let open = sorted_unique(open.cloned().collect::<Vec<_>>());
             if !open.is_empty() {
                 for target in open {
-                    let resolve = ResolvedAlert { key: key.clone(), ends_at, last_end };
+                    let absence = absence.clone();
+                    let resolve = ResolvedAlert { key: key.clone(), ends_at, last_end, absence };
                     self.target_inputs.entry(target).or_default().resolves.push(resolve);
                 }
                 continue;
@@ -263,9 +307,11 @@ impl<'a> Routing<'a> {
             let verdict = match (is_heartbeat, is_repeated || was_open) {
                 (true, _) => Verdict::Heartbeat,
                 (false, true) => Verdict::Duplicate,
+                (false, false) if absence.is_some() => Verdict::NoAction,
                 (false, false) => Verdict::NoEvidence,
             };
-            self.targetless.add(None, verdict, None, key.clone());
+            let detail = absence.as_deref().map(absence_detail);
+            self.targetless.add(None, verdict, detail.as_deref(), key.clone());
             if !is_repeated {
                 strays.insert(key.clone(), ends_at);
                 let until = self.retained_until();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::name::Name;
-use crate::domain::state::{Calm, InvalidFiring, LateFiring, RuleState, TargetState};
+use crate::domain::state::{Calm, InvalidFiring, LateFiring, Occurrence, RuleState, TargetState};
 use crate::domain::time::Time;
 
 /// All active rules of a target share a part. A rule in `mode: shadow` has one of its own and sees that of the active
@@ -43,6 +43,13 @@ impl<'a> VisibleState<'a> {
     pub(super) fn last_late(self) -> Option<&'a LateFiring> {
         let rules = self.states().flat_map(|state| state.rules.values());
         rules.flat_map(|rule| rule.late.iter()).max_by_key(|late| late.opens_at)
+    }
+
+    /// The alert that is absent and expires last.
+    pub(super) fn last_absent(self, now: Time) -> Option<&'a Occurrence> {
+        let rules = self.states().flat_map(|state| state.rules.values());
+        let absent = rules.flat_map(RuleState::occurrences).filter(|open| open.is_absent(now));
+        absent.max_by_key(|open| open.expires_at)
     }
 
     /// The firing that cannot be read and expires last.

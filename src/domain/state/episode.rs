@@ -59,6 +59,10 @@ pub struct Episode {
     /// For a hold that has ended because of `max_duration`: it does not begin again before a new occurrence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hold_over: bool,
+    /// For a heartbeat that is not open although it has not resolved: all its alerts are absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "silent")]
+    pub is_silent: bool,
     /// The deferred or repeated `on_firing` action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "kept")]
@@ -118,6 +122,20 @@ impl Episode {
     /// Whether more alerts are open than at any emission so far.
     pub fn has_grown(&self) -> bool {
         self.open_count() > self.most_open
+    }
+
+    /// Whether no sender vouches for any of its alerts any more.
+    pub fn is_absent(&self, now: Time) -> bool {
+        !self.open.is_empty() && self.open.iter().all(|open| open.is_absent(now))
+    }
+
+    /// For a heartbeat that is open: when the last of its alerts is absent, so that it is not open any more.
+    pub(super) fn silent_at(&self) -> Option<Time> {
+        let is_open = matches!(self.scope, EpisodeScope::Heartbeat(_)) && !self.is_silent;
+        let mut times =
+            self.open.iter().map(|open| open.validity.as_ref().map(|validity| validity.absent_at));
+        let last = times.try_fold(None, |last: Option<Time>, at| Some(last.max(Some(at?))));
+        last.flatten().filter(|_| is_open)
     }
 
     /// Records an emission with the current number of open alerts.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::deferred::{Deferred, DestinationWait, EmittedDecrease};
 pub use self::emission::{Cooldowns, Emission, EmissionOutcome};
 pub use self::episode::{ClosedEpisode, Episode, ExpiredEpisode};
-pub use self::occurrence::{InvalidFiring, LastResolve, LateFiring, Occurrence};
+pub use self::occurrence::{DoubtedEnd, InvalidFiring, LastResolve, LateFiring, Occurrence, Validity};
 pub use self::rule::RuleState;
 use super::alert_key::AlertKey;
 use super::alert_map::AlertMap;
@@ -135,7 +135,21 @@ impl TargetState {
             .chain(self.cooldowns.after_increase)
             .chain(self.cooldowns.after_decrease)
             .chain(self.invalid.iter().map(|invalid| invalid.expires_at))
+            .chain(self.absences())
             .chain(self.shadows.values().filter_map(|shadow| shadow.due()))
+    }
+
+    /// When each alert that a sender vouches for is absent, if that can take back a decrease.
+    fn absences(&self) -> impl Iterator<Item = Time> {
+        let is_unconfirmed = |rule: &RuleState| {
+            let emitted = rule.emitted_decrease().filter(|emitted| !emitted.is_rejected);
+            let emission = emitted.and_then(|emitted| self.emission(&emitted.event));
+            emission.is_some_and(|emission| emission.delivered_at().is_none() && !emission.is_suspended)
+        };
+        let open = self.rules.values().flat_map(RuleState::occurrences);
+        let mut absences = open.filter_map(|open| Some(open.validity.as_ref()?.absent_at)).peekable();
+        let matters = absences.peek().is_some() && self.rules.values().any(is_unconfirmed);
+        absences.filter(move |_| matters)
     }
 
     /// Whether a change of the controls can change something about an action: one that is blocked by a pause or hold,

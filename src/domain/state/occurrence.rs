@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,33 @@ pub struct Occurrence {
     /// Shared by the alerts that count as one for growth, if the source has `ignore_labels`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_key: Option<Arc<str>>,
+    /// Until when its sender vouches for it; `None` if the sender does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<Validity>,
+}
+
+/// Until when a sender vouches for an alert that it does not send again. Prometheus sends a firing alert with an `endsAt`
+/// that lies ahead, and a new one with each repetition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validity {
+    /// The latest time that was received, by the sender's clock.
+    pub until: Time,
+    /// The same by the store's clock: from then on the alert is absent.
+    pub absent_at: Time,
+    /// Ends that were received and may be no ends, in the order of their receipt. Each of several senders of the same
+    /// alert has an end of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubted: Vec<DoubtedEnd>,
+}
+
+/// An `endsAt` that had passed when it was received, not before what the sender vouched for. It is the end of the alert, or a
+/// firing that arrives late. Each firing has an `endsAt` of its own; an end is sent again and again with the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtedEnd {
+    /// The end by the sender's clock.
+    pub ends_at: Time,
+    /// The store time at which it was received first.
+    pub received_at: Time,
 }
 
 /// A firing that started before the last known end of the same alert. It opens at `opens_at` unless its
@@ -106,6 +134,54 @@ impl Occurrence {
     /// clock.
     pub fn is_replaced_by(&self, starts_at: Time, clock: ClockReading) -> bool {
         starts_at > clock.on_wall(self.heard_at) && starts_at > self.starts_at
+    }
+
+    /// Whether its sender does not vouch for it any more and has not sent it again. It stays open.
+    pub fn is_absent(&self, now: Time) -> bool {
+        self.validity.as_ref().is_some_and(|validity| validity.absent_at <= now)
+    }
+
+    /// Whether its sender vouches for it now.
+    pub fn is_vouched_for(&self, now: Time) -> bool {
+        self.validity.is_some() && !self.is_absent(now)
+    }
+
+    /// Whether an end that its sender sends is its end, and not a firing that arrives late. An end that is in doubt is
+    /// remembered.
+    pub fn ends_with(&mut self, ends_at: Time, clock: ClockReading) -> bool {
+        self.validity.as_mut().is_none_or(|validity| validity.ends_with(ends_at, clock))
+    }
+}
+
+impl Validity {
+    /// The copies of one request can arrive together late. The copies of an end that its sender repeats arrive at least
+    /// this long apart.
+    const MIN_REPEAT: Duration = Duration::from_secs(10);
+
+    /// So many doubted ends are remembered, those that were received last.
+    const MAX_DOUBTED: usize = 4;
+
+    /// What is known after a firing that its sender vouches for until then.
+    pub fn after_firing(known: Option<&Self>, until: Option<Time>, clock: ClockReading) -> Option<Self> {
+        let until = until.map(|until| known.map_or(until, |known| known.until.max(until)));
+        until.map(|until| Self { until, absent_at: clock.on_store(until), doubted: Vec::new() })
+    }
+
+    fn ends_with(&mut self, ends_at: Time, clock: ClockReading) -> bool {
+        if let Some(doubted) = self.doubted.iter().find(|doubted| doubted.ends_at == ends_at) {
+            return clock.now >= doubted.received_at.after(Self::MIN_REPEAT);
+        }
+        if self.doubted.is_empty() && ends_at < self.until {
+            // The sender takes back what it has vouched for.
+            return true;
+        }
+        if self.doubted.len() >= Self::MAX_DOUBTED {
+            self.doubted.remove(0);
+        }
+        self.doubted.push(DoubtedEnd { ends_at, received_at: clock.now });
+        self.until = self.until.max(ends_at);
+        self.absent_at = clock.on_store(self.until);
+        false
     }
 }
 

@@ -132,8 +132,13 @@ impl RuleState {
         let closed = self.closed.iter().filter_map(|closed| closed.prune_at()).filter(move |_| !is_needed);
         let expired_episode = self.expired_episode.iter().map(|expired_episode| expired_episode.until);
         let unreadable = self.unreadable.iter().map(|unreadable| unreadable.expires_at);
-        let rest =
-            closed.chain(expired_episode).chain(self.owed_until).chain(self.hold_until).chain(unreadable);
+        let silence = self.episode.iter().filter_map(|episode| episode.silent_at());
+        let rest = closed
+            .chain(silence)
+            .chain(expired_episode)
+            .chain(self.owed_until)
+            .chain(self.hold_until)
+            .chain(unreadable);
         expiry
             .chain(late)
             .chain(deferred)
@@ -142,7 +147,8 @@ impl RuleState {
             .chain(rest)
     }
 
-    pub(super) fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {
+    /// The open occurrences.
+    pub fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {
         self.episode.iter().flat_map(|episode| episode.open.iter())
     }
 

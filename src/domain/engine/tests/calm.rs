@@ -202,6 +202,21 @@ fn a_decrease_waits_for_late_window_after_a_reception_gap() {
 }
 
 #[test]
+fn a_decrease_does_not_wait_for_a_reception_gap_of_which_nothing_is_missing() {
+    for mut world in waiting_decreases() {
+        world.gap(200, 300);
+        world.controls.reconcile_gap(&name("prod"), at(299));
+        assert_eq!(
+            last_wait(&world.wait(360)),
+            ("stabilizing".to_owned(), Some(660)),
+            "asked during the gap"
+        );
+        world.controls.reconcile_gap(&name("prod"), at(400));
+        assert_eq!(summary(&world.recheck(at(401))), "emitted×1 scale_in -1");
+    }
+}
+
+#[test]
 fn a_reception_gap_of_a_source_without_alerts_here_blocks_nothing() {
     for mut world in waiting_decreases() {
         let gap = ReceptionGap { from: at(200), until: at(300), cause: GapCause::Store };

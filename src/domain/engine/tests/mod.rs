@@ -24,6 +24,7 @@ use crate::domain::template::Templates;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
 
+mod absences;
 mod calm;
 mod clocks;
 mod controls;
@@ -36,6 +37,7 @@ mod kept;
 mod owed;
 mod permissions;
 mod properties;
+mod queues;
 pub(crate) mod reference;
 mod shadows;
 mod taken_back;
@@ -84,6 +86,8 @@ struct World {
     /// The steps so far, if they are recorded.
     steps: Option<Vec<ObservedStep>>,
     keeps_unknown_rules: bool,
+    /// When the notifications were sent, if a queue delivers them.
+    sent_at: Option<Time>,
 }
 
 /// A step as seen from outside.
@@ -177,6 +181,7 @@ impl Setup {
             created: at(-3600),
             steps: None,
             keeps_unknown_rules: false,
+            sent_at: None,
         }
     }
 }
@@ -195,6 +200,8 @@ fn alert(status: Status, pod: &str, starts: i64, ends: Option<i64>) -> Alert {
         annotations: Arc::new([("value", "3")].into_iter().collect()),
         starts_at: at(starts),
         ends_at: ends.map(at),
+        valid_until: None,
+        absence: None,
         generator_url: "".into(),
         fingerprint: format!("fp-{pod}").into(),
     }
@@ -303,6 +310,7 @@ impl World {
             source: self.source.clone(),
             trigger: Arc::new(Trigger::new(&self.source.name, &Envelope::default(), None)),
             truncated,
+            sent_at: self.sent_at,
             alerts: evaluated.collect(),
         };
         self.step(|context, states| process_notification(context, &input, states))

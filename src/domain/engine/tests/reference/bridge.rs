@@ -101,6 +101,7 @@ impl Bridge {
             source: settings.source.clone(),
             trigger: Arc::new(Trigger::new(&settings.source.name, &Envelope::default(), None)),
             truncated: body.truncated,
+            sent_at: body.sent_at.map(at),
             alerts: evaluated.collect(),
         };
         self.step(|context, states| process_notification(context, &input, states));

@@ -29,6 +29,9 @@ fn alphabet(has_heartbeat: bool) -> Vec<Action> {
             Action::Late(rule),
             Action::Invalid(rule),
             Action::Truncated(rule),
+            Action::Vouched(rule),
+            Action::Missing(rule),
+            Action::EndAgain(rule),
         ]);
     }
     if has_heartbeat {
@@ -51,6 +54,8 @@ fn beginnings() -> Vec<Vec<(Time, Action)>> {
         vec![(60, Action::Fire(0)), (60, Action::Fire(1)), (1200, Action::Resolved(1))],
         after(&[(60, Action::Down), (300, Action::Fire(1))]),
         after(&[(60, Action::Unknown(false)), (301, Action::Pause)]),
+        after(&[(30, Action::Vouched(1)), (271, Action::Overdue(1))]),
+        after(&[(30, Action::Late(0)), (30, Action::Vouched(0))]),
     ]
 }
 

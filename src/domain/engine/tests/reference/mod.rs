@@ -25,6 +25,8 @@
 //! - A closed episode is kept for `retention.closed`, and longer while anything is owed.
 //! - Of late firings that open in one instant, one whose episode goes on counts first.
 //! - `while_firing` acts again one cooldown after a late firing has made its episode go on.
+//! - An `on_firing` decrease of an episode one of whose alerts expired is withdrawn, since the episode has lost its evidence.
+//! - A repetition of an episode whose alerts are all absent waits without an end.
 //! - An increase does not wait for a decrease that its own opening has superseded.
 //!
 //! Of an unanswered event whose episode closes, the age counts from its emission again: one that is too old becomes a dead

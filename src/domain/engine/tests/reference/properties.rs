@@ -105,6 +105,9 @@ fn check_decrease(
         let other = World::rule_of(*alert);
         let needs = needs_capacity(world, other);
         match word {
+            LastWord::Firing if world.vouched.get(alert).is_some_and(|until| *until <= now) => {
+                add("a decrease while an alert is absent");
+            }
             LastWord::Firing if needs => add("a decrease while the last word is firing"),
             LastWord::Late if *heard_at + late_window > now => add("a decrease within a late firing"),
             LastWord::Late if needs => add("a decrease while a late firing is open"),
@@ -290,7 +293,9 @@ fn check_wanted_decrease(world: &World, violations: &mut Violations) {
     if end.words.values().any(|word| word.0 == LastWord::Invalid) {
         return;
     }
-    for rule in wanted.into_iter().filter(|rule| end.bridge.is_open(*rule)) {
+    // An episode one of whose alerts went missing decreases nothing.
+    let wanted = wanted.into_iter().filter(|rule| !end.truncated.contains(rule));
+    for rule in wanted.filter(|rule| end.bridge.is_open(*rule)) {
         let of_rule = |sent: &&Sent| sent.rule == rule && sent.phase == Phase::Firing;
         let last = end.bridge.ledger.iter().rfind(of_rule);
         if !last.is_some_and(Sent::counts_as_delivered) {

@@ -163,6 +163,8 @@ pub(crate) fn alert_of(alert: &model::Alert) -> Result<Alert, InvalidAlert> {
         annotations: Arc::new([("value", value.as_str())].into_iter().collect()),
         starts_at: at(alert.starts_at),
         ends_at: is_resolved.then(|| at(alert.ends_at)),
+        valid_until: alert.valid_until.map(at),
+        absence: (is_resolved && alert.is_absence).then(|| "MissingSeries".into()),
         generator_url: "".into(),
         fingerprint,
     })

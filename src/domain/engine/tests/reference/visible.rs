@@ -26,6 +26,8 @@ impl Bridge {
             // One that is not justified any more is withdrawn when it is rechecked.
             let is_justified = firing.is_some_and(|it| it.is_retry || it.is_repeat)
                 || state.episode.as_deref().is_some_and(deferred::has_need);
+            let has_evidence = state.episode.as_deref().is_none_or(|episode| !episode.expired);
+            let is_justified = is_justified && (has_evidence || !firing.is_some_and(|it| it.decreases));
             found.extend((is_blocked(firing) && is_justified).then_some(Phase::Firing));
             found.extend(is_blocked(resolved).then_some(Phase::Resolved));
         }

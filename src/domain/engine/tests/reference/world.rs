@@ -21,6 +21,16 @@ pub(crate) enum Action {
     Unreadable(usize),
     /// A resolve in a truncated body.
     Truncated(usize),
+    /// A firing for which the sender vouches for a while.
+    Vouched(usize),
+    /// A firing for which the sender has vouched, and that comes after that time.
+    Overdue(usize),
+    /// An end that is no evidence.
+    Missing(usize),
+    /// A firing that a queue has delayed until after its resolve.
+    Delayed(usize),
+    /// The last end, sent again while a firing of a second sender waits.
+    EndAgain(usize),
     Gap,
     HeartbeatOff,
     HeartbeatOn,
@@ -44,7 +54,7 @@ pub(crate) enum LastWord {
 /// What the bridge is given.
 #[derive(Clone, Debug)]
 pub(crate) enum BridgeInput {
-    Notification(Vec<Result<Alert, InvalidAlert>>, bool),
+    Notification(Vec<Result<Alert, InvalidAlert>>, bool, Option<Time>),
     /// A reception gap until then.
     Gap(Time),
     Pause,
@@ -61,6 +71,8 @@ pub(crate) struct World {
     pub words: BTreeMap<usize, (LastWord, ModelTime)>,
     starts: BTreeMap<usize, ModelTime>,
     pub ends: BTreeMap<usize, ModelTime>,
+    /// Until when the sender vouches for each alert of which it says so.
+    pub vouched: BTreeMap<usize, ModelTime>,
     /// The last end of a need or a doubt, by its alert.
     pub calm_from: BTreeMap<usize, ModelTime>,
     pub gap_end: ModelTime,
@@ -73,6 +85,8 @@ pub(crate) struct World {
     pub inputs: Option<Vec<(Time, BridgeInput)>>,
 }
 
+/// For how long a sender vouches for an alert.
+const VALIDITY: ModelTime = 240;
 /// The length of a reception gap.
 const GAP: ModelTime = 90;
 /// Before everything.
@@ -106,6 +120,7 @@ impl World {
             words: BTreeMap::new(),
             starts: BTreeMap::new(),
             ends: BTreeMap::new(),
+            vouched: BTreeMap::new(),
             calm_from: BTreeMap::new(),
             gap_end: LONG_AGO,
             is_paused: false,
@@ -152,6 +167,21 @@ impl World {
             Action::Late(alert) => self.ends.contains_key(&alert) && !self.fires(alert),
             // Of an alert that no target knows, nobody knows what it is about.
             Action::Unreadable(alert) => self.fires(alert),
+            Action::Overdue(alert) => {
+                self.words.get(&alert).is_some_and(|word| word.0 == LastWord::Firing)
+                    && self.vouched.get(&alert).is_some_and(|until| *until < self.now)
+            }
+            Action::Delayed(alert) => {
+                let is_known = |end: &ModelTime| self.now < end + self.config().retention_closed;
+                self.ends.get(&alert).is_some_and(is_known) && !self.fires(alert)
+            }
+            Action::EndAgain(alert) => {
+                let until =
+                    self.ends.get(&alert).map_or(LONG_AGO, |end| end + self.config().retention_closed);
+                let opens_at = |word: &(LastWord, ModelTime)| word.1 + self.config().late_window;
+                let waits = self.words.get(&alert).filter(|word| word.0 == LastWord::Late).map(opens_at);
+                self.now < until && waits.is_some_and(|opens_at| self.now < opens_at)
+            }
             Action::HeartbeatOff => self.heartbeat.is_some(),
             Action::HeartbeatOn => self.config().heartbeat.is_some() && self.heartbeat.is_none(),
             Action::Pause => !self.is_paused,
@@ -168,17 +198,34 @@ impl World {
     fn apply_now(&mut self, action: Action) {
         let now = self.now;
         match action {
-            Action::Fire(alert) | Action::Invalid(alert) | Action::Unreadable(alert) => {
+            Action::Fire(alert)
+            | Action::Vouched(alert)
+            | Action::Invalid(alert)
+            | Action::Unreadable(alert) => {
                 self.fire(alert, action);
             }
-            Action::Resolved(alert) | Action::Truncated(alert) => {
-                let is_truncated = action == Action::Truncated(alert);
-                let was_firing = self.words.get(&alert).is_some_and(|word| word.0 == LastWord::Firing);
-                if is_truncated && was_firing {
-                    self.truncated.insert(Self::rule_of(alert));
+            Action::Resolved(alert) | Action::Truncated(alert) | Action::Missing(alert) => {
+                self.resolve(alert, action);
+            }
+            Action::Overdue(alert) => {
+                let ends_at = self.vouched[&alert] + 1;
+                self.vouched.insert(alert, ends_at);
+                let end = ModelAlert { ends_at, ..self.alert(alert, ModelStatus::Resolved, true) };
+                self.post(Body { alerts: vec![end], ..Body::default() });
+            }
+            Action::Delayed(alert) => {
+                let starts_at = self.ends[&alert] - 1;
+                let firing = ModelAlert { starts_at, ..self.alert(alert, ModelStatus::Firing, true) };
+                self.post(Body { sent_at: Some(starts_at), alerts: vec![firing], ..Body::default() });
+            }
+            Action::EndAgain(alert) => {
+                let ends_at = self.ends[&alert];
+                let end = self.alert(alert, ModelStatus::Resolved, true);
+                if self.vouched.get(&alert).is_none_or(|until| *until <= now) {
+                    self.hear(alert, LastWord::Resolved);
+                    self.ends.insert(alert, ends_at);
                 }
-                self.hear(alert, LastWord::Resolved);
-                self.send(is_truncated, alert, ModelStatus::Resolved, true);
+                self.post(Body { alerts: vec![ModelAlert { ends_at, ..end }], ..Body::default() });
             }
             Action::Late(alert) => {
                 let end = self.ends[&alert];
@@ -186,7 +233,8 @@ impl World {
                 // `retention.closed` after its end, the end may be forgotten: no late firing.
                 let is_known = now < end + self.config().retention_closed;
                 self.hear(alert, if is_known { LastWord::Late } else { LastWord::Firing });
-                self.send(false, alert, ModelStatus::Firing, true);
+                let firing = self.alert(alert, ModelStatus::Firing, true);
+                self.post(Body { alerts: vec![firing], ..Body::default() });
             }
             Action::Gap => {
                 self.gap_end = now + GAP;
@@ -220,6 +268,36 @@ impl World {
         }
     }
 
+    /// The end of an alert is sent again if its sender has not vouched for it beyond that: the first copy may be a firing
+    /// that comes late. In between comes the end of a second sender.
+    fn resolve(&mut self, alert: usize, action: Action) {
+        let (is_truncated, is_absence) =
+            (action == Action::Truncated(alert), action == Action::Missing(alert));
+        let was_firing = self.words.get(&alert).is_some_and(|word| word.0 == LastWord::Firing);
+        let ends_at = self.now;
+        let end = self.alert(alert, ModelStatus::Resolved, true);
+        let end = ModelAlert { ends_at, is_absence, ..end };
+        let body = Body { truncated: is_truncated, alerts: vec![end], ..Body::default() };
+        let is_open = self.words.get(&alert).is_some_and(|(word, heard_at)| match word {
+            LastWord::Firing | LastWord::Invalid => true,
+            LastWord::Late => heard_at + self.config().late_window <= self.now,
+            LastWord::Resolved => false,
+        });
+        let is_doubted = self.vouched.get(&alert).is_some_and(|until| *until <= ends_at);
+        if is_doubted && is_open && !is_absence {
+            self.post(body.clone());
+            let of_another = body.alerts.iter().map(|end| ModelAlert { ends_at: ends_at - 1, ..end.clone() });
+            self.post(Body { alerts: of_another.collect(), ..body.clone() });
+            self.advance(10);
+        }
+        if (is_truncated || is_absence) && was_firing {
+            self.truncated.insert(Self::rule_of(alert));
+        }
+        self.hear(alert, LastWord::Resolved);
+        self.ends.insert(alert, ends_at);
+        self.post(body);
+    }
+
     fn fire(&mut self, alert: usize, action: Action) {
         let rule = Self::rule_of(alert);
         if [rule, rule + 2].iter().all(|alert| !self.fires(*alert)) {
@@ -228,7 +306,18 @@ impl World {
         self.starts.entry(alert).or_insert(self.now);
         // A valid copy of a firing that is late stays a late one.
         let waits = self.words.get(&alert).is_some_and(|word| word.0 == LastWord::Late);
-        let is_valid = action == Action::Fire(alert);
+        let is_vouched = action == Action::Vouched(alert);
+        let is_valid = action == Action::Fire(alert) || is_vouched;
+        self.end_absence(alert, action);
+        match action {
+            Action::Vouched(_) => {
+                let until = self.now + VALIDITY;
+                self.vouched.insert(alert, until);
+            }
+            // Of an alert that cannot be read, nothing is said.
+            Action::Unreadable(_) => {}
+            _ => drop(self.vouched.remove(&alert)),
+        }
         let word = match (is_valid, waits) {
             (false, _) => LastWord::Invalid,
             (true, true) => LastWord::Late,
@@ -236,7 +325,17 @@ impl World {
         };
         self.hear(alert, word);
         let status = if is_valid { ModelStatus::Firing } else { ModelStatus::InvalidFiring };
-        self.send(false, alert, status, action != Action::Unreadable(alert));
+        let valid_until = self.vouched.get(&alert).copied().filter(|_| is_vouched);
+        let firing = self.alert(alert, status, action != Action::Unreadable(alert));
+        self.post(Body { alerts: vec![ModelAlert { valid_until, ..firing }], ..Body::default() });
+    }
+
+    /// An alert that was absent is heard again.
+    fn end_absence(&mut self, alert: usize, action: Action) {
+        let was_absent = self.vouched.get(&alert).is_some_and(|until| *until <= self.now);
+        if was_absent && action != Action::Unreadable(alert) {
+            self.calm_from.insert(alert, self.now);
+        }
     }
 
     fn hear(&mut self, alert: usize, word: LastWord) {
@@ -252,14 +351,15 @@ impl World {
             }
             self.ends.insert(alert, now);
             self.starts.remove(&alert);
+            self.vouched.remove(&alert);
         }
     }
 
-    fn send(&mut self, is_truncated: bool, alert: usize, status: ModelStatus, has_target: bool) {
+    fn alert(&self, alert: usize, status: ModelStatus, has_target: bool) -> ModelAlert {
         let own = Self::rule_of(alert);
         let shadows = |rule: &RuleId| own == 0 && self.config().rules[*rule].mode == ModelMode::Shadow;
         let rules = (0..self.config().rules.len()).filter(|rule| *rule == own || shadows(rule));
-        let alert = ModelAlert {
+        ModelAlert {
             fingerprint: Fingerprint::try_from(alert).unwrap(),
             status,
             starts_at: self.starts.get(&alert).copied().unwrap_or(self.now),
@@ -267,8 +367,9 @@ impl World {
             rules: if has_target { rules.collect() } else { Vec::new() },
             heartbeat: false,
             metric: Some(60 * i64::try_from(alert).unwrap()),
-        };
-        self.post(Body { truncated: is_truncated, alerts: vec![alert] });
+            valid_until: None,
+            is_absence: false,
+        }
     }
 
     fn beat(&mut self, status: ModelStatus) {
@@ -281,8 +382,10 @@ impl World {
             rules: vec![],
             heartbeat: true,
             metric: None,
+            valid_until: None,
+            is_absence: false,
         };
-        self.post(Body { truncated: false, alerts: vec![beat] });
+        self.post(Body { alerts: vec![beat], ..Body::default() });
     }
 
     fn record(&mut self, input: impl FnOnce() -> BridgeInput) {
@@ -293,7 +396,10 @@ impl World {
     }
 
     fn post(&mut self, body: Body) {
-        self.record(|| BridgeInput::Notification(body.alerts.iter().map(alert_of).collect(), body.truncated));
+        self.record(|| {
+            let alerts = body.alerts.iter().map(alert_of).collect();
+            BridgeInput::Notification(alerts, body.truncated, body.sent_at.map(at))
+        });
         self.bridge.notify(&body);
         self.model.notify(self.now, body);
     }

@@ -39,14 +39,29 @@ impl Model {
         rules.is_empty() || rules.iter().any(|r| self.sees(rule, *r) && !self.config.rules[*r].is_hold())
     }
 
-    /// While a late or an invalid firing about the target stands, a decrease waits.
+    /// An open occurrence of a rule that `rule` reckons with, and that is no hold.
+    fn concerns_open(&self, rule: RuleId, rules: &BTreeSet<RuleId>) -> bool {
+        rules.iter().any(|r| self.sees(rule, *r) && !self.config.rules[*r].is_hold())
+    }
+
+    /// Whether all alerts of an open episode are absent.
+    pub(crate) fn is_silent(&self, episode: EpisodeId) -> bool {
+        let open = &self.episodes[episode].open;
+        let is_absent = |f: &Fingerprint| self.alerts[f].open.as_ref().is_some_and(|o| o.is_absent(self.now));
+        !open.is_empty() && open.iter().all(is_absent)
+    }
+
+    /// While a late, an absent or an invalid firing about the target stands, a decrease waits.
     pub(crate) fn doubt_until(&self, rule: RuleId) -> Time {
         let ttl = self.config.occurrence_ttl;
         let alerts = || self.alerts.values().filter(|a| !a.heartbeat);
         let late = alerts().filter_map(|a| a.late.as_ref()).filter(|l| self.concerns(rule, &l.copy.rules));
         let invalid = alerts().filter_map(|a| a.invalid.as_ref());
         let invalid = invalid.filter(|i| i.about_target && self.concerns(rule, &i.rules));
+        let absent = alerts().filter_map(|a| a.open.as_ref()).filter(|o| o.is_absent(self.now));
+        let absent = absent.filter(|o| self.concerns_open(rule, &o.rules));
         let ends = late.map(|l| l.opens_at).chain(invalid.map(|i| i.last_heard + ttl));
+        let ends = ends.chain(absent.map(|o| o.last_heard + ttl));
         ends.max().unwrap_or(Time::MIN / 2)
     }
 
@@ -69,7 +84,7 @@ impl Model {
     /// Since when the heartbeat is open. Late or silent for `heartbeat_timeout`, it is not.
     pub(crate) fn heartbeat_opened_at(&self) -> Option<Time> {
         let state = self.alerts.values().find(|a| a.heartbeat)?;
-        let open = state.open.as_ref().filter(|_| state.late.is_none())?;
+        let open = state.open.as_ref().filter(|o| state.late.is_none() && !o.is_absent(self.now))?;
         self.heartbeat_times_out_at().is_none_or(|t| self.now < t).then_some(open.opened_at)
     }
 

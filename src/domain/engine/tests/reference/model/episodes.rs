@@ -127,6 +127,10 @@ impl Model {
         if self.config.rules[rule].action(Phase::Firing).is_none() {
             return;
         }
+        if self.config.rules[rule].effects(Phase::Firing).decreases && self.episodes[open].expired {
+            // An alert of the episode ended without evidence: it decreases nothing any more.
+            return self.withdraw(rule, Phase::Firing, Verdict::NoEvidence);
+        }
         let grew = self.has_grown(rule, open);
         match &self.rules[rule].deferred[Phase::Firing as usize] {
             Some(d) if !grew && !d.stands => self.withdraw(rule, Phase::Firing, Verdict::Withdrawn),
@@ -145,6 +149,7 @@ impl Model {
         let Some(emitted_at) = last.map(|e| e.emitted_at) else { return };
         self.defer(rule, Phase::Firing, open, true);
         if let Some(d) = &mut self.rules[rule].deferred[Phase::Firing as usize] {
+            d.repeats = true;
             d.anchor = self.episodes[open].reopened_at.unwrap_or(emitted_at).max(emitted_at);
         }
     }
@@ -164,6 +169,7 @@ impl Model {
             episode,
             recorded: None,
             stands,
+            repeats: false,
             rest_until: None,
             give_ups: 0,
         });
@@ -234,7 +240,7 @@ impl Model {
     }
 
     /// A hold expired: the windows of the decreases that it held start now.
-    fn restart_held_windows(&mut self) {
+    pub(crate) fn restart_held_windows(&mut self) {
         let now = self.now;
         for (rule, state) in self.rules.iter_mut().enumerate() {
             for phase in [Phase::Firing, Phase::Resolved] {

@@ -21,10 +21,16 @@ pub(crate) struct Alert {
     pub(crate) rules: Vec<RuleId>,
     pub(crate) heartbeat: bool,
     pub(crate) metric: Option<i64>,
+    /// Of a firing: until when the sender vouches for it.
+    pub(crate) valid_until: Option<Time>,
+    /// Of an end: that it is no evidence.
+    pub(crate) is_absence: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
+    /// When a queue took it.
+    pub(crate) sent_at: Option<Time>,
     pub(in crate::domain::engine::tests) truncated: bool,
     pub(in crate::domain::engine::tests) alerts: Vec<Alert>,
 }
@@ -151,6 +157,8 @@ pub(crate) struct Deferred {
     pub(crate) recorded: Option<(Verdict, Option<Time>)>,
     /// Deferred again or repeated by the clock: justified while the episode is open.
     pub(crate) stands: bool,
+    /// Repeated by the clock.
+    pub(crate) repeats: bool,
     /// After a give-up: no emission before this, unless a call succeeds.
     pub(crate) rest_until: Option<Time>,
     pub(crate) give_ups: u32,
@@ -163,6 +171,34 @@ pub(crate) struct Occurrence {
     pub(crate) opened_at: Time,
     pub(crate) rules: BTreeSet<RuleId>,
     pub(crate) metric: Option<i64>,
+    /// Until when the sender vouches for it.
+    pub(crate) valid_until: Option<Time>,
+    /// Ends that may be firings that came late, and when each was heard first: the last four.
+    pub(crate) doubts: Vec<(Time, Time)>,
+}
+
+impl Occurrence {
+    /// Its sender does not vouch for it any more.
+    pub(crate) fn is_absent(&self, now: Time) -> bool {
+        self.valid_until.is_some_and(|until| until <= now)
+    }
+
+    /// Whether an `endsAt` that has passed is its end: one that its sender could not know before, or one that is repeated.
+    pub(crate) fn ends_with(&mut self, ends_at: Time, now: Time) -> bool {
+        let Some(until) = self.valid_until else { return true };
+        let mut copies =
+            self.doubts.iter().filter(|(end, _)| *end == ends_at).map(|(_, heard_at)| now - heard_at);
+        if let Some(age) = copies.next() {
+            return age >= 10;
+        }
+        if ends_at < until && self.doubts.is_empty() {
+            return true;
+        }
+        let kept = self.doubts.iter().rev().take(3).rev().copied();
+        self.doubts = kept.chain([(ends_at, now)]).collect();
+        self.valid_until = Some(until.max(ends_at));
+        false
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -29,6 +29,10 @@ impl Model {
         if effects.decreases && self.is_outranked(rule, phase) {
             return block(Verdict::Outranked, None);
         }
+        // Nobody says any more that what it repeats is needed.
+        if d.repeats && self.is_silent(d.episode) {
+            return block(Verdict::Stabilizing, None);
+        }
         let calm = self.calm(rule, phase, d);
         if calm > self.now {
             return block(Verdict::Stabilizing, Some(calm));

@@ -9,6 +9,9 @@ impl Model {
         for alert in body.alerts.iter().filter(|a| !is_resolve(a)) {
             self.alerts.entry(alert.fingerprint).or_default().heartbeat |= alert.heartbeat;
             match alert.status {
+                _ if self.is_outdated(alert, body.sent_at) => {
+                    self.record_alert(&alert.rules, Verdict::Stale, None);
+                }
                 Status::InvalidFiring => self.hear_invalid(alert),
                 _ => self.hear_firing(alert),
             }
@@ -21,6 +24,12 @@ impl Model {
 
     fn state(&mut self, fingerprint: Fingerprint) -> &mut AlertState {
         self.alerts.entry(fingerprint).or_default()
+    }
+
+    /// Its message was sent before the last end, and it began no later.
+    fn is_outdated(&self, alert: &Alert, sent_at: Option<Time>) -> bool {
+        let end = self.remembered_end(alert.fingerprint);
+        sent_at.zip(end).is_some_and(|(sent_at, end)| sent_at < end && alert.starts_at <= end)
     }
 
     fn hear_firing(&mut self, alert: &Alert) {
@@ -53,14 +62,18 @@ impl Model {
     fn hear_open_again(&mut self, alert: &Alert) {
         let now = self.now;
         let timed_out = alert.heartbeat && self.heartbeat_opened_at().is_none();
+        let was_absent = self.end_absence(alert.fingerprint);
         let Some(open) = &mut self.state(alert.fingerprint).open else { return };
         let is_new = alert.starts_at > open.last_heard;
         if is_new {
             open.starts_at = alert.starts_at;
         }
-        if is_new || timed_out {
+        if is_new || timed_out || was_absent {
             open.opened_at = now;
         }
+        open.valid_until =
+            alert.valid_until.map(|until| open.valid_until.map_or(until, |known| known.max(until)));
+        open.doubts.clear();
         open.last_heard = now;
         if alert.metric.is_some() {
             open.metric = alert.metric;
@@ -85,6 +98,8 @@ impl Model {
             opened_at: now,
             rules: rules.clone(),
             metric: alert.metric,
+            valid_until: alert.valid_until,
+            doubts: vec![],
         });
         for rule in rules {
             self.join_episode(alert.fingerprint, rule, was_late);
@@ -96,6 +111,18 @@ impl Model {
             self.record_alert(&[], Verdict::Heartbeat, None);
         }
         self.changed = true;
+    }
+
+    /// An alert that is absent is heard again, or ends: nothing was heard of its sender meanwhile.
+    fn end_absence(&mut self, fingerprint: Fingerprint) -> bool {
+        let now = self.now;
+        let state = &self.alerts[&fingerprint];
+        let Some(open) = state.open.as_ref().filter(|o| o.is_absent(now)) else { return false };
+        let rules: Vec<RuleId> = open.rules.iter().copied().collect();
+        let about_target = !state.heartbeat && !rules.is_empty();
+        self.ended.push(DoubtEnd { at: now, rules, about_target });
+        self.changed = true;
+        true
     }
 
     pub(crate) fn open_due_late_firings(&mut self) {
@@ -118,8 +145,16 @@ impl Model {
         let now = self.now;
         let known = self.is_known_on_target(alert.fingerprint);
         let about_target = known || !alert.rules.is_empty();
+        // Of an alert that is read itself, it is known whether its sender vouches for it.
+        let is_read = !alert.rules.is_empty();
+        if is_read && alert.valid_until.is_none_or(|until| until > now) {
+            self.end_absence(alert.fingerprint);
+        }
         let state = self.state(alert.fingerprint);
         if let Some(open) = &mut state.open {
+            if is_read {
+                (open.valid_until, open.doubts) = (alert.valid_until, vec![]);
+            }
             if alert.starts_at > open.last_heard {
                 open.starts_at = alert.starts_at;
             }
@@ -167,10 +202,20 @@ impl Model {
             Some(o) => o.rules.iter().copied().collect(),
             None => alert.rules.clone(),
         };
-        if state.invalid.as_ref().is_some_and(|i| ends_at >= i.starts_at) {
+        let invalid = state.invalid.as_ref().filter(|i| ends_at >= i.starts_at);
+        if let Some(invalid) = invalid.map(|invalid| invalid.rules.clone()) {
+            let of_hold = invalid.iter().any(|rule| self.config.rules[*rule].is_hold());
             self.end_invalid(alert.fingerprint);
+            if of_hold && alert.is_absence {
+                self.restart_held_windows();
+            }
         }
         let state = self.state(alert.fingerprint);
+        let vouched_until = state.late.as_ref().and_then(|late| late.copy.valid_until);
+        if vouched_until.is_some_and(|until| now < until) && last_end >= Some(ends_at) {
+            // What one sender has said before takes back nothing that another one says now.
+            return self.record_alert(&rules, Verdict::Duplicate, None);
+        }
         if let Some(late) = state.late.take_if(|late| ends_at >= late.copy.starts_at) {
             state.last_end = Some(ends_at.max(last_end.unwrap_or(ends_at)));
             (state.end_heard_at, state.ever_open) = (now, true);
@@ -187,11 +232,17 @@ impl Model {
         if last_end.is_some_and(|end| ends_at <= end) {
             return self.record_alert(&rules, Verdict::Duplicate, None);
         }
+        if !alert.is_absence && state.open.as_mut().is_some_and(|open| !open.ends_with(ends_at, now)) {
+            return self.record_alert(&rules, Verdict::Duplicate, None);
+        }
         (state.last_end, state.end_heard_at) = (Some(ends_at), now);
+        self.end_absence(alert.fingerprint);
+        let state = self.state(alert.fingerprint);
         if state.open.take().is_some() {
             self.resolves.push(DoubtEnd { at: now, rules: rules.clone(), about_target: !alert.heartbeat });
             for rule in rules {
-                self.leave_episode(alert.fingerprint, rule, truncated, false);
+                let (truncated, expired) = (truncated && !alert.is_absence, alert.is_absence);
+                self.leave_episode(alert.fingerprint, rule, truncated, expired);
             }
             self.changed = true;
         } else if !state.ever_open {
@@ -238,6 +289,10 @@ impl Model {
             if state.invalid.as_ref().is_some_and(silent) {
                 self.end_invalid(fingerprint);
             }
+            let is_silent = |open: &Occurrence| open.last_heard + ttl <= now;
+            if self.state(fingerprint).open.as_ref().is_some_and(is_silent) {
+                self.end_absence(fingerprint);
+            }
             let expired = self.state(fingerprint).open.take_if(|open| open.last_heard + ttl <= now);
             let Some(occurrence) = expired else { continue };
             for rule in occurrence.rules {
@@ -253,6 +308,7 @@ impl Model {
             due.extend(state.last_end.map(|_| state.end_heard_at + self.config.retention_closed));
             due.extend(state.late.as_ref().map(|l| l.opens_at));
             due.extend(state.open.as_ref().map(|o| o.last_heard + ttl));
+            due.extend(state.open.as_ref().and_then(|o| o.valid_until));
             due.extend(state.invalid.as_ref().map(|i| i.last_heard + ttl));
         }
     }
