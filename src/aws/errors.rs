@@ -14,12 +14,12 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use super::page;
-use crate::dispatch::{Class, Failure};
+use crate::domain::failure::{Class, Failure};
 
 // Codes are compared in the form of [`normalize_code`]: lower case, without namespace and `Exception`.
 
 /// This event can never be delivered, regardless of the state of the destination.
-const PERMANENT_CODES: [&str; 7] = [
+const PERMANENT_CODES: [&str; 12] = [
     // SQS: characters that XML does not allow; a call above the size limit.
     "invalidmessagecontents",
     "batchrequesttoolong",
@@ -29,10 +29,18 @@ const PERMANENT_CODES: [&str; 7] = [
     "requestentitytoolarge",
     "serializedrequestentitytoolarge",
     "unsupportedmediatype",
+    // Lambda and Step Functions: the name of the execution has been taken. Those kinds know if it was by this event.
+    "durableexecutionalreadystarted",
+    "executionalreadyexists",
+    // Step Functions: an input or a name that it does not accept.
+    "invalidexecutioninput",
+    "invalidname",
+    // EventBridge: not a JSON object.
+    "malformeddetail",
 ];
 
 /// Too many calls. Codes that contain `throttl` belong to this class as well.
-const THROTTLED_CODES: [&str; 7] = [
+const THROTTLED_CODES: [&str; 8] = [
     "toomanyrequests",
     "provisionedthroughputexceeded",
     "requestlimitexceeded",
@@ -40,14 +48,17 @@ const THROTTLED_CODES: [&str; 7] = [
     "bandwidthlimitexceeded",
     "priorrequestnotcomplete",
     "slowdown",
+    // Step Functions: too many running executions.
+    "executionlimitexceeded",
 ];
 
 /// Every call fails until an operator acts. Errors of KMS keys belong to this class as well.
-const MISCONFIGURED_CODES: [&str; 45] = [
+const MISCONFIGURED_CODES: [&str; 58] = [
     // Authentication and authorization.
     "accessdenied",
     "accountproblem",
     "authfailure",
+    "authorizationerror",
     "ec2accessdenied",
     "expiredtoken",
     "forbidden",
@@ -63,6 +74,8 @@ const MISCONFIGURED_CODES: [&str; 45] = [
     "malformedpolicydocument",
     "missingauthenticationtoken",
     "notauthorized",
+    "notauthorizedfordetailtype",
+    "notauthorizedforsource",
     "optinrequired",
     "packedpolicytoolarge",
     "regiondisabled",
@@ -72,16 +85,24 @@ const MISCONFIGURED_CODES: [&str; 45] = [
     "subscriptionrequired",
     "unauthorizedoperation",
     "unrecognizedclient",
-    // The queue or function. Entries are valid by construction, so if SQS rejects a parameter, the type of
+    // The queue, function, bus, topic or state machine. Entries are valid by construction, so if SQS rejects a parameter, the type of
     // the queue differs from its URL.
     "invalidaddress",
+    "invalidaccountid",
     "invalidaction",
+    "invalidargument",
+    "invalidarn",
+    "invalidparameter",
     "invalidparametervalue",
     "missingparameter",
     "nonexistentqueue",
     "nopublishedversion",
+    "notfound",
+    "parametervalueinvalid",
     "queuedoesnotexist",
     "resourcenotfound",
+    "statemachinedeleting",
+    "statemachinedoesnotexist",
     "unknownoperation",
     "unsupportedoperation",
     "validation",
@@ -93,7 +114,13 @@ const MISCONFIGURED_CODES: [&str; 45] = [
     "recursiveinvocation",
     "codeartifactuserdeleted",
     "codeartifactuserfailed",
+    // Mobile applications, which are no subscribers of a topic of scaling events.
+    "endpointdisabled",
+    "platformapplicationdisabled",
 ];
+
+/// A rejected parameter. If it is one of a single entry, it is specific to it: other entries of the same form pass.
+const PARAMETER_CODES: [&str; 3] = ["invalidparametervalue", "invalidparameter", "parametervalueinvalid"];
 
 /// The credentials are expired or unknown. Those of the configuration may be newer. They are misconfigured as well.
 const REFUSED_CREDENTIALS_CODES: [&str; 8] = [
@@ -115,7 +142,7 @@ const UNUSABLE_RESOURCE_CODES: [&str; 4] =
 const MAX_PAGE_CHARS: usize = 300;
 
 /// The failure of a whole call.
-pub(in crate::dispatch) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
+pub(crate) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -137,7 +164,7 @@ where
 }
 
 /// Whether the service refused the credentials, so that newer ones may be accepted.
-pub(in crate::dispatch) fn refuses_credentials<E>(error: &SdkError<E, HttpResponse>) -> bool
+pub(crate) fn refuses_credentials<E>(error: &SdkError<E, HttpResponse>) -> bool
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -240,16 +267,38 @@ fn find_in_chain<T>(
 
 /// The failure of one entry of a batch whose call succeeded. With `sender_fault` it is not transient: it is
 /// throttled or a misconfiguration if the code says so, and otherwise permanent for this event.
-pub(in crate::dispatch) fn entry_failure(code: &str, message: Option<&str>, sender_fault: bool) -> Failure {
+pub(crate) fn entry_failure(code: &str, message: Option<&str>, sender_fault: bool) -> Failure {
     let class = match classify_code(code, 0) {
         Class::Transient if sender_fault => Class::Permanent,
-        // A rejected parameter of a single entry is specific to it: other entries of the same form pass.
-        Class::Misconfigured if sender_fault && normalize_code(code) == "invalidparametervalue" => {
+        Class::Misconfigured if sender_fault && PARAMETER_CODES.contains(&&*normalize_code(code)) => {
             Class::Permanent
         }
         Class::Permanent if !sender_fault => Class::Transient,
         class => class,
     };
+    failure_of_entry(class, code, message)
+}
+
+/// The failure of one entry of a batch of a service that does not say whose fault it is.
+pub(crate) fn entry_failure_without_fault(code: &str, message: Option<&str>) -> Failure {
+    failure_of_entry(classify_code(code, 0), code, message)
+}
+
+/// The failure of an entry about which the response of a successful call says nothing.
+pub(crate) fn missing_answer(service: &str) -> Failure {
+    let failure = Failure::transient(format!("the response of {service} has no result for the event"));
+    failure.with_uncertainty(true)
+}
+
+/// Whether the service answered with this code.
+pub(crate) fn is_code<E>(error: &SdkError<E, HttpResponse>, code: &str) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    error_code(error).is_some_and(|found| normalize_code(found) == normalize_code(code))
+}
+
+fn failure_of_entry(class: Class, code: &str, message: Option<&str>) -> Failure {
     let message = message.map_or_else(String::new, |text| format!(": {}", redact(text)));
     let message = page::escape_controls(&message);
     let code = if code.is_empty() { "entry failed without an error code" } else { strip_namespace(code) };

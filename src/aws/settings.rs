@@ -24,7 +24,7 @@ pub(crate) struct Role {
 
 /// The configured region, or else the one in the queue URL or ARN. With `endpoint_url` the two may differ,
 /// since the endpoint is called.
-pub(in crate::dispatch) fn effective_region(
+pub(crate) fn effective_region(
     node: &Node,
     region: Option<String>,
     name_region: Option<&str>,
@@ -48,7 +48,7 @@ pub(in crate::dispatch) fn effective_region(
 }
 
 /// Reads the role to assume, if there is one.
-pub(in crate::dispatch) fn role(fields: &mut Fields<'_, '_>) -> Option<Role> {
+pub(crate) fn role(fields: &mut Fields<'_, '_>) -> Option<Role> {
     let arn = fields.get("role_arn", role_arn);
     if !fields.has("role_arn") {
         let help = "add `role_arn: arn:aws:iam::123456789012:role/scaling`, the role that requires this external \
@@ -95,7 +95,7 @@ fn external_id(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     None
 }
 
-pub(in crate::dispatch) fn endpoint(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
+pub(crate) fn endpoint(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let text = text(node, diagnostics)?;
     if host_and_path(text).is_some() {
         return Some(text.to_owned());
@@ -108,7 +108,7 @@ pub(in crate::dispatch) fn endpoint(node: &Node, diagnostics: &mut Diagnostics) 
 }
 
 /// Splits an http(s) URL into host and path; `None` if it is invalid or has user info, a query or a fragment.
-pub(in crate::dispatch) fn host_and_path(url: &str) -> Option<(&str, Option<&str>)> {
+pub(crate) fn host_and_path(url: &str) -> Option<(&str, Option<&str>)> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (host, path) = match rest.split_once('/') {
         Some((host, path)) => (host, Some(path)),

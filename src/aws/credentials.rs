@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::errors;
-use crate::dispatch::Failure;
+use crate::domain::failure::Failure;
 
 /// The minimum time between two renewals because of a refusal.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
@@ -27,11 +27,11 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// Requests that all credentials are loaded anew. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(in crate::dispatch) struct CredentialsReload(Arc<AtomicU64>);
+pub(crate) struct CredentialsReload(Arc<AtomicU64>);
 
 impl CredentialsReload {
     /// All credentials are loaded anew before their next use.
-    pub(in crate::dispatch) fn renew(&self) {
+    pub(crate) fn renew(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -120,7 +120,7 @@ impl fmt::Debug for RenewableCredentials {
 
 /// The credentials of a client: those of its role, if it has one, and those of the process.
 #[derive(Debug, Clone, Default)]
-pub(in crate::dispatch) struct CredentialsHandle(Vec<RenewableCredentials>);
+pub(crate) struct CredentialsHandle(Vec<RenewableCredentials>);
 
 impl CredentialsHandle {
     pub(super) fn new(credentials: Vec<RenewableCredentials>) -> Self {
@@ -128,7 +128,7 @@ impl CredentialsHandle {
     }
 
     /// The failure of a call. If the service refused the credentials, the next call loads them anew.
-    pub(in crate::dispatch) fn failure<E>(&self, error: &SdkError<E, HttpResponse>) -> Failure
+    pub(crate) fn failure<E>(&self, error: &SdkError<E, HttpResponse>) -> Failure
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {

@@ -188,7 +188,7 @@ const LAMBDA_CODES: [(&str, Class); 41] = [
     ("CodeArtifactUserDeletedException", Misconfigured),
     ("CodeArtifactUserFailedException", Misconfigured),
     ("CodeArtifactUserPendingException", Transient),
-    ("DurableExecutionAlreadyStartedException", Transient),
+    ("DurableExecutionAlreadyStartedException", Permanent),
     ("EC2AccessDeniedException", Misconfigured),
     ("EC2ThrottledException", Throttled),
     ("EC2UnexpectedException", Transient),
@@ -226,6 +226,61 @@ const LAMBDA_CODES: [(&str, Class); 41] = [
     ("SnapStartRegenerationFailureException", Transient),
     ("SnapStartTimeoutException", Transient),
     ("SubnetIPAddressLimitReachedException", Transient),
+];
+
+/// Codes on the wire. All of them are in the model of `PublishBatch`.
+const SNS_CODES: [(&str, Class); 20] = [
+    ("AuthorizationError", Misconfigured),
+    ("BatchEntryIdsNotDistinct", Transient),
+    ("BatchRequestTooLong", Permanent),
+    ("EmptyBatchRequest", Transient),
+    ("EndpointDisabled", Misconfigured),
+    ("InternalError", Transient),
+    ("InvalidBatchEntryId", Transient),
+    ("InvalidParameter", Misconfigured),
+    ("ParameterValueInvalid", Misconfigured),
+    ("InvalidSecurity", Misconfigured),
+    ("KMSAccessDenied", Misconfigured),
+    ("KMSDisabled", Misconfigured),
+    ("KMSInvalidState", Misconfigured),
+    ("KMSNotFound", Misconfigured),
+    ("KMSOptInRequired", Misconfigured),
+    ("KMSThrottling", Throttled),
+    ("NotFound", Misconfigured),
+    ("PlatformApplicationDisabled", Misconfigured),
+    ("TooManyEntriesInBatchRequest", Transient),
+    ("ValidationException", Misconfigured),
+];
+
+/// All of them are in the model of `StartExecution`.
+const STEP_FUNCTIONS_CODES: [(&str, Class); 11] = [
+    // Delivered if the name was tried before.
+    ("ExecutionAlreadyExists", Permanent),
+    ("ExecutionLimitExceeded", Throttled),
+    ("InvalidArn", Misconfigured),
+    ("InvalidExecutionInput", Permanent),
+    ("InvalidName", Permanent),
+    ("KmsAccessDeniedException", Misconfigured),
+    ("KmsInvalidStateException", Misconfigured),
+    ("KmsThrottlingException", Throttled),
+    ("StateMachineDeleting", Misconfigured),
+    ("StateMachineDoesNotExist", Misconfigured),
+    ("ValidationException", Misconfigured),
+];
+
+/// Codes of the entries of `PutEvents`, as the documentation of the response lists them. Those that are not in a list of
+/// `errors.rs` are retried.
+const EVENTBRIDGE_ENTRY_CODES: [(&str, Class); 10] = [
+    ("InternalFailure", Transient),
+    ("InternalException", Transient),
+    ("ThrottlingException", Throttled),
+    ("AccessDeniedException", Misconfigured),
+    ("InvalidAccountIdException", Misconfigured),
+    ("InvalidArgument", Misconfigured),
+    ("MalformedDetail", Permanent),
+    ("RedactionFailure", Transient),
+    ("NotAuthorizedForSourceException", Misconfigured),
+    ("NotAuthorizedForDetailTypeException", Misconfigured),
 ];
 
 /// Codes that are in no model and are common to all services.
@@ -279,7 +334,8 @@ const UNMODELLED_CODES: [(&str, u16, Class); 44] = [
 
 #[test]
 fn every_code_has_its_class() {
-    let modelled = SQS_CODES.iter().chain(&LAMBDA_CODES).map(|&(code, class)| (code, 400, class));
+    let modelled = SQS_CODES.iter().chain(&LAMBDA_CODES).chain(&SNS_CODES).chain(&STEP_FUNCTIONS_CODES);
+    let modelled = modelled.map(|&(code, class)| (code, 400, class));
     for (code, status, class) in modelled.chain(UNMODELLED_CODES) {
         let failure = failure(&answered(code, status));
         assert_eq!(failure.class, class, "{code} {status}");
@@ -322,6 +378,39 @@ async fn the_tables_have_the_names_that_the_sdk_reads() {
     }
 }
 
+#[tokio::test]
+async fn the_tables_of_topics_and_state_machines_have_the_names_that_the_sdk_reads() {
+    for (code, class) in SNS_CODES {
+        let text = format!(
+            "<ErrorResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><Error><Type>Sender</Type>\
+             <Code>{code}</Code><Message>said so</Message></Error></ErrorResponse>"
+        );
+        let stub = Stub::start(move |_| Reply::text(400, &text)).await;
+        let client = aws_sdk_sns::Client::new(&stub.sdk_config());
+        let error = client.publish_batch().topic_arn("a").send().await.unwrap_err();
+        assert_eq!(failure(&error).class, class, "{code}");
+        let error = format!("{:?}", error.into_service_error());
+        assert!(!error.starts_with("Unhandled"), "{code} is not in the model");
+    }
+    for (code, class) in STEP_FUNCTIONS_CODES {
+        let stub = Stub::start(move |_| Reply::error(400, code)).await;
+        let client = aws_sdk_sfn::Client::new(&stub.sdk_config());
+        let error = client.start_execution().state_machine_arn("a").send().await.unwrap_err();
+        assert_eq!(failure(&error).class, class, "{code}");
+        let error = format!("{:?}", error.into_service_error());
+        assert!(!error.starts_with("Unhandled"), "{code} is not in the model");
+    }
+}
+
+#[test]
+fn every_entry_of_eventbridge_has_its_class() {
+    for (code, class) in EVENTBRIDGE_ENTRY_CODES {
+        let failure = entry_failure_without_fault(code, Some("said so"));
+        assert_eq!((failure.class, failure.uncertain), (class, false), "{code}");
+        assert_eq!(failure.message, format!("{code}: said so"));
+    }
+}
+
 #[test]
 fn every_shape_of_a_failed_entry_has_its_class() {
     let shapes = [
@@ -329,6 +418,10 @@ fn every_shape_of_a_failed_entry_has_its_class() {
         ("AWS.SimpleQueueService.InvalidMessageContents", true, Permanent),
         ("InvalidMessageContents", false, Transient),
         ("InvalidParameterValue", true, Permanent),
+        ("InvalidParameter", true, Permanent),
+        ("ParameterValueInvalid", true, Permanent),
+        ("AuthorizationError", true, Misconfigured),
+        ("KMSThrottling", true, Throttled),
         ("SomethingNew", true, Permanent),
         ("", true, Permanent),
         ("AccessDenied", true, Misconfigured),

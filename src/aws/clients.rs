@@ -37,7 +37,7 @@ const MAX_SESSION_CHARS: usize = 64;
 /// - Two timeouts apply: for connecting, and for the whole call. They bound a hanging connection, so the
 ///   SDK's stalled stream protection, which costs a task and a timer per call, is disabled.
 #[derive(Debug, Default)]
-pub(in crate::dispatch) struct Configs {
+pub(crate) struct Configs {
     base_configs: HashMap<Option<String>, Config>,
     role_configs: HashMap<(Option<String>, Role), Config>,
     reload: CredentialsReload,
@@ -52,14 +52,14 @@ struct Config {
 
 /// A client and its credentials.
 #[derive(Debug, Clone)]
-pub(in crate::dispatch) struct Client<C> {
-    pub(in crate::dispatch) sdk: C,
-    pub(in crate::dispatch) credentials: CredentialsHandle,
+pub(crate) struct Client<C> {
+    pub(crate) sdk: C,
+    pub(crate) credentials: CredentialsHandle,
 }
 
 /// Destinations of a kind with equal keys share a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::dispatch) struct Key {
+pub(crate) struct Key {
     access: Access,
     timeout: Duration,
 }
@@ -67,7 +67,7 @@ pub(in crate::dispatch) struct Key {
 /// The clients of one service. Destinations with the same region, endpoint, role and timeout share one and
 /// its connections. The pool is the SDK's default, which closes connections that are idle for 90 seconds; the
 /// concurrency of the workers bounds their number.
-pub(in crate::dispatch) type SharedClients<C> = HashMap<Key, Client<C>>;
+pub(crate) type SharedClients<C> = HashMap<Key, Client<C>>;
 
 /// Why a destination cannot be connected. Missing queues and functions are not detected here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,29 +77,29 @@ pub(crate) enum ConnectError {
 }
 
 impl Key {
-    pub(in crate::dispatch) fn new(access: &Access, timeout: Duration) -> Self {
+    pub(crate) fn new(access: &Access, timeout: Duration) -> Self {
         Self { access: access.clone(), timeout }
     }
 
     /// The endpoint that takes precedence over those of the SDK.
-    pub(in crate::dispatch) fn endpoint_url(&self) -> Option<&str> {
+    pub(crate) fn endpoint_url(&self) -> Option<&str> {
         self.access.endpoint_url.as_deref()
     }
 
     /// The timeouts of one call. Without retries, the operation has a single attempt.
-    pub(in crate::dispatch) fn timeouts(&self) -> TimeoutConfig {
+    pub(crate) fn timeouts(&self) -> TimeoutConfig {
         TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(self.timeout).build()
     }
 }
 
 impl Configs {
     /// None yet. Their credentials are loaded anew on each `reload`.
-    pub(in crate::dispatch) fn new(reload: CredentialsReload) -> Self {
+    pub(crate) fn new(reload: CredentialsReload) -> Self {
         Self { reload, ..Self::default() }
     }
 
     /// The client of `key` in `clients`, or a new one. The connection is opened by the first call.
-    pub(in crate::dispatch) async fn client<C: Clone>(
+    pub(crate) async fn client<C: Clone>(
         &mut self,
         clients: &mut SharedClients<C>,
         destination: &Name,
@@ -156,7 +156,7 @@ impl Configs {
 #[cfg(test)]
 impl Configs {
     /// Configurations whose base for `region` is `config`.
-    pub(in crate::dispatch) fn with_base(region: &str, config: SdkConfig) -> Self {
+    pub(crate) fn with_base(region: &str, config: SdkConfig) -> Self {
         let config = Config { sdk: config, credentials: Vec::new() };
         let base_configs = HashMap::from([(Some(region.to_owned()), config)]);
         Self { base_configs, ..Self::default() }
@@ -164,7 +164,7 @@ impl Configs {
 
     /// The same, whose credentials come from a file.
     #[expect(deprecated, reason = "their successors are in a crate that is no dependency")]
-    pub(in crate::dispatch) fn with_credentials_file(
+    pub(crate) fn with_credentials_file(
         region: &str,
         config: SdkConfig,
         file: std::path::PathBuf,
@@ -182,7 +182,7 @@ impl Configs {
     }
 
     /// The numbers of base configurations and of roles.
-    pub(in crate::dispatch) fn counts(&self) -> (usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize) {
         (self.base_configs.len(), self.role_configs.len())
     }
 }
