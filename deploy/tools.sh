@@ -4,6 +4,7 @@
 #   old/prometheus old/promtool old/alertmanager old/amtool   of Debian bookworm, the oldest that Debian still serves
 #   new/…          the same of Debian sid, the newest; a link to `old` if they cannot be had
 #   bin/…          links to those of `new`
+#   bin/vmalert    of Debian sid, else testing or an older suite
 #   postgresql/bin/…  PostgreSQL 15, the oldest that the store supports, and PgBouncer, of Debian bookworm
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #   moto/          the same with those of deploy/scaler/tests/requirements.txt
@@ -226,6 +227,51 @@ have_both_servers() {
     ln -sfn "../new/$name" "$tools/bin/$name"
   done
   say "old: $(versions "$tools/old"); new: $(versions "$tools/new")"
+}
+
+# --- vmalert -----------------------------------------------------------------------------
+
+vmalert_suites=(sid testing stable machine)
+
+# vmalert_version PROGRAM: prints the version. Debian's program knows none: that of its package is kept beside it.
+vmalert_version() {
+  local version
+  version=$("$1" -version 2>&1) || return 1
+  version=$(grep -Eom 1 '[0-9]+\.[0-9]+\.[0-9]+' <<<"$version" || cat "$1.version" 2>/dev/null)
+  echo "${version:-unknown}"
+}
+
+# fetch_vmalert SUITE: unpacks the program of the suite.
+fetch_vmalert() {
+  local suite=$1 package
+  say "downloading vmalert, suite $suite"
+  configure_apt "$suite" || return
+  if ! unpack_packages victoria-metrics >"$tools/apt.log" 2>&1; then
+    say "suite $suite cannot be had:"
+    tail -n 3 "$tools/apt.log" >&2
+    return 1
+  fi
+  package=$(echo "$tools"/apt/victoria-metrics_*.deb)
+  mv -f "$tools/apt/root/usr/bin/vmalert" "$tools/bin/vmalert" || return
+  dpkg-deb --field "$package" Version >"$tools/bin/vmalert.version" || return
+  vmalert_version "$tools/bin/vmalert" >/dev/null ||
+    { say "the program of suite $suite does not start on this machine" && return 1; }
+}
+
+have_vmalert() {
+  local suite path
+  vmalert_version "$tools/bin/vmalert" >/dev/null 2>&1 && return
+  rm -f "$tools"/bin/vmalert{,.version}
+  if have_apt; then
+    for suite in "${vmalert_suites[@]}"; do
+      fetch_vmalert "$suite" && return
+    done
+  fi
+  rm -f "$tools"/bin/vmalert{,.version}
+  path=$(type -P vmalert) || path=$(type -P victoria-metrics-vmalert) ||
+    fail "vmalert cannot be had: use Debian, or install it on PATH"
+  ln -s "$path" "$tools/bin/vmalert"
+  say "using the vmalert on PATH"
 }
 
 # Debian's Alertmanager does not start without its templates at this path. The newest can read those of the oldest.
@@ -524,6 +570,8 @@ case ${1:-} in
 esac
 have_both_servers
 place_templates
+have_vmalert
+say "vmalert $(vmalert_version "$tools/bin/vmalert")"
 have_postgres
 have_umoci
 rm -rf "$tools/apt"

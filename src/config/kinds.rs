@@ -5,10 +5,12 @@
 //! reads and checks its settings with the readers of [`read`](super::read).
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use schemars::{Schema, SchemaGenerator};
 
+use super::access::HttpClient;
 use super::diagnostic::Diagnostics;
 use super::yaml::Node;
 use crate::domain::size_limit::SizeLimit;
@@ -23,6 +25,16 @@ pub trait DestinationSettings: Debug + Clone + PartialEq + 'static {
 
     /// The file that only this destination may write, with the key of its path in the settings of the kind.
     fn exclusive_file(&self) -> Option<(&'static str, &Path)>;
+
+    /// The settings of its HTTP client.
+    fn http_client(&self) -> Option<&HttpClient> {
+        None
+    }
+
+    /// The files with keys that it signs with.
+    fn key_files(&self) -> &[PathBuf] {
+        &[]
+    }
 }
 
 /// A kind of destination.
@@ -43,8 +55,50 @@ pub struct DestinationKind<D> {
     pub(crate) read: fn(&Node, &mut Diagnostics) -> Option<D>,
 }
 
-/// The kind of a source: an enum with one variant for each kind.
-pub trait SourceKind: Debug + Copy + PartialEq + 'static {
-    /// The kinds with the values of `kind`. The first one is the default.
-    const KINDS: &'static [(&'static str, Self)];
+/// The kind of a source: an enum with one variant for each kind, which has the settings that only this kind has.
+pub trait SourceKind: Debug + Clone + PartialEq + 'static {
+    /// The kinds, in the order in which documents and diagnostics list them. The first one is the default.
+    const KINDS: &'static [SourceRow<Self>];
+
+    /// Why sources of the kind `key` have no Alertmanager that could be asked what fires. It completes the sentence that
+    /// begins with `alertmanager`.
+    fn no_alertmanager(_key: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether the bridge fetches the notifications. Then the source accepts no requests, and has no credentials.
+    fn is_polled(&self) -> bool {
+        false
+    }
+
+    /// Whether Alertmanager can send to sources of this kind.
+    fn takes_alertmanagers_webhook(&self) -> bool;
+}
+
+/// A kind of source.
+pub struct SourceRow<S> {
+    /// The value of `kind`, and the key of the settings that only this kind has.
+    pub key: &'static str,
+    /// The default of `occurrence_ttl`.
+    pub default_occurrence_ttl: Duration,
+    /// The settings that only this kind has.
+    pub settings: OwnSettings<S>,
+}
+
+/// The settings that only one kind of source has.
+pub enum OwnSettings<S> {
+    /// None. This is the kind.
+    None(S),
+    /// A key of the source, required by this kind and rejected in sources of other kinds.
+    Required(SettingsKey<S>),
+}
+
+/// The key of a source with the settings that only one kind has.
+pub struct SettingsKey<S> {
+    /// The key with a complete setting, for messages.
+    pub example: &'static str,
+    /// Its JSON Schema.
+    pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Reads and checks it.
+    pub(crate) read: fn(&Node, &mut Diagnostics) -> Option<S>,
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::{SourceAuthDraft, source_auth};
+use super::alertmanager_api;
 use super::decode::{Fields, check_not_empty, distinct, entries};
 use super::diagnostic::{Code, Diagnostics};
-use super::kinds::SourceKind;
+use super::kinds::{OwnSettings, SourceKind, SourceRow};
 use super::matchers::matchers;
 use super::names::names;
 use super::scalar::{any_text, duration, owned_text, positive_duration, text};
+use super::settings::AlertmanagerApi;
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
@@ -20,17 +22,23 @@ use crate::domain::source::{HeartbeatSettings, Source, SourcePermissions};
 use crate::domain::target_pattern::TargetPattern;
 
 const DEFAULT_LATE_WINDOW: Duration = Duration::from_mins(6);
-const DEFAULT_OCCURRENCE_TTL: Duration = Duration::from_hours(24);
 
 /// Reads a source, its kind and its credentials.
 pub(super) fn source<S: SourceKind>(
     name: Name,
     node: &Node,
     diagnostics: &mut Diagnostics,
-) -> Option<(Source, S, SourceAuthDraft)> {
+) -> Option<(Source, S, SourceAuthDraft, Option<AlertmanagerApi>)> {
     let mut fields = Fields::from_node(node, "sources.*", diagnostics)?;
-    let (_, default_kind) = S::KINDS.first()?;
-    let kind = fields.get("kind", kind).unwrap_or(*default_kind);
+    let row = if fields.has("kind") { fields.get("kind", kind::<S>) } else { Some(default_kind()) };
+    let kind = kind_settings(row, &mut fields);
+    let default_ttl = row.unwrap_or(default_kind()).default_occurrence_ttl;
+    if fields.has("auth") && kind.as_ref().is_some_and(SourceKind::is_polled) {
+        let message = "`auth` has no effect: the bridge fetches the notifications of this source, and accepts no requests";
+        let (location, help) =
+            (fields.location_of("auth"), "remove it; the policy of the queue grants access");
+        fields.diagnostics.add_with_help(Code::NoEffect, location, message, help);
+    }
     let auth = fields.get("auth", source_auth).unwrap_or_default();
     let labels = fields.get("labels", labels).unwrap_or_default();
     let heartbeat = heartbeat_settings(&mut fields);
@@ -39,7 +47,7 @@ pub(super) fn source<S: SourceKind>(
     }
     let ignore_labels = fields.get("ignore_labels", ignore_labels).unwrap_or_default();
     let late_window = fields.get("late_window", duration).unwrap_or(DEFAULT_LATE_WINDOW);
-    let occurrence_ttl = fields.get("occurrence_ttl", positive_duration).unwrap_or(DEFAULT_OCCURRENCE_TTL);
+    let occurrence_ttl = fields.get("occurrence_ttl", positive_duration).unwrap_or(default_ttl);
     if occurrence_ttl <= late_window {
         let (ttl, late) = (format(occurrence_ttl), format(late_window));
         let location =
@@ -52,6 +60,7 @@ pub(super) fn source<S: SourceKind>(
              alert expires before a late copy of it is evaluated",
         );
     }
+    let api = alertmanager_api::of_source::<S>(row.map_or("", |row| row.key), &mut fields);
     let permissions = permissions(&mut fields);
     fields.finish();
     let labels = Arc::new(labels);
@@ -65,29 +74,58 @@ pub(super) fn source<S: SourceKind>(
             ignore_labels,
             permissions: permissions?,
         },
-        kind,
+        kind?,
         auth,
+        api,
     ))
 }
 
-fn kind<S: SourceKind>(node: &Node, diagnostics: &mut Diagnostics) -> Option<S> {
+/// The kind of a source that does not name one.
+fn default_kind<S: SourceKind>() -> &'static SourceRow<S> {
+    const { &S::KINDS[0] }
+}
+
+fn kind<S: SourceKind>(node: &Node, diagnostics: &mut Diagnostics) -> Option<&'static SourceRow<S>> {
     let text = any_text(node, diagnostics)?;
-    let found = S::KINDS.iter().find(|(key, _)| *key == text).map(|(_, kind)| *kind);
+    let found = S::KINDS.iter().find(|row| row.key == text);
     if found.is_none() {
-        let known: Vec<&str> = S::KINDS.iter().map(|(key, _)| *key).collect();
+        let known: Vec<&str> = S::KINDS.iter().map(|row| row.key).collect();
         let message = format!("unknown kind `{text}`");
         diagnostics.add_with_help(Code::Value, &node.location, message, did_you_mean(text, &known));
     }
     found
 }
 
-/// A source with default settings.
-pub(super) fn default_source(name: Name) -> Source {
+/// Reads the settings that only the kind of `row` has, and rejects those of other kinds. Without a kind, any of them may
+/// be meant.
+fn kind_settings<S: SourceKind>(
+    row: Option<&'static SourceRow<S>>,
+    fields: &mut Fields<'_, '_>,
+) -> Option<S> {
+    for other in S::KINDS.iter().filter(|other| matches!(other.settings, OwnSettings::Required(_))) {
+        match row {
+            Some(row) if row.key != other.key => {
+                let why = format!("is for sources of another kind; this one is of kind {}", row.key);
+                let help = format!("set `kind: {}`, or remove it", other.key);
+                fields.reject(&[other.key], &why, &help);
+            }
+            Some(_) => {}
+            None => drop(fields.lookup(other.key)),
+        }
+    }
+    match &row?.settings {
+        OwnSettings::None(kind) => Some(kind.clone()),
+        OwnSettings::Required(own) => fields.get_required(row?.key, own.example, own.read),
+    }
+}
+
+/// A source of the default kind with default settings.
+pub(super) fn default_source<S: SourceKind>(name: Name) -> Source {
     Source {
         name,
         labels: Arc::default(),
         late_window: DEFAULT_LATE_WINDOW,
-        occurrence_ttl: DEFAULT_OCCURRENCE_TTL,
+        occurrence_ttl: default_kind::<S>().default_occurrence_ttl,
         heartbeat: None,
         ignore_labels: Vec::new(),
         permissions: SourcePermissions::default(),

@@ -11,7 +11,7 @@ use crate::support::tools::tool;
 use crate::support::{repository, run};
 
 const DIRECTORY: &str = "deploy/cloudformation";
-const TEMPLATES: [&str; 5] = ["queues", "ledger", "scaler", "bridge-role", "pod-identity"];
+const TEMPLATES: [&str; 6] = ["queues", "ledger", "scaler", "bridge-role", "alerts", "pod-identity"];
 
 fn path(template: &str) -> String {
     repository(DIRECTORY).join(format!("{template}.yaml")).display().to_string()
@@ -119,6 +119,41 @@ fn every_queue_is_encrypted_and_refuses_connections_without_tls() {
     }
     let dead_letters = &template["Resources"]["DeadLetterQueue"]["Properties"];
     assert_eq!(dead_letters["FifoQueue"], true, "as its source");
+}
+
+#[test]
+fn only_the_topic_sends_to_the_queue_of_notifications() {
+    let template = template("alerts");
+    let queues = resources(&template, "AWS::SQS::Queue");
+    assert_eq!(queues.len(), 2);
+    for (name, queue) in queues {
+        assert_eq!(queue["Properties"]["SqsManagedSseEnabled"], true, "{name}");
+        let policies = resources(&template, "AWS::SQS::QueuePolicy");
+        let policy =
+            policies.values().find(|policy| policy["Properties"]["Queues"] == json!([{ "Ref": name }]));
+        let statements = &policy.unwrap_or_else(|| panic!("{name} has no policy"))["Properties"]["PolicyDocument"]
+            ["Statement"];
+        assert_eq!(
+            statements[0]["Condition"],
+            json!({ "Bool": { "aws:SecureTransport": "false" } }),
+            "{name}"
+        );
+        let allowed: Vec<&Value> =
+            statements.as_array().expect("a list").iter().filter(|it| it["Effect"] == "Allow").collect();
+        let of_topic = json!({
+            "Sid": "Topic", "Effect": "Allow", "Principal": { "Service": "sns.amazonaws.com" },
+            "Action": "sqs:SendMessage", "Resource": { "Fn::GetAtt": ["Queue", "Arn"] },
+            "Condition": { "ArnEquals": { "aws:SourceArn": { "Ref": "Topic" } } },
+        });
+        assert_eq!(allowed, if name == "Queue" { vec![&of_topic] } else { Vec::new() }, "{name}");
+    }
+    let queue = &template["Resources"]["Queue"]["Properties"];
+    assert_eq!(
+        queue["RedrivePolicy"]["deadLetterTargetArn"],
+        json!({ "Fn::GetAtt": ["DeadLetterQueue", "Arn"] })
+    );
+    let subscription = &template["Resources"]["Subscription"]["Properties"];
+    assert_eq!(subscription["RawMessageDelivery"], false, "the envelope has the topic");
 }
 
 #[test]

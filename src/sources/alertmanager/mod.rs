@@ -3,19 +3,26 @@
 //! The format is documented with Alertmanager's `webhook_config`. New versions of Alertmanager add fields, so
 //! unknown ones are ignored.
 
+pub(crate) mod api;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ParseError;
+use super::{ParseError, utf8};
 use crate::domain::labels::{Labels, Text};
 use crate::domain::notification::{
     Alert, Envelope, InvalidAlert, MAX_ALERT_BYTES, MAX_ALERTS, MAX_FINGERPRINT_BYTES, Notification, Status,
 };
 use crate::domain::time::Time;
 use crate::json::{Object, informative};
+
+/// The annotation by which Grafana says why an alert is in its state. Several reasons are separated by commas.
+pub(super) const STATE_REASON: &str = "grafana_state_reason";
+/// A longer reason is cut.
+pub(super) const MAX_REASON_CHARS: usize = 100;
 
 /// `A` is the representation of an alert: its fields, or its JSON.
 #[derive(Deserialize)]
@@ -58,10 +65,7 @@ struct RawAlert<'a> {
 /// # Errors
 /// The message contains the position: line and column from serde_json, or the field.
 pub(super) fn parse(body: &[u8]) -> Result<Notification, ParseError> {
-    // JSON is UTF-8, in the fields that are ignored too.
-    let body = std::str::from_utf8(body).map_err(|error| {
-        ParseError::Format(format!("the body is not UTF-8 after its first {} bytes", error.valid_up_to()))
-    })?;
+    let body = utf8(body)?;
     // Fast path: nearly every body is valid, and so small that no alert can exceed the limit.
     if body.len() <= MAX_ALERT_BYTES
         && let Ok(Object(read)) = serde_json::from_str::<Object<Body<Object<RawAlert<'_>>>>>(body)
@@ -92,6 +96,7 @@ fn from_body<A>(
         },
         truncated_alerts: read.truncated_alerts.unwrap_or(0),
         alerts: read.alerts.into_iter().map(alert).collect(),
+        sent_at: None,
     })
 }
 
@@ -116,7 +121,7 @@ fn shape_error(body: &str, error: &serde_json::Error) -> ParseError {
 }
 
 /// Parses a single alert, to find what is wrong with it.
-fn parse_alert(raw: &str) -> Result<Alert, InvalidAlert> {
+pub(super) fn parse_alert(raw: &str) -> Result<Alert, InvalidAlert> {
     if raw.len() > MAX_ALERT_BYTES {
         let error = format!("the alert has {} bytes; the maximum is {MAX_ALERT_BYTES}", raw.len());
         return Err(InvalidAlert { error, ..readable_part(raw) });
@@ -156,15 +161,26 @@ fn alert_from_raw(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
         Status::Firing => None,
         Status::Resolved => Some(time("endsAt", read.ends_at.as_ref().map(Text::as_str))?),
     };
+    let annotations = read.annotations.unwrap_or_default();
+    let absence = (status == Status::Resolved).then(|| state_reason(&annotations)).flatten();
     Ok(Alert {
         status,
         labels: Arc::new(read.labels),
-        annotations: Arc::new(read.annotations.unwrap_or_default()),
+        annotations: Arc::new(annotations),
         starts_at,
         ends_at,
+        valid_until: None,
+        absence,
         generator_url: read.generator_url.as_ref().map_or("", Text::as_str).into(),
         fingerprint: fingerprint.into(),
     })
+}
+
+/// Why Grafana says that an alert is in its state, if that is not what its query returned: what it resolves then is no
+/// evidence. It sends that also by an Alertmanager.
+pub(super) fn state_reason(annotations: &Labels) -> Option<Arc<str>> {
+    let reason: String = annotations.get(STATE_REASON).trim().chars().take(MAX_REASON_CHARS).collect();
+    (!reason.is_empty()).then(|| reason.into())
 }
 
 fn parse_status(text: &str) -> Option<Status> {
@@ -177,7 +193,7 @@ fn usable_fingerprint(text: &str) -> Option<String> {
 }
 
 /// serde_json reports the unexpected type, but not the field; the field is found by the column.
-fn error_with_field(raw: &str, error: &serde_json::Error) -> String {
+pub(super) fn error_with_field(raw: &str, error: &serde_json::Error) -> String {
     const FIELDS: [&str; 7] =
         ["status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"];
     let line_start =
@@ -263,6 +279,20 @@ mod tests {
             assert_eq!(captured(name).envelope.reason.as_deref(), Some(reason), "{name}");
         }
         assert_eq!(captured("three-firing").envelope.reason, None);
+    }
+
+    #[test]
+    fn what_grafana_ends_without_evidence_is_an_absence_by_way_of_an_alertmanager_too() {
+        let of = |status: &str, reason: &str| {
+            let alert = parse_one(&format!(
+                r#""status":"{status}","labels":{{"alertname":"X"}},"annotations":{{"grafana_state_reason":"{reason}"}},
+                   "startsAt":"2026-11-22T16:55:15Z","endsAt":"2026-11-22T16:56:15Z","fingerprint":"f""#
+            ));
+            alert.unwrap().absence
+        };
+        assert_eq!(of("resolved", "MissingSeries").as_deref(), Some("MissingSeries"));
+        assert_eq!(of("resolved", " "), None);
+        assert_eq!(of("firing", "NoData"), None, "it fires");
     }
 
     #[test]
