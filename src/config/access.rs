@@ -7,6 +7,7 @@
 mod admin_auth;
 mod client_cert;
 mod consistency;
+mod hmac;
 mod http_client;
 mod jwt;
 mod listener;
@@ -21,13 +22,18 @@ mod web_config;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::secret::Secret;
 pub(super) use admin_auth::{AdminAuthDraft, admin_auth};
 pub(super) use consistency::check;
+#[cfg(feature = "server")]
+pub(crate) use hmac::signing_key_files;
+pub(crate) use http_client::http_client;
 pub(super) use listener::{ListenerDraft, listener};
 pub(super) use local_file::database_url_file;
 pub(super) use source_auth::{SourceAuthDraft, source_auth};
+pub(super) use url::alertmanager_url;
 
 /// How a listener is protected: its own `tls`, or a `web_config_file`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,6 +111,28 @@ pub struct SourceAuth {
     pub client_cert: Option<ClientCertAuth>,
     /// The JSON Web Tokens that are accepted.
     pub jwt: Option<JwtAuth>,
+    /// The signatures of bodies that are accepted.
+    pub hmac: Option<HmacAuth>,
+}
+
+/// Signatures of bodies, as Grafana's webhook contact point makes them: the HMAC-SHA256 in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HmacAuth {
+    /// Files with one key each. Any of them is valid. Not empty.
+    pub key_files: Vec<PathBuf>,
+    /// The header with the signature.
+    pub header: String,
+    /// The time that is signed with the body. Without it, a request can be sent again at any time.
+    pub timestamp: Option<HmacTimestamp>,
+}
+
+/// The time of a signature, in seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HmacTimestamp {
+    /// The header with the time.
+    pub header: String,
+    /// The maximum difference to the time at which the request arrives.
+    pub tolerance: Duration,
 }
 
 /// Verified client certificates: any of the names is enough.
@@ -280,6 +308,11 @@ impl SourceAuth {
     /// Whether no credential is configured.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether a sender sends a secret with each request: a signature is none.
+    pub fn has_secrets_in_requests(&self) -> bool {
+        Self { client_cert: None, hmac: None, ..self.clone() } != Self::default()
     }
 }
 

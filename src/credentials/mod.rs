@@ -17,6 +17,7 @@ mod jwt;
 mod outgoing;
 mod password;
 mod registry;
+mod signature;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,11 @@ use crate::config::Secret;
 use crate::config::access::Scope;
 pub(crate) use admin::AdminCredentials;
 pub(crate) use certificate::San;
-pub(crate) use outgoing::OwnListener;
-pub(crate) use source::SourceCredentials;
+pub(crate) use outgoing::{
+    OutgoingClient, OwnListener, PostError, PostLimits, Reply, Signer, is_loopback_url, link_local_host,
+    shown_url,
+};
+pub(crate) use source::{Check, SignedRequest, SourceCredentials};
 
 /// What a request presents.
 #[derive(Clone, Copy)]
@@ -98,7 +102,9 @@ pub(crate) enum AuthFailure {
     Wrong,
     /// A token that is not a valid JWT of a configured issuer and audience, or is signed with another key or algorithm.
     InvalidToken,
-    /// A token that has expired, or is not valid yet.
+    /// A signature without the time that it must have.
+    MissingTimestamp,
+    /// A token that has expired, or is not valid yet; a signature whose time is too far from that of the bridge.
     Expired,
     /// A certificate that no credential names.
     UnknownCertificate,
@@ -115,11 +121,12 @@ pub(crate) enum AuthFailure {
 }
 
 impl AuthFailure {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Missing,
         Self::Malformed,
         Self::Wrong,
         Self::InvalidToken,
+        Self::MissingTimestamp,
         Self::Expired,
         Self::UnknownCertificate,
         Self::OtherSource,
@@ -136,6 +143,7 @@ impl AuthFailure {
             Self::Malformed => "malformed",
             Self::Wrong => "wrong",
             Self::InvalidToken => "invalid_token",
+            Self::MissingTimestamp => "missing_timestamp",
             Self::Expired => "expired",
             Self::UnknownCertificate => "unknown_certificate",
             Self::OtherSource => "other_source",

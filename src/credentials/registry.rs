@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::file::{FileError, MAX_AGE, MAX_SECRET_BYTES, SecretFile};
 use super::jwt::{KeySet, Verifier};
 use super::password::{Comparisons, UserTable};
+use super::signature::{KeyFile, VerifyingKey};
 use super::tls::crypto_provider;
 use super::token::TokenDigest;
 use crate::config::access::{JwksLocation, JwtAuth, WebConfig};
@@ -16,6 +17,7 @@ pub(super) type TokenFile = Arc<SecretFile<TokenDigest>>;
 
 pub(super) struct Registry {
     tokens: BTreeMap<PathBuf, TokenFile>,
+    verifying_keys: BTreeMap<PathBuf, KeyFile>,
     users: BTreeMap<PathBuf, Arc<SecretFile<UserTable>>>,
     keys: Vec<(JwksLocation, Arc<KeySet>)>,
     web_users: Option<(WebConfig, Arc<WebUsers>)>,
@@ -54,6 +56,7 @@ impl Registry {
     fn with(comparisons: Arc<Comparisons>) -> Self {
         Self {
             tokens: BTreeMap::new(),
+            verifying_keys: BTreeMap::new(),
             users: BTreeMap::new(),
             keys: Vec::new(),
             web_users: None,
@@ -75,6 +78,17 @@ impl Registry {
         };
         let file = || old.tokens.get(path).map_or_else(load, reuse);
         self.tokens.entry(path.to_owned()).or_insert_with(file).clone()
+    }
+
+    /// The file with a key of senders at `path`.
+    pub(super) fn verifying_key(&mut self, old: &Self, path: &Path, used_by: &str) -> KeyFile {
+        let load = || SecretFile::load(path, MAX_SECRET_BYTES, used_by, |text, _| VerifyingKey::parse(text));
+        let reuse = |file: &KeyFile| {
+            file.set_used_by(used_by);
+            file.clone()
+        };
+        let file = || old.verifying_keys.get(path).map_or_else(load, reuse);
+        self.verifying_keys.entry(path.to_owned()).or_insert_with(file).clone()
     }
 
     /// The file with users at `path`.

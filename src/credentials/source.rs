@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use subtle::Choice;
 
 use super::file::{FileError, MAX_AGE};
@@ -11,6 +12,7 @@ use super::header::{Authorization, authorization};
 use super::jwt::{Rejection, Token, Verifier};
 use super::password::{Attempt, Outcome};
 use super::registry::{Registry, TokenFile, Users};
+use super::signature::{ClaimedSignature, Signatures};
 use super::token::TokenDigest;
 use super::{AuthFailure, Denied, Presented, challenge, unix_now};
 use crate::config::access::{ClientCertAuth, SourceAuth, WebConfig};
@@ -30,6 +32,37 @@ struct Source {
     users: Option<Users>,
     certificates: Option<ClientCertAuth>,
     jwt: Option<Verifier>,
+    signatures: Option<Signatures>,
+}
+
+/// What the headers of a request to a source say.
+pub(crate) enum Check {
+    /// It may send.
+    Passed,
+    /// It may send if its body has the signature that it claims.
+    Signed(SignedRequest),
+}
+
+/// A request that may send if its body has the signature that it claims.
+pub(crate) struct SignedRequest {
+    source: Name,
+    signature: ClaimedSignature,
+    /// What it is denied with if the signature is wrong.
+    denied: Denied,
+}
+
+impl SignedRequest {
+    /// Whether the request may send this body, as it was sent.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) async fn check(&self, body: &Bytes) -> Result<(), Denied> {
+        match self.signature.verify(body).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.denied.clone()),
+            Err(error) => Err(Denied::Unavailable(format!("source {}: {error}", self.source))),
+        }
+    }
 }
 
 impl SourceCredentials {
@@ -59,6 +92,15 @@ impl SourceCredentials {
                 users: auth.basic_auth_users_file.as_ref().map(|path| registry.users(old, path, &used_by)),
                 certificates: auth.client_cert.clone(),
                 jwt: auth.jwt.as_ref().map(|settings| registry.verifier(old, settings, &used_by)),
+                signatures: auth.hmac.as_ref().map(|hmac| Signatures {
+                    keys: hmac
+                        .key_files
+                        .iter()
+                        .map(|path| registry.verifying_key(old, path, &used_by))
+                        .collect(),
+                    header: hmac.header.clone(),
+                    timestamp: hmac.timestamp.clone(),
+                }),
             };
             (name.clone(), source)
         };
@@ -71,11 +113,34 @@ impl SourceCredentials {
         !self.sources.contains_key(source) && self.web_users.is_none()
     }
 
-    /// Whether a request with these credentials may send to `source`.
+    /// Whether a request with these credentials may send to `source`. Its signature counts if nothing else that it
+    /// presents does.
     ///
     /// # Errors
     /// Why it may not.
-    pub(crate) async fn check(&self, source: &Name, presented: Presented<'_>) -> Result<(), Denied> {
+    pub(crate) async fn check(&self, source: &Name, presented: Presented<'_>) -> Result<Check, Denied> {
+        let checked = self.check_headers(source, presented).await;
+        let Err(denied) = checked else { return Ok(Check::Passed) };
+        let own = self.sources.get(source);
+        let Some((own, signatures)) = own.and_then(|own| Some((own, own.signatures.as_ref()?))) else {
+            return Err(denied);
+        };
+        if !signatures.is_presented(presented.headers) {
+            return Err(denied);
+        }
+        let unauthenticated = |failure| Denied::Unauthenticated { failure, challenge: own.challenge() };
+        // A secret of the bridge that cannot be read, or was not compared, might be the one that is presented.
+        let denied_with = |failure| match &denied {
+            Denied::Unavailable(_) | Denied::Busy => denied.clone(),
+            Denied::Unauthenticated { .. } | Denied::Forbidden(_) => unauthenticated(failure),
+        };
+        let signature = signatures.read(presented.headers, unix_now()).map_err(denied_with)?;
+        let denied = denied_with(AuthFailure::Wrong);
+        Ok(Check::Signed(SignedRequest { source: source.clone(), signature, denied }))
+    }
+
+    /// Whether a request may send to `source`, whatever its body is.
+    async fn check_headers(&self, source: &Name, presented: Presented<'_>) -> Result<(), Denied> {
         let presented = presented.at(unix_now());
         let Some(own) = self.sources.get(source) else {
             let Some(users) = &self.web_users else { return Ok(()) };

@@ -11,6 +11,7 @@ use flate2::write::GzDecoder;
 use http_body_util::BodyExt as _;
 
 use super::Limits;
+use super::auth::RefusedSender;
 use super::error::Rejection;
 use super::transport::{BodyError, HeldBytes};
 
@@ -67,6 +68,14 @@ impl fmt::Display for ReadError {
     }
 }
 
+/// A body as it was sent, of a sender that is not known yet.
+pub(super) struct SentBody {
+    /// The body, encoded.
+    pub bytes: Bytes,
+    encoding: Encoding,
+    taken: HeldBytes,
+}
+
 #[derive(PartialEq, Eq)]
 enum Encoding {
     Identity,
@@ -89,11 +98,51 @@ pub(super) async fn receive(
         Encoding::Identity => read(body, max_bytes, taken).await,
         Encoding::Gzip => read_gzip(body, max_bytes, taken).await,
     };
-    read.map_err(|error| {
-        let key =
-            if error.status() == StatusCode::PAYLOAD_TOO_LARGE { " (server.max_body_bytes)" } else { "" };
-        Rejection::new(error.status(), format!("{error}{key}"))
-    })
+    read.map_err(rejection)
+}
+
+/// Reads the body of a notification whose sender is known by a signature of it. Its bytes are a part of the budget, so that
+/// strangers take nothing from senders that are known by their headers.
+///
+/// # Errors
+/// As for [`receive`], but for what is found by decoding. If no bytes are left, it may be a notification that the bridge
+/// could not accept, whoever has taken them.
+pub(super) async fn receive_unverified(
+    limits: &Limits,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<SentBody, RefusedSender> {
+    let encoding = encoding(headers).map_err(|rejection| RefusedSender { rejection, leaves_gap: false })?;
+    let read = read(body, limits.server.max_body_bytes, limits.unverified_bytes.take_nothing()).await;
+    let refused = |error: ReadError| {
+        let leaves_gap = matches!(error, ReadError::NoBudget);
+        RefusedSender { rejection: rejection(error), leaves_gap }
+    };
+    let ReceivedBody { bytes, _taken: taken } = read.map_err(refused)?;
+    Ok(SentBody { bytes, encoding, taken })
+}
+
+impl SentBody {
+    /// Decodes the body, once its sender is known.
+    ///
+    /// # Errors
+    /// As for [`receive`].
+    pub(super) async fn decode(self, limits: &Limits) -> Result<ReceivedBody, Rejection> {
+        let taken = self.taken.of_whole();
+        if self.encoding == Encoding::Identity {
+            return Ok(ReceivedBody { bytes: self.bytes, _taken: taken });
+        }
+        let mut body = Body::from(self.bytes);
+        let decoded = limits.bytes.take_nothing();
+        let read = read_gzip(&mut body, limits.server.max_body_bytes, decoded).await;
+        drop(taken);
+        read.map_err(rejection)
+    }
+}
+
+fn rejection(error: ReadError) -> Rejection {
+    let key = if error.status() == StatusCode::PAYLOAD_TOO_LARGE { " (server.max_body_bytes)" } else { "" };
+    Rejection::new(error.status(), format!("{error}{key}"))
 }
 
 /// Reads a body that is not encoded, with bytes from the budget of `taken`.

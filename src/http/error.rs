@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::domain::control::GapCause;
+use crate::intake::{IntakeError, RefusalReason};
 
 /// A response other than 200. Alertmanager does not retry a 4xx, 429 included, and retries a 5xx; so a 4xx is
 /// returned only for requests that can never be accepted, and 503 for any transient condition.
@@ -73,6 +74,17 @@ impl Rejection {
     /// The text that the sender receives.
     pub(super) fn message(&self) -> &str {
         &self.message
+    }
+}
+
+impl From<IntakeError> for Rejection {
+    fn from(IntakeError { reason, message, cause }: IntakeError) -> Self {
+        let status = match reason {
+            RefusalReason::Malformed => StatusCode::BAD_REQUEST,
+            RefusalReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            RefusalReason::Unavailable | RefusalReason::UnreadableState => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, message).caused_by(cause)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The webhook: `POST /webhook/{source}`.
+//! Notifications: `POST /webhook/{source}`, and `POST /prometheus/{source}/api/v2/alerts`, which differ only in the kinds
+//! of sources that they belong to.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,23 +10,19 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde::Serialize;
 
 use super::auth::RefusedSender;
+use super::body::SentBody;
 use super::error::Rejection;
 use super::{HttpState, Services, body, transport};
 use crate::bridge::SourceHandle;
-use crate::credentials::Presented;
+use crate::config::SourceKind as _;
+use crate::credentials::{Check, Presented};
 use crate::domain::control::GapCause;
-use crate::domain::name::Name;
 use crate::domain::summary::Summary;
 use crate::ops::LifecyclePhase;
-use crate::sources::ParseError;
-use crate::store::{self, KeptNotification, NotificationLimits};
-
-/// A larger body is parsed and compressed on a blocking thread.
-const MAX_INLINE_PARSE_BYTES: usize = 256 * 1024;
+use crate::sources::{Endpoint, SourceKind};
 
 /// `{"alerts":3,"events":1,"verdicts":{"emitted":3}}`.
 #[derive(Serialize)]
@@ -42,9 +39,28 @@ impl From<Summary> for WebhookResponse {
     }
 }
 
-/// Processes a notification. The 200 is sent after the commit.
+/// `POST /webhook/{source}`
 pub(super) async fn webhook(
     State(shared): State<HttpState>,
+    source: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    process(&shared, Endpoint::Webhook, source, request).await
+}
+
+/// `POST /prometheus/{source}/api/v2/alerts`
+pub(super) async fn prometheus(
+    State(shared): State<HttpState>,
+    source: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    process(&shared, Endpoint::Prometheus, source, request).await
+}
+
+/// Processes a notification. The 200 is sent after the commit.
+async fn process(
+    shared: &HttpState,
+    endpoint: Endpoint,
     source: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
@@ -52,7 +68,7 @@ pub(super) async fn webhook(
     let source = source.map_or_else(|_| String::new(), |Path(source)| source);
     let known = shared.services.get().is_some_and(|services| services.bridge.source(&source).is_some());
     let (parts, mut body) = request.into_parts();
-    let result = accept(&shared, &source, transport::presented(&parts), &mut body).await;
+    let result = accept(shared, endpoint, &source, transport::presented(&parts), &mut body).await;
     let code = result.as_ref().map_or_else(Rejection::status, |_| StatusCode::OK);
     // Only configured names become label values, which bounds the cardinality.
     shared.metrics.record_notification(if known { &source } else { "" }, 1, code.as_u16());
@@ -60,7 +76,7 @@ pub(super) async fn webhook(
         Ok(result) => Json(result).into_response(),
         Err(rejection) => {
             let (source, code) = (if known { source.as_str() } else { "?" }, code.as_u16());
-            if is_logged_by_change(&shared, rejection.cause()) {
+            if is_logged_by_change(shared, rejection.cause()) {
                 tracing::debug!(source, code, reason = rejection.message(), "notification rejected");
             } else if rejection.has_log_line() {
                 let kind = (source.to_owned(), code, rejection.cause().as_str());
@@ -91,6 +107,7 @@ fn is_logged_by_change(shared: &HttpState, cause: GapCause) -> bool {
 
 async fn accept(
     shared: &HttpState,
+    endpoint: Endpoint,
     source: &str,
     presented: Presented<'_>,
     body: &mut Body,
@@ -103,20 +120,40 @@ async fn accept(
     let headers = presented.headers;
     shared.access.check_sender(headers)?;
     let Some(handle) = services.bridge.source(source) else {
-        let text = "unknown source; the last part of the path must be the name of a configured source";
+        let text = match endpoint {
+            Endpoint::Webhook => {
+                "unknown source; the last part of the path must be the name of a configured source"
+            }
+            Endpoint::Prometheus => {
+                "unknown source; the part of the path after /prometheus/ must be the name of a configured source"
+            }
+        };
         return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
-    let checked = shared.access.check_source(&handle.source().name, presented).await;
-    if let Err(RefusedSender { rejection, leaves_gap }) = checked {
+    if services.settings.load().source_kinds.get(source).is_some_and(SourceKind::is_polled) {
+        let text = "the notifications of this source come from its queue; it accepts no requests";
+        return Err(Rejection::new(StatusCode::NOT_FOUND, text));
+    }
+    let refused = |RefusedSender { rejection, leaves_gap }| {
         if leaves_gap {
             services.bridge.receive(&handle.source().name).refuse(rejection.cause());
         }
-        return Err(rejection);
-    }
+        rejection
+    };
+    let checked = shared.access.check_source(&handle.source().name, presented).await;
+    let body = match checked.map_err(refused)? {
+        Check::Passed => Incoming::NotRead(body),
+        Check::Signed(request) => {
+            let sent = body::receive_unverified(&shared.limits, headers, body).await.map_err(refused)?;
+            let checked = shared.access.check_signature(&handle.source().name, &request, &sent.bytes).await;
+            checked.map_err(refused)?;
+            Incoming::Read(sent)
+        }
+    };
     // From here on, an answer other than 200 is a reception gap of the source. Those before are not: while the bridge
     // starts or stops, all sources have one.
     let reception = services.bridge.receive(&handle.source().name);
-    let received = receive(shared, services, &handle, headers, body).await;
+    let received = receive(shared, services, endpoint, &handle, headers, body).await;
     match &received {
         Ok(_) => reception.accept(),
         Err(rejection) => reception.refuse(rejection.cause()),
@@ -124,87 +161,42 @@ async fn accept(
     received
 }
 
+/// The body of a request whose sender is known.
+enum Incoming<'r> {
+    /// By its headers.
+    NotRead(&'r mut Body),
+    /// By the signature of the body.
+    Read(SentBody),
+}
+
 /// Receives a notification of a known source.
 async fn receive(
     shared: &HttpState,
     services: &Services,
+    endpoint: Endpoint,
     handle: &SourceHandle,
     headers: &HeaderMap,
-    body: &mut Body,
+    body: Incoming<'_>,
 ) -> Result<WebhookResponse, Rejection> {
     let settings = services.settings.load_full();
-    let Some(kind) = settings.source_kinds.get(&handle.source().name).copied() else {
+    let Some(kind) = settings.source_kinds.get(&handle.source().name) else {
         return Err(Rejection::unavailable("the configuration is being reloaded, retry"));
     };
-    // Checked in memory, before the body is read.
-    if services.store.undelivered() >= settings.max_backlog {
-        let rejection = Rejection::unavailable("too many unsettled deliveries (delivery.max_backlog)");
-        return Err(rejection.caused_by(GapCause::Backlog));
-    }
-    let received = body::receive(&shared.limits, headers, body).await?;
+    // An error of the configuration, which a repeat would not mend.
+    kind.check_endpoint(endpoint).map_err(|text| Rejection::new(StatusCode::BAD_REQUEST, text))?;
+    // Before the body is read.
+    services.intake.check_backlog(&settings)?;
+    let received = match body {
+        Incoming::NotRead(body) => body::receive(&shared.limits, headers, body).await?,
+        Incoming::Read(sent) => sent.decode(&shared.limits).await?,
+    };
     // Taken after the body has arrived: slow senders would otherwise keep the other sources out.
     let _permit = shared.limits.requests.try_acquire();
     let _permit =
         _permit.map_err(|_| Rejection::unavailable("too many requests in flight (server.max_in_flight)"))?;
-    let parsed = if received.bytes.len() > MAX_INLINE_PARSE_BYTES {
-        let bytes = received.bytes.clone();
-        let parsing = tokio::task::spawn_blocking(move || kind.parse(&bytes));
-        parsing.await.map_err(|_| Rejection::unavailable("parsing the body was interrupted"))?
-    } else {
-        kind.parse(&received.bytes)
-    };
-    let notification = parsed.map_err(|error| {
-        let status = match error {
-            ParseError::TooManyAlerts(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            ParseError::Format(_) => StatusCode::BAD_REQUEST,
-        };
-        Rejection::new(status, error.to_string())
-    })?;
-    let retention = settings.retention;
-    let limits =
-        NotificationLimits { max_age: retention.notifications, max_bytes: retention.notifications_bytes };
-    let kept = keep(&handle.source().name, received.bytes, limits).await?;
+    let kind = kind.clone();
+    let parse = move |body: &[u8], received_at| kind.parse(body, received_at);
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let summary = services.bridge.ingest_and_keep(handle, notification, traceparent, kept).await;
-    let summary = summary.map_err(store_unavailable)?;
-    tracing::debug!(
-        source = %handle.source().name,
-        alerts = summary.alerts,
-        events = summary.events,
-        verdicts = %verdicts(&summary),
-        "notification processed"
-    );
-    Ok(summary.into())
-}
-
-/// Compresses a body that is to be kept: here, since the thread of the store is the bottleneck.
-async fn keep(
-    source: &Name,
-    body: Bytes,
-    limits: NotificationLimits,
-) -> Result<Option<KeptNotification>, Rejection> {
-    if limits.is_enabled() && body.len() > MAX_INLINE_PARSE_BYTES {
-        let source = source.clone();
-        let kept = tokio::task::spawn_blocking(move || KeptNotification::new(&source, &body, limits));
-        return kept.await.map_err(|_| Rejection::unavailable("compressing the body was interrupted"));
-    }
-    Ok(KeptNotification::new(source, &body, limits))
-}
-
-fn verdicts(summary: &Summary) -> String {
-    let list: Vec<String> =
-        summary.verdicts.iter().map(|(verdict, count)| format!("{verdict}={count}")).collect();
-    list.join(" ")
-}
-
-fn store_unavailable(error: store::Error) -> Rejection {
-    let rejection = match error {
-        // Its other alerts are committed.
-        store::Error::Unreadable(states) => Rejection::unavailable(states.to_string()),
-        error => {
-            tracing::debug!(%error, "storing notification failed");
-            Rejection::unavailable("store unavailable, retry")
-        }
-    };
-    rejection.caused_by(GapCause::Store)
+    let processed = services.intake.process(&settings, handle, received.bytes, parse, traceparent).await;
+    Ok(processed?.into())
 }

@@ -6,7 +6,6 @@ mod auth;
 mod body;
 mod error;
 mod ingest;
-mod log_limit;
 mod problem;
 mod response_budget;
 pub(crate) mod transport;
@@ -25,6 +24,7 @@ use tokio::sync::Semaphore;
 use crate::bridge::Bridge;
 use crate::config::Server;
 use crate::dispatch::DestinationStatuses;
+use crate::intake::{Intake, LogLimit};
 use crate::kinds::Settings;
 use crate::ops::{Lifecycle, LifecyclePhase, Ops};
 use crate::store::DeliveryQueue as _;
@@ -33,7 +33,6 @@ use crate::telemetry::Metrics;
 pub(crate) use admin::admin_routes;
 pub(crate) use auth::Access;
 use error::Rejection;
-use log_limit::LogLimit;
 use transport::{Budget, Refuse};
 
 /// State shared by the handlers of both listeners.
@@ -61,6 +60,7 @@ pub(crate) struct Services {
     pub ops: Ops,
     pub bridge: Bridge,
     pub store: Store,
+    pub intake: Intake,
     pub statuses: DestinationStatuses,
     /// The active settings.
     pub settings: Arc<ArcSwap<Settings>>,
@@ -72,6 +72,8 @@ pub(crate) struct Limits {
     server: Server,
     requests: Arc<Semaphore>,
     bytes: Arc<Budget>,
+    /// The part of `bytes` for bodies that are read before it is known who sends them.
+    unverified_bytes: Arc<Budget>,
     lines: Arc<Lines>,
 }
 
@@ -101,10 +103,14 @@ impl AdminLimits {
 
 impl Limits {
     pub(crate) fn new(server: &Server) -> Self {
+        let bytes = Budget::new(server.max_in_flight_bytes);
+        // A stranger cannot keep out senders that are known by their headers; and the largest body fits.
+        let unverified_bytes = server.max_body_bytes.max(server.max_in_flight_bytes / 4);
         Self {
             server: server.clone(),
             requests: Arc::new(Semaphore::new(server.max_in_flight.min(Semaphore::MAX_PERMITS))),
-            bytes: Budget::new(server.max_in_flight_bytes),
+            unverified_bytes: Budget::part_of(&bytes, unverified_bytes),
+            bytes,
             lines: Arc::default(),
         }
     }
@@ -115,6 +121,7 @@ pub(crate) fn server_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
         .route("/webhook/{source}/", axum::routing::post(ingest::webhook))
+        .route("/prometheus/{source}/api/v2/alerts", axum::routing::post(ingest::prometheus))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .fallback(not_found)
@@ -131,7 +138,9 @@ async fn healthy() -> &'static str {
 /// Alertmanager's configuration is wrong.
 async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) -> Rejection {
     let code = StatusCode::NOT_FOUND;
-    let rejection = Rejection::new(code, "not found; the webhook is POST /webhook/{source}");
+    let text = "not found; the webhook is POST /webhook/{source}, and Prometheus sends to \
+                POST /prometheus/{source}/api/v2/alerts";
+    let rejection = Rejection::new(code, text);
     shared.metrics.record_notification("", 1, code.as_u16());
     if let Some(count) = shared.limits.lines.unknown_paths.count_to_log((), Instant::now()) {
         tracing::warn!(%method, code = code.as_u16(), count, "unknown path");

@@ -47,9 +47,9 @@ fn check_sources(
     let help = "add `auth: { bearer_token_files: […] }` to the source, or use a `web_config_file` with \
                 `basic_auth_users`; or listen on 127.0.0.1; or set `allow_unauthenticated: true` next to `listen` if a \
                 proxy or network policy restricts access";
-    let has_credentials = users || sources.values().any(|source| !source.auth.is_empty());
+    let has_secrets = users || sources.values().any(|source| source.auth.has_secrets_in_requests());
     check_open(server, why.as_deref(), "every source asks for credentials", help, diagnostics);
-    check_plain_http(server, has_credentials, diagnostics);
+    check_plain_http(server, has_secrets, diagnostics);
 }
 
 fn check_admin(admin: &ListenerDraft, auth: &AdminAuthDraft, diagnostics: &mut Diagnostics) {

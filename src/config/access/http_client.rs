@@ -10,7 +10,7 @@ use super::secret_maps::fields;
 use super::{HttpAuthorization, HttpClient, url};
 
 /// Reads the settings of an outgoing HTTP client.
-pub(super) fn http_client(node: &Node, diagnostics: &mut Diagnostics) -> Option<HttpClient> {
+pub(crate) fn http_client(node: &Node, diagnostics: &mut Diagnostics) -> Option<HttpClient> {
     let mut fields = fields(node, "http", diagnostics)?;
     let both = fields.has("authorization") && fields.has("basic_auth");
     let authorization = fields.get("authorization", authorization);

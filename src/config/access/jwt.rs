@@ -19,7 +19,7 @@ pub(super) const JWT_EXAMPLE: &str =
 pub(super) const SCOPES: [(&str, Scope); 2] = [("read", Scope::Read), ("operate", Scope::Operate)];
 
 /// Headers with a meaning of their own, which cannot carry a token.
-const RESERVED_HEADERS: [&str; 10] = [
+pub(super) const RESERVED_HEADERS: [&str; 10] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -88,8 +88,7 @@ fn jwt(fields: &mut Fields<'_, '_>) -> Option<JwtAuth> {
 /// Reads the name of a header, in lower case.
 fn header(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let name = text(node, diagnostics)?.to_ascii_lowercase();
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let problem = if !name.bytes().all(is_token) {
+    let problem = if !is_header_name(&name) {
         "is not a valid name of a header"
     } else if RESERVED_HEADERS.contains(&name.as_str()) {
         "is a header that cannot carry a token"
@@ -100,4 +99,8 @@ fn header(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
                 `header` for `Authorization: Bearer …`";
     diagnostics.add_with_help(Code::Value, &node.location, format!("`{name}` {problem}"), help);
     None
+}
+
+pub(super) fn is_header_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

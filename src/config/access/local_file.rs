@@ -38,6 +38,13 @@ pub(super) struct LocalFile {
 /// A token that senders or operators present.
 pub(super) const TOKEN: LocalFile =
     LocalFile { what: "token", without: ANSWERS_503, is_secret: true, problem: token_problem };
+/// A key that senders sign with.
+pub(super) const VERIFYING_KEY: LocalFile =
+    LocalFile { what: "key", without: ANSWERS_503, is_secret: true, problem: blank_problem };
+/// A key that the bridge signs with.
+#[cfg(feature = "server")]
+pub(super) const SIGNING_KEY: LocalFile =
+    LocalFile { what: "key", without: CALLS_FAIL, is_secret: true, problem: signing_key_problem };
 /// Credentials that the bridge sends.
 pub(super) const OUTGOING_CREDENTIALS: LocalFile =
     LocalFile { what: "credentials", without: CALLS_FAIL, is_secret: true, problem: blank_problem };
@@ -189,6 +196,13 @@ fn token_problem(text: &str) -> Option<&'static str> {
     let has_space = token.contains(|c: char| c.is_whitespace() || c.is_control());
     blank_problem(text)
         .or(has_space.then_some("contains white space: a file has one token, without `Bearer`"))
+}
+
+#[cfg(feature = "server")]
+fn signing_key_problem(text: &str) -> Option<&'static str> {
+    let is_key = text.trim().starts_with("whsec_");
+    blank_problem(text)
+        .or((!is_key).then_some("does not begin with `whsec_`, as a key of Standard Webhooks does"))
 }
 
 fn pem_problem(text: &str) -> Option<&'static str> {

@@ -1,6 +1,8 @@
 //! Readers of maps and lists in which a secret may be written by mistake: their errors do not repeat what is there.
 
-use super::super::decode::{self, Fields};
+use std::path::PathBuf;
+
+use super::super::decode::{self, Fields, Spanned};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::yaml::{Kind, Node};
 
@@ -31,6 +33,20 @@ pub(super) fn list<'n, T>(
             None
         }
     }
+}
+
+/// Reports files that are listed twice.
+pub(super) fn distinct_files(
+    files: Vec<Spanned<PathBuf>>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Vec<Spanned<PathBuf>>> {
+    for (index, file) in files.iter().enumerate() {
+        if files[..index].iter().any(|known| known.value == file.value) {
+            let message = format!("`{}` is listed more than once", file.value.display());
+            diagnostics.add(Code::DuplicateName, &file.location, message);
+        }
+    }
+    Some(files)
 }
 
 fn report(node: &Node, expected: &str, kind: &Kind, diagnostics: &mut Diagnostics) {

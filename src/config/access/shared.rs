@@ -29,6 +29,9 @@ pub(super) fn check(
         for file in &source.bearer_token_files {
             add(format!("the token in {}", file.value.display()), owner(), &file.location);
         }
+        for file in &source.hmac_key_files {
+            add(format!("the key in {}", file.value.display()), owner(), &file.location);
+        }
         let Some(location) = &source.location else { continue };
         for credential in others(&source.auth) {
             add(credential, owner(), location);

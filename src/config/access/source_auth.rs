@@ -7,9 +7,10 @@ use super::super::diagnostic::{Code, Diagnostics, Location};
 use super::super::yaml::{Kind, Node};
 use super::SourceAuth;
 use super::client_cert::client_cert;
+use super::hmac::{HMAC_EXAMPLE, hmac};
 use super::jwt::{JWT_EXAMPLE, source_jwt};
 use super::local_file::{self, users_file};
-use super::secret_maps::{fields, list};
+use super::secret_maps::{distinct_files, fields, list};
 
 /// The credentials of a source, with the locations that later checks need.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,8 @@ pub(in crate::config) struct SourceAuthDraft {
     pub auth: SourceAuth,
     /// `bearer_token_files`, with the location of each.
     pub bearer_token_files: Vec<Spanned<PathBuf>>,
+    /// `hmac.key_files`, with the location of each.
+    pub hmac_key_files: Vec<Spanned<PathBuf>>,
     /// The location of `client_cert`.
     pub client_cert: Option<Location>,
     /// The location of `auth`, if it is set.
@@ -44,38 +47,28 @@ fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<SourceAuthDraft> {
     let basic_auth_users_file = fields.get("basic_auth_users_file", users_file);
     let client_cert = fields.get("client_cert", client_cert);
     let jwt = fields.get("jwt", source_jwt);
+    let hmac = fields.get("hmac", hmac);
     let location = fields.location();
     fields.finish();
     if is_empty(node) {
         let help = format!(
-            "add one of `bearer_token_files: [/run/secrets/prod-eu]`, `basic_auth_users_file`, `client_cert` and \
-             `{JWT_EXAMPLE}`, or remove `auth`"
+            "add one of `bearer_token_files: [/run/secrets/prod-eu]`, `basic_auth_users_file`, `client_cert`, \
+             `{JWT_EXAMPLE}` and `{HMAC_EXAMPLE}`, or remove `auth`"
         );
         diagnostics.add_with_help(Code::Missing, location, "`auth` is empty", help);
     }
     let bearer_token_files = bearer_token_files.unwrap_or_default();
     let (client_cert, certificates_at) = client_cert.unzip();
+    let (hmac, hmac_key_files) = hmac.unzip();
     let files = bearer_token_files.iter().map(|file| file.value.clone()).collect();
-    let auth = SourceAuth { bearer_token_files: files, basic_auth_users_file, client_cert, jwt };
+    let auth = SourceAuth { bearer_token_files: files, basic_auth_users_file, client_cert, jwt, hmac };
     Some(SourceAuthDraft {
         auth,
         bearer_token_files,
+        hmac_key_files: hmac_key_files.unwrap_or_default(),
         client_cert: certificates_at,
         ..SourceAuthDraft::default()
     })
-}
-
-fn distinct_files(
-    files: Vec<Spanned<PathBuf>>,
-    diagnostics: &mut Diagnostics,
-) -> Option<Vec<Spanned<PathBuf>>> {
-    for (index, file) in files.iter().enumerate() {
-        if files[..index].iter().any(|known| known.value == file.value) {
-            let message = format!("`{}` is listed more than once", file.value.display());
-            diagnostics.add(Code::DuplicateName, &file.location, message);
-        }
-    }
-    Some(files)
 }
 
 /// Whether there is no key. An unknown one is reported by itself.

@@ -82,6 +82,26 @@ pub(super) fn jwks_url(node: &Node, diagnostics: &mut Diagnostics) -> Option<Str
     None
 }
 
+/// Reads the URL of an Alertmanager. A slash at its end is removed.
+pub(in crate::config) fn alertmanager_url(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
+    let text = text(node, diagnostics)?;
+    let problem = match Url::parse(text) {
+        // Not shown: it may contain a secret.
+        None => "not a valid URL",
+        Some(url) if url.user_info.is_some() => "the URL contains user info, which is a secret",
+        Some(url) if url.has_query => "the URL has a query",
+        Some(url) if url.has_fragment => "the URL has a fragment",
+        Some(url) if url.path.contains("/api/v") => {
+            "the URL leads into the API: its path is added by the bridge"
+        }
+        Some(_) => return Some(text.trim_end_matches('/').to_owned()),
+    };
+    let help = "use the URL of Alertmanager's web interface, for example `http://alertmanager:9093`; credentials are set by \
+                `http: { authorization: { credentials_file: … } }`";
+    diagnostics.add_with_help(Code::Value, &node.location, problem, help);
+    None
+}
+
 /// Reads the external URL of the admin listener. A slash at its end is removed.
 pub(super) fn external_url(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let text = text(node, diagnostics)?;

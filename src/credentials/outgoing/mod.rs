@@ -4,23 +4,32 @@
 //! followed: they would carry credentials elsewhere. Certificates are read again when they change, credentials for each
 //! request.
 
+mod link_local;
 mod own_listener;
+mod signing;
 mod tls;
 
 use std::time::Duration;
 
-use axum::http::HeaderValue;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::redirect::Policy;
 use reqwest::{NoProxy, Proxy};
+use tokio::time::{Instant, timeout_at};
 
 use super::file::{MAX_SECRET_BYTES, read_text};
 use super::header::encode_basic;
 use super::tls::TlsError;
 use crate::config::FileStamp;
 use crate::config::access::{HttpAuthorization, HttpClient};
+pub(crate) use link_local::{LinkLocal, is_loopback_url, link_local_host};
 pub(crate) use own_listener::OwnListener;
+pub(crate) use signing::Signer;
+
+/// How long the attempt to open a connection takes at most, with TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a request failed. No text contains a secret, or a URL.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +65,51 @@ pub(crate) enum OutgoingError {
     TooLarge(usize),
 }
 
+/// Why a `POST` was not answered, and whether it may have arrived.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PostError {
+    /// Not sent: a file or another setting of the bridge is wrong.
+    #[error(transparent)]
+    NotSent(OutgoingError),
+    /// Not sent: the host has an address that is not called.
+    #[error("{0}; it is called only with `allow_link_local: true`")]
+    LinkLocal(LinkLocal),
+    /// Not sent: there was no connection.
+    #[error("no connection: {0}")]
+    NotConnected(String),
+    /// The connection ended before the answer.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// The limits of a `POST`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PostLimits {
+    /// No more is read of the body of the answer.
+    pub max_body_bytes: usize,
+    /// For all of it.
+    pub timeout: Duration,
+}
+
+/// The answer to a `POST`, whatever its status is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The seconds in `Retry-After`. A date there is ignored.
+    pub retry_after: Option<Duration>,
+    /// The beginning of the body.
+    pub body: Vec<u8>,
+}
+
 /// Calls one or more servers with the settings of an `http:` block.
 pub(crate) struct OutgoingClient {
     settings: HttpClient,
+    /// Whether link-local addresses are called. Of a proxy, only its own address is known.
+    allows_link_local: bool,
     built: Mutex<Option<Built>>,
 }
 
@@ -74,7 +125,52 @@ struct Built {
 impl OutgoingClient {
     /// A client with these settings. Files are read when it is used.
     pub(crate) fn new(settings: HttpClient) -> Self {
-        Self { settings, built: Mutex::new(None) }
+        Self { settings, allows_link_local: true, built: Mutex::new(None) }
+    }
+
+    /// The same client, which does not call link-local addresses and those of metadata services.
+    pub(crate) fn without_link_local(self) -> Self {
+        Self { allows_link_local: false, ..self }
+    }
+
+    /// The answer to `POST url`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        limits: PostLimits,
+    ) -> Result<Reply, PostError> {
+        let end = Instant::now() + limits.timeout;
+        if let Some(address) = link_local_host(url).filter(|_| !self.allows_link_local) {
+            return Err(PostError::LinkLocal(LinkLocal(address)));
+        }
+        let prepare =
+            async { Ok::<_, OutgoingError>((self.client(url).await?, self.authorization().await?)) };
+        let prepared = timeout_at(end, prepare).await;
+        let prepared = prepared.unwrap_or(Err(OutgoingError::TimedOut(limits.timeout)));
+        let (client, credentials) = prepared.map_err(PostError::NotSent)?;
+        let mut request = client.post(url).headers(headers).body(body);
+        if let Some(credentials) = credentials {
+            request = request.header(AUTHORIZATION, credentials);
+        }
+        let Ok(sent) = timeout_at(end, request.send()).await else {
+            return Err(PostError::TimedOut(limits.timeout));
+        };
+        let mut response = sent.map_err(post_error)?;
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        let (status, mut body) = (response.status().as_u16(), Vec::new());
+        // The status is the answer: what is missing of the body changes nothing.
+        while body.len() < limits.max_body_bytes
+            && let Ok(Ok(Some(piece))) = timeout_at(end, response.chunk()).await
+        {
+            body.extend_from_slice(piece.get(..limits.max_body_bytes - body.len()).unwrap_or(&piece));
+        }
+        Ok(Reply { status, retry_after, body })
     }
 
     /// The body of a response to `GET url`, if its status is a success and it has at most `max_bytes`.
@@ -126,8 +222,8 @@ impl OutgoingClient {
         if let Some(built) = built.filter(is_current) {
             return Ok(built.client);
         }
-        let settings = self.settings.clone();
-        let built = blocking(move || build(&settings, needs_tls)).await?;
+        let (settings, allows_link_local) = (self.settings.clone(), self.allows_link_local);
+        let built = blocking(move || build(&settings, needs_tls, allows_link_local)).await?;
         let client = built.client.clone();
         *self.built.lock() = Some(built);
         Ok(client)
@@ -160,14 +256,18 @@ impl OutgoingClient {
     }
 }
 
-fn build(settings: &HttpClient, has_tls: bool) -> Result<Built, OutgoingError> {
+fn build(settings: &HttpClient, has_tls: bool, allows_link_local: bool) -> Result<Built, OutgoingError> {
     let stamps =
         settings.ca_file.iter().chain(settings.client_cert.iter().flat_map(|(cert, key)| [cert, key]));
     let stamps = stamps.map(|file| FileStamp::read(file.clone())).collect();
     let mut client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls::client_config(settings, has_tls)?)
         .redirect(Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
         .no_proxy();
+    if !allows_link_local {
+        client = client.dns_resolver(link_local::WithoutLinkLocal);
+    }
     if let Some(url) = &settings.proxy_url {
         // A proxy of another scheme would be ignored: the request would go around it.
         let is_http = ["http://", "https://"].iter().any(|scheme| url.expose().starts_with(scheme));
@@ -187,6 +287,22 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(OutgoingError::Request(error.to_string())),
+    }
+}
+
+fn post_error(error: reqwest::Error) -> PostError {
+    let error = error.without_url();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(known) = cause {
+        if let Some(refused) = known.downcast_ref::<LinkLocal>() {
+            return PostError::LinkLocal(*refused);
+        }
+        cause = known.source();
+    }
+    if error.is_connect() || error.is_builder() {
+        PostError::NotConnected(causes(&error))
+    } else {
+        PostError::NoAnswer(causes(&error))
     }
 }
 
@@ -210,7 +326,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// A URL without user info, query and fragment, which can contain secrets.
-pub(super) fn shown_url(url: &str) -> String {
+pub(crate) fn shown_url(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

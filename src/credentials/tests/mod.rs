@@ -7,4 +7,5 @@ mod key_sets;
 mod outgoing;
 mod passwords;
 mod properties;
+mod signatures;
 mod support;

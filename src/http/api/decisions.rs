@@ -56,7 +56,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// A notification in Alertmanager's format; unknown fields are ignored.
+/// A notification in Alertmanager's format; unknown fields are ignored. Those of other kinds of sources are accepted, too.
 #[derive(JsonSchema)]
 #[schemars(rename = "AlertmanagerNotification")]
 #[expect(dead_code, reason = "used only for its schema")]
@@ -127,5 +127,5 @@ async fn explain(
     let services = services(&shared)?;
     let max_bytes = services.settings.load().server.max_body_bytes;
     let received = json_body(&shared, &headers, body, max_bytes).await?;
-    Ok(Json(services.ops.explain(params.source.as_deref(), &received.bytes).await?))
+    Ok(Json(services.ops.explain(&params, &received.bytes).await?))
 }

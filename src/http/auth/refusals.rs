@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::credentials::AuthFailure;
 use crate::domain::name::Name;
-use crate::http::log_limit::LogLimit;
+use crate::intake::LogLimit;
 use crate::telemetry::Metrics;
 
 /// A listener: the label `listener` of `scalebridge_auth_failures_total`.

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
 
 use super::Access;
 use super::origin::is_of_browser;
 use super::refusals::ListenerName;
-use crate::credentials::{AuthFailure, Denied, Presented};
+use crate::credentials::{AuthFailure, Check, Denied, Presented, SignedRequest};
 use crate::domain::name::Name;
 use crate::http::error::Rejection;
 
@@ -29,14 +30,31 @@ impl Access {
         &self,
         source: &Name,
         presented: Presented<'_>,
-    ) -> Result<(), RefusedSender> {
+    ) -> Result<Check, RefusedSender> {
         let checked = self.credentials.check_source(source, presented).await;
-        let Err(denied) = checked else { return Ok(()) };
-        let (failure, error, rejection) = rejection(source, &denied);
+        checked.map_err(|denied| self.refuse_sender(source, &denied))
+    }
+
+    /// Whether a request may send this body, as it was sent, to `source`. A refused one is counted and logged here.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(in crate::http) async fn check_signature(
+        &self,
+        source: &Name,
+        request: &SignedRequest,
+        body: &Bytes,
+    ) -> Result<(), RefusedSender> {
+        let checked = self.credentials.check_signature(source, request, body).await;
+        checked.map_err(|denied| self.refuse_sender(source, &denied))
+    }
+
+    fn refuse_sender(&self, source: &Name, denied: &Denied) -> RefusedSender {
+        let (failure, error, rejection) = rejection(source, denied);
         self.refusals.record(ListenerName::Server, Some(source), failure, error, Instant::now());
         // Not if it is busy: a stranger does that with wrong passwords, and one that was right once does not wait.
         let leaves_gap = matches!(denied, Denied::Unavailable(_));
-        Err(RefusedSender { rejection: rejection.without_log_line(), leaves_gap })
+        RefusedSender { rejection: rejection.without_log_line(), leaves_gap }
     }
 
     /// Whether a request may be meant for the webhook: none of a browser is.
@@ -64,9 +82,14 @@ fn rejection<'d>(source: &Name, denied: &'d Denied) -> (AuthFailure, Option<&'d 
                         "source `{source}` requires credentials: set those of sources.{source}.auth in `http_config`"
                     )
                 }
-                AuthFailure::Expired => {
-                    format!("the token for source `{source}` has expired or is not valid yet: send a new one")
-                }
+                AuthFailure::MissingTimestamp => format!(
+                    "the signature for source `{source}` has no time: set `Timestamp Header` of Grafana's HMAC \
+                     signature to sources.{source}.auth.hmac.timestamp_header"
+                ),
+                AuthFailure::Expired => format!(
+                    "the token or the time of the signature for source `{source}` is too old, or lies in the future: \
+                     send a new one, and compare the clocks"
+                ),
                 _ => format!(
                     "wrong credentials for source `{source}`: compare them with those of sources.{source}.auth"
                 ),
