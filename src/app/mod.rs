@@ -4,12 +4,14 @@
 //! that a port in use is an error at once. They reply 503 until the store is open.
 
 mod access_in_force;
+mod background;
 mod certificates;
 mod configuration_number;
 mod credential_changes;
 mod file_limit;
 mod listener;
 mod readiness;
+mod reconciliation;
 mod reload;
 mod running;
 mod service_manager;
@@ -138,13 +140,17 @@ impl App {
                 ended = webhook.ended() => break ended.context("server.listen"),
                 ended = admin_api.ended() => break ended.context("admin.listen"),
                 error = running.workers.wait_for_failure() => break Err(error),
+                error = running.pollers.wait_for_failure() => break Err(error),
                 _ = &mut running.due_task => {
                     break Err(anyhow::anyhow!("the store's writer has stopped; see the previous log lines"));
                 }
                 _ = orphans.tick(), if is_shared => running.retire_orphans().await,
                 Some(request) = reload_requests.next() => {
                     service_manager::reloading();
-                    let result = running.reloader.reload(&request.by, &mut running.workers, &stop).await;
+                    let result = running
+                        .reloader
+                        .reload(&request.by, &mut running.workers, &mut running.pollers, &stop)
+                        .await;
                     service_manager::ready();
                     request.reply(result);
                 }

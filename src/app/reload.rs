@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use super::configuration_number::configuration_number;
+use super::reconciliation::Reconcilers;
 use super::{Origin, access_in_force, credential_changes, wall_clock};
 use crate::bridge::Bridge;
 use crate::config::access::ListenerAccess;
@@ -21,6 +22,7 @@ use crate::config::{Admin, OwnFiles, Server};
 use crate::dispatch::Workers;
 use crate::domain::name::Name;
 use crate::http::Access;
+use crate::intake::Pollers;
 use crate::kinds::{self, Settings};
 use crate::ops::api::{ConfigurationStatus, ReloadReport};
 use crate::ops::{Initiator, ReloadError, ReloadTrail};
@@ -37,6 +39,7 @@ pub(super) struct Reloader {
     pub trail: ReloadTrail,
     pub metrics: Metrics,
     pub access: Arc<Access>,
+    pub reconcilers: Reconcilers,
 }
 
 impl Reloader {
@@ -47,10 +50,11 @@ impl Reloader {
         &mut self,
         by: &Initiator,
         workers: &mut Workers,
+        pollers: &mut Pollers,
         stop: &CancellationToken,
     ) -> Result<ReloadReport, ReloadError> {
         let (author, given_reason) = (by.actor.as_str(), by.reason_text());
-        let reloaded = self.try_reload(workers, stop).await;
+        let reloaded = self.try_reload(workers, pollers, stop).await;
         if reloaded == Err(ReloadError::Unavailable) {
             tracing::info!(author, reason = given_reason, "reload abandoned, stopping");
             return reloaded;
@@ -100,6 +104,7 @@ impl Reloader {
     async fn try_reload(
         &mut self,
         workers: &mut Workers,
+        pollers: &mut Pollers,
         stop: &CancellationToken,
     ) -> Result<ReloadReport, ReloadError> {
         let failed = |reason: String| ReloadError::Failed(reason);
@@ -127,6 +132,9 @@ impl Reloader {
         let prepared = stop.run_until_cancelled(workers.prepare(&settings.destinations)).await;
         let prepared = prepared.ok_or(ReloadError::Unavailable)?;
         let prepared = prepared.map_err(|error| failed(format!("{error:#}")))?;
+        let polling = stop.run_until_cancelled(pollers.prepare(&settings)).await;
+        let polling =
+            polling.ok_or(ReloadError::Unavailable)?.map_err(|error| failed(format!("{error:#}")))?;
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         // All of them or none. A failure leaves nothing behind that the running bridge uses.
         self.store.add_destinations(&names).await.map_err(|error| failed(error.to_string()))?;
@@ -152,7 +160,12 @@ impl Reloader {
         if let Err(error) = rechecks {
             tracing::warn!(%error, "recheck of deferred actions failed, they wait until they are due");
         }
+        self.reconcilers.apply(&settings);
         self.settings.store(settings.clone());
+        // A queue that is new has a reception gap before its alerts can be decided.
+        pollers.begin_gaps(&polling);
+        pollers.stop_removed(&settings);
+        polling.into_iter().for_each(|poller| pollers.start(poller));
         *self.origin.files.lock() = loaded.files;
         let removed = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
         removed.for_each(|name| workers.retire(&name, Box::pin(retired_rules.released())));
@@ -206,7 +219,9 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
         rules.map(|rule| (rule.name.clone(), format!("{rule:?}"))).collect()
     };
     let sources = |settings: &Settings| -> BTreeMap<Name, String> {
-        let text = |name: &Name, source| debug_text(&(source, settings.source_kinds.get(name)));
+        let text = |name: &Name, source| {
+            debug_text(&(source, settings.source_kinds.get(name), settings.alertmanagers.get(name)))
+        };
         settings.sources.iter().map(|(name, source)| (name.clone(), text(name, source))).collect()
     };
     let destinations = |settings: &Settings| -> BTreeMap<Name, String> {

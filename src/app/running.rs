@@ -7,8 +7,10 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::background::when_receiving;
 use super::configuration_number::configuration_number;
 use super::listener::Listener;
+use super::reconciliation::Reconcilers;
 use super::reload::Reloader;
 use super::{Origin, boot_clock, readiness, store as open, wall_clock, watch};
 use crate::bridge::Bridge;
@@ -17,6 +19,7 @@ use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers}
 use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
 use crate::http::{Access, Services};
+use crate::intake::{Intake, Pollers, PreparedPoller};
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
 use crate::ops::{ActiveCredentials, Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
@@ -37,6 +40,10 @@ pub(super) struct RunningBridge {
     statuses: DestinationStatuses,
     /// The workers until notifications are accepted.
     prepared: Vec<PreparedWorker>,
+    /// The pollers of queues.
+    pub(super) pollers: Pollers,
+    /// The pollers until notifications are accepted.
+    prepared_pollers: Vec<PreparedPoller>,
     /// Cancelled when notifications are accepted.
     receiving: CancellationToken,
     /// Stops the background tasks.
@@ -68,10 +75,7 @@ impl RunningBridge {
             // Nothing has been accepted yet.
             () = stop.cancelled() => return Ok(None),
         };
-        store.adopt_configuration(configuration_number(&settings)).await?;
-        for (name, destination) in &settings.destinations {
-            store.set_max_backlog(name, destination.max_backlog)?;
-        }
+        configure(&store, &settings).await?;
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let (policy, boot_clock) = (settings.policy(), Arc::new(boot_clock));
         let bridge =
@@ -87,6 +91,10 @@ impl RunningBridge {
                 return Ok(None);
             }
         };
+        let active = Arc::new(ArcSwap::new(settings.clone()));
+        let intake = Intake { bridge: bridge.clone(), store: store.clone(), settings: active.clone() };
+        let pollers = Pollers::new(intake, metrics.clone());
+        let prepared_pollers = pollers.prepare(&settings).await?;
         let background = CancellationToken::new();
         let receiving = CancellationToken::new();
         let (deciding, watching) = (bridge.clone(), bridge.clone());
@@ -95,7 +103,10 @@ impl RunningBridge {
         let reception_task = when_receiving(&receiving, &background, move |stop| async move {
             watching.watch_reception(&stop).await;
         });
-        let settings = Arc::new(ArcSwap::new(settings));
+        let mut reconcilers =
+            Reconcilers::new(bridge.clone(), metrics.clone(), receiving.clone(), background.clone());
+        reconcilers.apply(&settings);
+        let settings = active;
         let loaded_at = wall_clock().to_millis_string();
         let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
@@ -110,6 +121,7 @@ impl RunningBridge {
             store,
             metrics,
             access,
+            reconcilers,
         };
         workers.retire_orphans().await?;
         Ok(Some(Self {
@@ -117,6 +129,8 @@ impl RunningBridge {
             reloader,
             statuses,
             prepared,
+            pollers,
+            prepared_pollers,
             receiving,
             background,
             due_task,
@@ -142,12 +156,16 @@ impl RunningBridge {
     /// delivered before it are taken back before the workers start.
     pub(super) async fn begin_reception(&mut self) {
         let bridge = &self.reloader.bridge;
+        // Before the other one ends.
+        self.pollers.begin_gaps(&self.prepared_pollers);
         bridge.begin_reception().await;
         if let Err(error) = bridge.process_due().await {
             tracing::error!(%error, "processing due targets failed, retrying");
         }
         self.receiving.cancel();
         std::mem::take(&mut self.prepared).into_iter().for_each(|prepared| self.workers.start(prepared));
+        let prepared = std::mem::take(&mut self.prepared_pollers);
+        prepared.into_iter().for_each(|prepared| self.pollers.start(prepared));
     }
 
     /// No notifications are accepted from now on.
@@ -179,25 +197,31 @@ impl RunningBridge {
             bridge: bridge.clone(),
             store: store.clone(),
             statuses: self.statuses.clone(),
+            queues: self.pollers.statuses(),
             settings: settings.clone(),
             configuration: configuration.clone(),
             credentials,
             reloads,
             running: Default::default(),
         });
-        Services {
-            ops,
-            bridge: bridge.clone(),
-            store: store.clone(),
-            statuses: self.statuses.clone(),
-            settings: settings.clone(),
-        }
+        let (bridge, store) = (bridge.clone(), store.clone());
+        let intake = Intake { bridge: bridge.clone(), store: store.clone(), settings: settings.clone() };
+        Services { ops, bridge, store, intake, statuses: self.statuses.clone(), settings: settings.clone() }
     }
 
     /// Answers the requests in flight, settles claimed deliveries and closes the store, within `timeout`.
     pub(super) async fn drain(self, webhook: &Listener, admin_api: &Listener, timeout: Duration) {
-        let Self { workers, reloader, background, due_task, reception_task, prune_task, clock_task, .. } =
-            self;
+        let Self {
+            workers,
+            pollers,
+            reloader,
+            background,
+            due_task,
+            reception_task,
+            prune_task,
+            clock_task,
+            ..
+        } = self;
         let deadline = Instant::now() + timeout;
         // A hanging sender or destination must not use up the time for closing the store.
         let listeners_deadline =
@@ -207,6 +231,7 @@ impl RunningBridge {
         tokio::join!(
             webhook.stop(listeners_deadline),
             admin_api.stop(listeners_deadline),
+            pollers.stop(listeners_deadline),
             workers.stop(listeners_deadline)
         );
         let background_tasks = async {
@@ -226,19 +251,6 @@ impl RunningBridge {
     }
 }
 
-/// Starts `work` when the gap since the last process has ended: nothing is decided before.
-fn when_receiving<Work: Future<Output = ()> + Send + 'static>(
-    receiving: &CancellationToken,
-    background: &CancellationToken,
-    work: impl FnOnce(CancellationToken) -> Work + Send + 'static,
-) -> JoinHandle<()> {
-    let (receiving, background) = (receiving.clone(), background.clone());
-    tokio::spawn(async move {
-        background.run_until_cancelled(receiving.cancelled()).await;
-        work(background).await;
-    })
-}
-
 /// Asks the bridge right before a call whether a pause or hold withholds an increase, or a decision cancels a decrease.
 fn withholding(bridge: Bridge) -> Withholding {
     let rechecking = bridge.clone();
@@ -246,6 +258,15 @@ fn withholding(bridge: Bridge) -> Withholding {
         let bridge = rechecking.clone();
         async move { bridge.recheck_before_call(targets).await }
     })
+}
+
+/// Tells the store what it depends on in the configuration.
+async fn configure(store: &Store, settings: &Settings) -> anyhow::Result<()> {
+    store.adopt_configuration(configuration_number(settings)).await?;
+    for (name, destination) in &settings.destinations {
+        store.set_max_backlog(name, destination.max_backlog)?;
+    }
+    Ok(())
 }
 
 async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Suppression;
 use crate::domain::blocker::Blocker;
 use crate::domain::decision_record::{DecisionRecord, RecordedAlert};
 use crate::domain::phase::Phase;
@@ -98,6 +99,9 @@ pub struct AlertView {
     /// The alert's labels, overridden by those of its source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Why Alertmanager notifies nobody of the alert now, not at the time of the decision; as it has said last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressed_by: Vec<Suppression>,
 }
 
 /// The notification that led to a decision.
@@ -142,6 +146,7 @@ pub(crate) fn read(id: RecordCursor, body: &str) -> serde_json::Result<Vec<Decis
             starts_at: Some(starts_at.0.to_string()),
             ends_at: ends_at.map(|ends_at| ends_at.0.to_string()),
             labels: labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            suppressed_by: Vec::new(),
         },
         None => {
             AlertView { fingerprint: fingerprint.into_owned(), source: notified_by(), ..AlertView::default() }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::decision_view::{self, ExplainedDecision};
-use super::{Bridge, SourceHandle, record};
+use super::{Bridge, SourceHandle, Suppression, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
 use crate::domain::rate::Rates;
@@ -53,6 +53,9 @@ pub struct ExplainedAlert {
     /// Why no rule was evaluated: the alert is invalid, a heartbeat, or resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_reason: Option<String>,
+    /// Why Alertmanager notifies nobody of the alert, as it has said last; only with a running bridge that asks it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressed_by: Vec<Suppression>,
     /// All rules in the order of the rule table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<ExplainedRule>,
@@ -92,15 +95,20 @@ impl Bridge {
         notification: Notification,
     ) -> Result<Explanation, store::Error> {
         let SourceHandle { source, snapshot } = handle.clone();
-        let Notification { envelope, truncated_alerts, alerts } = notification;
+        let Notification { envelope, truncated_alerts, alerts, sent_at } = notification;
         let evaluated: Vec<EvaluatedAlert> =
             alerts.into_iter().map(|alert| EvaluatedAlert::new(&snapshot.rules, &source, alert)).collect();
-        let alerts =
-            evaluated.iter().map(|evaluated| explain_alert(&snapshot.rules, &source, evaluated)).collect();
+        let explain = |evaluated| {
+            let explained = explain_alert(&snapshot.rules, &source, evaluated);
+            let suppressed_by = self.suppressions(source.name.as_str(), &explained.fingerprint);
+            ExplainedAlert { suppressed_by, ..explained }
+        };
+        let alerts = evaluated.iter().map(explain).collect();
         let input = Input {
             source: source.clone(),
             trigger: Arc::new(Trigger::new(&source.name, &envelope, None)),
             truncated: truncated_alerts > 0,
+            sent_at,
             alerts: evaluated,
         };
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
@@ -143,6 +151,7 @@ fn explain_alert(rules: &RuleTable, source: &Source, evaluated: &EvaluatedAlert)
         status: Some(alert.status.as_str().to_owned()),
         labels: alert.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         skipped_reason: None,
+        suppressed_by: Vec::new(),
         rules: Vec::new(),
     };
     let skipped = |alert: &Alert, reason: &str| ExplainedAlert {
@@ -155,12 +164,16 @@ fn explain_alert(rules: &RuleTable, source: &Source, evaluated: &EvaluatedAlert)
             status: None,
             labels: BTreeMap::new(),
             skipped_reason: Some(format!("the alert is invalid: {}", invalid.error)),
+            suppressed_by: Vec::new(),
             rules: Vec::new(),
         },
         EvaluatedAlert::Heartbeat(alert, _) => skipped(alert, "the alert is the heartbeat of its source"),
-        EvaluatedAlert::Resolved(alert) => {
-            skipped(alert, "the alert is resolved, which concerns only its open episodes")
-        }
+        EvaluatedAlert::Resolved(alert) => match &alert.absence {
+            Some(reason) => {
+                skipped(alert, &format!("{}; its open occurrences expire", engine::absence_detail(reason)))
+            }
+            None => skipped(alert, "the alert is resolved, which concerns only its open episodes"),
+        },
         EvaluatedAlert::Firing(alert, _) => {
             debug_assert_eq!(alert.status, Status::Firing);
             let trace = rules.trace(source, alert);

@@ -11,6 +11,7 @@ mod explain;
 mod forgive;
 mod rates;
 mod reception;
+mod reconciliation;
 mod record;
 mod simulator;
 mod split;
@@ -54,6 +55,8 @@ pub(crate) use forgive::Forgive;
 use rates::{RateTransaction, SharedRates};
 pub(crate) use reception::BootClock;
 use reception::{Folded, GapTracker};
+use reconciliation::Reconciliations;
+pub(crate) use reconciliation::{PeerAnswers, Progress, Reconciled, Suppression};
 pub(crate) use simulator::{Simulator, SimulatorError};
 
 /// Due targets that are processed in one transaction.
@@ -74,6 +77,8 @@ struct Inner {
     rates: Arc<SharedRates>,
     /// The reception gaps that are not committed yet.
     gaps: Arc<GapTracker>,
+    /// What the Alertmanagers of sources have said last.
+    reconciliations: Reconciliations,
     metrics: Metrics,
     /// When each source was last heard: the wall clock of its last accepted notification.
     heard: Mutex<BTreeMap<Name, Time>>,
@@ -174,7 +179,8 @@ impl Bridge {
         let commits = watch::Sender::new(());
         let (rates, gaps) = (Arc::default(), Arc::new(gaps));
         let heard = Mutex::new(store.last_kept());
-        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, heard, commits }))
+        let reconciliations = Reconciliations::default();
+        Self(Arc::new(Inner { store, snapshot, rates, gaps, reconciliations, metrics, heard, commits }))
     }
 
     /// The source of this name with the current rules; `None` if it is not configured.
@@ -245,7 +251,8 @@ impl Bridge {
         mut kept: Option<KeptNotification>,
     ) -> Result<Summary, store::Error> {
         let SourceHandle { source, snapshot } = handle;
-        let Notification { envelope, truncated_alerts, alerts } = notification;
+        let Notification { envelope, truncated_alerts, alerts, sent_at } = notification;
+        self.0.reconciliations.learn_receiver(&source.name, &envelope.receiver);
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let count = alerts.len();
         let is_unknown = |alert: &Result<_, InvalidAlert>| {
@@ -270,6 +277,7 @@ impl Bridge {
             source: source.clone(),
             trigger: Arc::new(Trigger::new(&source.name, &envelope, traceparent)),
             truncated: truncated_alerts > 0,
+            sent_at,
             alerts: evaluated,
         };
         let mut summary = Summary { alerts: count, ..Summary::default() };

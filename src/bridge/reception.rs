@@ -95,6 +95,16 @@ impl Bridge {
         self.0.gaps.record_for_all(cause, self.0.store.now());
     }
 
+    /// Begins the reception gap of a source whose queue cannot be read, or was not read completely, since `from`.
+    pub(crate) fn begin_unread_queue(&self, source: &Name, from: Time) {
+        self.0.gaps.begin_unread(source, from);
+    }
+
+    /// Everything is read that was in the queue of `source`.
+    pub(crate) fn end_unread_queue(&self, source: &Name) {
+        self.0.gaps.end_unread(source, self.0.store.now());
+    }
+
     /// A notification of `source` is being received.
     pub(crate) fn receive<'a>(&'a self, source: &'a Name) -> Reception<'a> {
         Reception { bridge: self, source, cause: Some(GapCause::Refused) }
@@ -126,17 +136,21 @@ impl Bridge {
         loop {
             tokio::time::sleep(TICK_INTERVAL).await;
             let now = self.0.store.now();
-            if self.0.gaps.is_write_due(now) {
+            let has_receivers = !self.0.reconciliations.new_receivers().is_empty();
+            if self.0.gaps.is_write_due(now) || has_receivers && self.0.gaps.can_write(now) {
                 self.commit_gaps().await;
             }
             self.0.gaps.forget_ended(now);
         }
     }
 
-    /// Commits reception gaps, that the process is running, and which heartbeats are forgotten. What cannot be committed
+    /// Commits reception gaps, that the process is running, which heartbeats are forgotten, and which receivers the
+    /// notifications of sources name. What cannot be committed
     /// stays in memory, where decisions find it.
     pub(crate) async fn commit_gaps(&self) {
         let (gaps, snapshot) = (self.0.gaps.clone(), self.0.snapshot.load_full());
+        let receivers = self.0.reconciliations.new_receivers();
+        let added = receivers.clone();
         let committed = self.0.store.transact(Keys::default(), move |view| {
             let folded = gaps.fold(&view.controls, view.now);
             let (mut controls, folded) = match folded {
@@ -145,11 +159,15 @@ impl Bridge {
             };
             gaps.set_receiving(&mut controls);
             controls.forget_heartbeats(&snapshot.sources, view.now);
+            added.iter().for_each(|(source, receivers)| controls.add_receivers(source, receivers));
             let changes = Changes { controls: Some(Arc::new(controls)), ..Changes::default() };
             (changes, (folded, view.now))
         });
         match committed.await {
-            Ok((folded, now)) => self.0.gaps.committed(folded, now),
+            Ok((folded, now)) => {
+                self.0.gaps.committed(folded, now);
+                self.0.reconciliations.receivers_committed(receivers);
+            }
             Err(store::Error::Closed) => {}
             Err(error) => self.0.gaps.postpone_writes(self.0.store.now(), &error),
         }

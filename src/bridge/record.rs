@@ -210,7 +210,7 @@ mod tests {
             ignore_labels: Vec::new(),
             permissions: crate::domain::source::SourcePermissions::default(),
         });
-        let input = Input { source, trigger, truncated: false, alerts: Vec::new() };
+        let input = Input { source, trigger, truncated: false, sent_at: None, alerts: Vec::new() };
         // The notification gives the source.
         let without_source = recorded.to_string().replace("\"source\":\"prod\",", "");
         assert_eq!(alerts(for_notification(clock, &input, &states, &[decision])).to_string(), without_source);

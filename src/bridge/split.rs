@@ -39,7 +39,7 @@ fn partition(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<In
         sets_controls.push(about.clone().any(|target| target.kind() != KeyKind::Target));
         groups.add(at, about.cloned().chain(own));
     }
-    let Input { source, trigger, truncated, alerts } = input;
+    let Input { source, trigger, truncated, sent_at, alerts } = input;
     let mut alerts: Vec<Option<EvaluatedAlert>> = alerts.into_iter().map(Some).collect();
     let mut parts: Vec<Input> = Vec::new();
     let mut groups: Vec<_> = groups.into_groups().collect();
@@ -50,7 +50,7 @@ fn partition(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<In
             parts.last().is_some_and(|part| part.alerts.len() + group.len() <= MAX_ALERTS_PER_TRANSACTION);
         if !fits {
             let (source, trigger) = (source.clone(), trigger.clone());
-            parts.push(Input { source, trigger, truncated, alerts: Vec::new() });
+            parts.push(Input { source, trigger, truncated, sent_at, alerts: Vec::new() });
         }
         if let Some(part) = parts.last_mut() {
             part.alerts.extend(group.into_iter().filter_map(|at| alerts[at].take()));
@@ -127,6 +127,8 @@ mod tests {
             annotations: Arc::default(),
             starts_at: Time::from_millis(0),
             ends_at: Some(Time::from_millis(1)),
+            valid_until: None,
+            absence: None,
             generator_url: "".into(),
             fingerprint: format!("fp-{number}").into(),
         })
@@ -158,6 +160,7 @@ mod tests {
             trigger: Arc::new(Trigger::new(&source.name, &Envelope::default(), None)),
             source: Arc::new(source.clone()),
             truncated: false,
+            sent_at: None,
             alerts: (0..=last).map(resolved).collect(),
         };
         let parts = partition(input, &known);

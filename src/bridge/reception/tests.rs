@@ -262,6 +262,29 @@ async fn a_process_that_was_stopped_for_more_than_five_seconds_decides_only_with
     assert_eq!(world.seen("prod"), Some(gap(105, 111, GapCause::Suspended)), "once");
 }
 
+/// The gap lasts until its end, also if nothing is written or decided for longer than decisions wait after a gap.
+#[tokio::test]
+async fn a_queue_that_is_not_read_is_a_gap_of_its_source_until_it_is_read() {
+    let world = World::new();
+    let source = name("prod");
+    world.pass(20, false);
+    world.bridge.begin_unread_queue(&source, at(10));
+    world.pass(1000, false);
+    assert_eq!(world.seen("prod"), Some(gap(10, 1020, GapCause::Queue)));
+    world.bridge.commit_gaps().await;
+    world.pass(100, false);
+    world.bridge.begin_unread_queue(&source, at(1120));
+    world.decide().await;
+    assert_eq!(world.committed("prod"), Some(gap(10, 1120, GapCause::Queue)), "it is still the same");
+    world.pass(5, false);
+    world.bridge.end_unread_queue(&source);
+    world.pass(100, false);
+    assert_eq!(world.seen("prod"), Some(gap(10, 1125, GapCause::Queue)));
+    assert_eq!(world.seen("lab"), None);
+    assert_eq!(world.metric(r#"scalebridge_source_reception_gaps_total{source="prod",cause="queue"}"#), 1.0);
+    assert_eq!(world.metric(r#"scalebridge_source_reception_gap_seconds_total{source="prod"}"#), 1115.0);
+}
+
 #[tokio::test]
 async fn a_stop_is_a_gap_of_all_sources_until_the_end() {
     let world = World::new();

@@ -44,6 +44,8 @@ struct Gaps {
     sources: BTreeSet<Name>,
     /// The gap that has not ended, while the bridge is not ready.
     open: Option<OpenGap>,
+    /// Since when the queues of sources are not read, or not completely.
+    unread: BTreeMap<Name, Time>,
     recent: BTreeMap<GapKey, RecentGap>,
     /// When gaps can be written again.
     next_write: Time,
@@ -89,6 +91,7 @@ impl GapTracker {
         let gaps = Gaps {
             sources,
             open: None,
+            unread: BTreeMap::new(),
             recent: BTreeMap::new(),
             next_write: Time::from_nanos(i64::MIN),
             next_liveness: Time::from_nanos(i64::MIN),
@@ -132,6 +135,19 @@ impl GapTracker {
         let mut gaps = self.gaps.lock();
         gaps.record(source, ReceptionGap { from: now, until: now, cause }, &self.metrics);
         self.has_pending.store(true, Ordering::Release);
+    }
+
+    /// Begins a gap of a source whose queue is not read since `from`. It lasts until [`Self::end_unread`].
+    pub(in crate::bridge) fn begin_unread(&self, source: &Name, from: Time) {
+        self.gaps.lock().unread.entry(source.clone()).or_insert(from);
+        self.has_pending.store(true, Ordering::Release);
+    }
+
+    /// Ends the gap that [`Self::begin_unread`] has begun.
+    pub(in crate::bridge) fn end_unread(&self, source: &Name, now: Time) {
+        let mut gaps = self.gaps.lock();
+        gaps.extend_open(now, &self.metrics);
+        gaps.unread.remove(source);
     }
 
     /// Records that notifications of all sources would be refused.
@@ -221,13 +237,19 @@ impl GapTracker {
         if std::mem::take(&mut gaps.is_failing) {
             tracing::info!("committing reception gaps works again");
         }
-        let has_pending = gaps.open.is_some() || gaps.recent.values().any(RecentGap::is_pending);
+        let has_open = gaps.open.is_some() || !gaps.unread.is_empty();
+        let has_pending = has_open || gaps.recent.values().any(RecentGap::is_pending);
         self.has_pending.store(has_pending, Ordering::Release);
     }
 
     pub(in crate::bridge) fn is_write_due(&self, now: Time) -> bool {
         let gaps = self.gaps.lock();
         gaps.next_liveness <= now || self.has_pending.load(Ordering::Acquire) && gaps.next_write <= now
+    }
+
+    /// Whether the last write, or the last failure of one, is long enough ago.
+    pub(in crate::bridge) fn can_write(&self, now: Time) -> bool {
+        self.gaps.lock().next_write <= now
     }
 
     /// Writing the controls has failed.
@@ -254,8 +276,12 @@ impl GapTracker {
 }
 
 impl Gaps {
-    /// The gap that has not ended lasts until `now` at least.
+    /// The gaps that have not ended last until `now` at least.
     fn extend_open(&mut self, now: Time, metrics: &Metrics) {
+        for (source, from) in std::mem::take(&mut self.unread) {
+            self.record(&source, ReceptionGap { from, until: now, cause: GapCause::Queue }, metrics);
+            self.unread.insert(source, from);
+        }
         if let Some(OpenGap { from, sources }) = self.open.take() {
             let gap = ReceptionGap { from, until: now, cause: GapCause::NotRunning };
             sources.iter().for_each(|source| self.record(source, gap, metrics));

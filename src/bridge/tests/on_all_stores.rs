@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::domain::control::{Pause, ReceptionGap};
 use crate::domain::delivery::GiveUp;
-use crate::domain::engine::tests::reference::model::{Config, Destination};
+use crate::domain::engine::tests::reference::model::{Config, Destination, OnFiring, OnResolved, Rule};
 use crate::domain::engine::tests::reference::random::{configs, histories};
 use crate::domain::engine::tests::reference::world::{Action, BridgeInput, World};
 use crate::domain::engine::tests::{POLICY, at};
@@ -143,10 +143,11 @@ impl Simulation {
     async fn apply(&mut self, input: &BridgeInput) {
         let now = self.clock.now();
         match input.clone() {
-            BridgeInput::Notification(alerts, is_truncated) => {
+            BridgeInput::Notification(alerts, is_truncated, sent_at) => {
                 let handle = self.bridge.source("prod").unwrap();
                 let truncated_alerts = u64::from(is_truncated);
-                let notification = Notification { envelope: Envelope::default(), truncated_alerts, alerts };
+                let envelope = Envelope::default();
+                let notification = Notification { envelope, truncated_alerts, alerts, sent_at };
                 self.bridge.ingest(&handle, notification, None).await.unwrap();
             }
             BridgeInput::Gap(until) => {
@@ -338,4 +339,36 @@ proptest! {
         let history: Vec<_> = history.into_iter().filter(|(_, action)| !is_call(action)).collect();
         compare(&config, &history)?;
     }
+}
+
+/// Prometheus sends each firing alert again every minute. Such a repeat costs its answer and the state with the later
+/// validity: nothing comes due because of it.
+#[tokio::test]
+async fn a_repeat_that_only_prolongs_what_its_sender_vouches_for_costs_its_answer_and_its_state() {
+    const REPEATS: usize = 100;
+    let config = Config::new(vec![
+        Rule::new("a", OnFiring::IncreaseBy(2), OnResolved::Revert),
+        Rule::new("b", OnFiring::IncreaseBy(2), OnResolved::Revert),
+    ]);
+    let mut world = World::recording(&config);
+    for _ in 0..=REPEATS {
+        world.apply(60, Action::Vouched(0));
+    }
+    let mut simulation = Simulation::sqlite(&config);
+    for (time, input) in world.inputs.unwrap_or_default() {
+        simulation.advance_to(time).await;
+        simulation.apply(&input).await;
+        simulation.process_now().await;
+    }
+    let last = simulation.clock.now();
+    // The cooldown is over, and the alert expires in a day. The end of its validity is nothing to be done.
+    let due = *simulation.store.next_due().borrow();
+    assert_eq!(due, Some(last.after(Duration::from_hours(24))));
+    let outcome = simulation.outcome().await;
+    let repeats: Vec<&String> =
+        outcome.decisions.iter().filter(|record| record.contains("duplicate")).collect();
+    assert_eq!((repeats.len(), outcome.deliveries.len()), (REPEATS, 1), "one answer each, and one event");
+    let bytes = repeats.iter().map(|record| record.len()).sum::<usize>() / REPEATS;
+    eprintln!("{bytes} bytes of record for each repeat, before compression");
+    assert!(bytes < 700, "{bytes}");
 }
