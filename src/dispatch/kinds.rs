@@ -4,12 +4,16 @@
 //! permission, its client and its failures. The matches below have no wildcard, so that the compiler lists what
 //! a new kind must provide.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::aws::{self, ArnDefaults, Permission};
-use super::{Answer, Destination, Failure, Limits, OutgoingEvent, file, lambda, sqs};
+use super::{
+    Answer, Destination, Failure, Limits, OutgoingEvent, eventbridge, file, http, lambda, sns, sqs,
+    step_functions,
+};
+use crate::config::access::HttpClient;
 use crate::config::{self, DestinationKind};
 use crate::domain::size_limit::SizeLimit;
 
@@ -24,6 +28,14 @@ pub(crate) enum DestinationSettings {
     Sqs(sqs::Settings),
     /// A Lambda function.
     Lambda(lambda::Settings),
+    /// An event bus of EventBridge.
+    Eventbridge(eventbridge::Settings),
+    /// An SNS topic.
+    Sns(sns::Settings),
+    /// A state machine of Step Functions.
+    StepFunctions(step_functions::Settings),
+    /// An HTTP service.
+    Http(http::Settings),
     /// A file or stdout.
     File(file::Settings),
 }
@@ -49,6 +61,44 @@ impl config::DestinationSettings for DestinationSettings {
             read: |node, diagnostics| lambda::settings::read(node, diagnostics).map(Self::Lambda),
         },
         DestinationKind {
+            key: "eventbridge",
+            example: "eventbridge: { bus: scaling }",
+            acting: true,
+            default_concurrency: DEFAULT_CONCURRENCY,
+            max_concurrency: MAX_CONCURRENCY,
+            schema: optional::<eventbridge::schema::Eventbridge>,
+            read: |node, diagnostics| eventbridge::settings::read(node, diagnostics).map(Self::Eventbridge),
+        },
+        DestinationKind {
+            key: "sns",
+            example: "sns: { topic_arn: \"arn:aws:sns:eu-west-1:123456789012:scaling.fifo\" }",
+            acting: true,
+            default_concurrency: DEFAULT_CONCURRENCY,
+            max_concurrency: MAX_CONCURRENCY,
+            schema: optional::<sns::schema::Sns>,
+            read: |node, diagnostics| sns::settings::read(node, diagnostics).map(Self::Sns),
+        },
+        DestinationKind {
+            key: "step_functions",
+            example: "step_functions: { state_machine_arn: \"arn:aws:states:eu-west-1:123456789012:stateMachine:scaling\" }",
+            acting: true,
+            default_concurrency: DEFAULT_CONCURRENCY,
+            max_concurrency: MAX_CONCURRENCY,
+            schema: optional::<step_functions::schema::StepFunctions>,
+            read: |node, diagnostics| {
+                step_functions::settings::read(node, diagnostics).map(Self::StepFunctions)
+            },
+        },
+        DestinationKind {
+            key: "http",
+            example: "http: { url: https://scaler.example/events, signing_key_files: [/run/secrets/scaler] }",
+            acting: true,
+            default_concurrency: DEFAULT_CONCURRENCY,
+            max_concurrency: MAX_CONCURRENCY,
+            schema: optional::<http::schema::Http>,
+            read: |node, diagnostics| http::settings::read(node, diagnostics).map(Self::Http),
+        },
+        DestinationKind {
             key: "file",
             example: "file: { path: \"-\" }",
             acting: false,
@@ -64,14 +114,37 @@ impl config::DestinationSettings for DestinationSettings {
         match self {
             Self::Sqs(sqs) => sqs.size_limit(),
             Self::Lambda(lambda) => lambda.size_limit(),
+            Self::Eventbridge(bus) => bus.size_limit(),
+            Self::Sns(topic) => topic.size_limit(),
+            Self::StepFunctions(_) => step_functions::Settings::size_limit(),
+            Self::Http(http) => http.size_limit(),
             Self::File(file) => file.size_limit(),
         }
     }
 
     fn exclusive_file(&self) -> Option<(&'static str, &Path)> {
         match self {
-            Self::Sqs(_) | Self::Lambda(_) => None,
+            Self::Sqs(_)
+            | Self::Lambda(_)
+            | Self::Eventbridge(_)
+            | Self::Sns(_)
+            | Self::StepFunctions(_)
+            | Self::Http(_) => None,
             Self::File(file) => file.path().map(|path| ("path", path)),
+        }
+    }
+
+    fn http_client(&self) -> Option<&HttpClient> {
+        match self {
+            Self::Http(http) => Some(&http.client),
+            _ => None,
+        }
+    }
+
+    fn key_files(&self) -> &[PathBuf] {
+        match self {
+            Self::Http(http) => &http.signing_key_files,
+            _ => &[],
         }
     }
 }
@@ -87,15 +160,24 @@ impl DestinationSettings {
         match self {
             Self::Sqs(_) => "sqs",
             Self::Lambda(_) => "lambda",
+            Self::Eventbridge(_) => "eventbridge",
+            Self::Sns(_) => "sns",
+            Self::StepFunctions(_) => "step_functions",
+            Self::Http(_) => "http",
             Self::File(_) => "file",
         }
     }
 
-    /// The queue's URL, the function's name or the file's path.
+    /// The queue's URL, the name or ARN of the function or event bus, the ARN of the topic or state machine, the service's
+    /// URL, or the file's path.
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Sqs(sqs) => sqs.queue_url.clone(),
             Self::Lambda(lambda) => lambda.address(),
+            Self::Eventbridge(bus) => bus.bus.clone(),
+            Self::Sns(topic) => topic.topic_arn.clone(),
+            Self::StepFunctions(state_machine) => state_machine.state_machine_arn.clone(),
+            Self::Http(http) => http.address(),
             Self::File(file) => file.address(),
         }
     }
@@ -105,7 +187,10 @@ impl DestinationSettings {
         match self {
             Self::Sqs(sqs) => sqs.permission(defaults),
             Self::Lambda(lambda) => Some(lambda.permission(defaults)),
-            Self::File(_) => None,
+            Self::Eventbridge(bus) => Some(bus.permission(defaults)),
+            Self::Sns(topic) => Some(topic.permission()),
+            Self::StepFunctions(state_machine) => Some(state_machine.permission()),
+            Self::Http(_) | Self::File(_) => None,
         }
     }
 }
@@ -115,6 +200,10 @@ impl DestinationSettings {
 pub(crate) enum ConnectedDestination {
     Sqs(sqs::Sqs),
     Lambda(lambda::Lambda),
+    Eventbridge(eventbridge::Eventbridge),
+    Sns(sns::Sns),
+    StepFunctions(step_functions::StepFunctions),
+    Http(Box<http::Http>),
     File(file::File),
 }
 
@@ -124,6 +213,9 @@ pub(crate) struct Clients {
     aws: aws::Configs,
     sqs: sqs::Clients,
     lambda: lambda::Clients,
+    eventbridge: eventbridge::Clients,
+    sns: sns::Clients,
+    step_functions: step_functions::Clients,
     own_files: file::ProtectedFiles,
 }
 
@@ -159,6 +251,30 @@ impl Clients {
                 let lambda = lambda::Lambda::new(client.sdk, settings);
                 ConnectedDestination::Lambda(lambda.with_credentials(client.credentials))
             }
+            DestinationSettings::Eventbridge(settings) => {
+                let key = aws::Key::new(&settings.access, *timeout);
+                let build = |config: &_| eventbridge::client(config, &key);
+                let client = self.aws.client(&mut self.eventbridge, name, &key, build).await?;
+                let bus = eventbridge::Eventbridge::new(client.sdk, settings);
+                ConnectedDestination::Eventbridge(bus.with_credentials(client.credentials))
+            }
+            DestinationSettings::Sns(settings) => {
+                let key = aws::Key::new(&settings.access, *timeout);
+                let build = |config: &_| sns::client(config, &key);
+                let client = self.aws.client(&mut self.sns, name, &key, build).await?;
+                let topic = sns::Sns::new(client.sdk, settings);
+                ConnectedDestination::Sns(topic.with_credentials(client.credentials))
+            }
+            DestinationSettings::StepFunctions(settings) => {
+                let key = aws::Key::new(&settings.access, *timeout);
+                let build = |config: &_| step_functions::client(config, &key);
+                let client = self.aws.client(&mut self.step_functions, name, &key, build).await?;
+                let state_machine = step_functions::StepFunctions::new(client.sdk, settings);
+                ConnectedDestination::StepFunctions(state_machine.with_credentials(client.credentials))
+            }
+            DestinationSettings::Http(settings) => {
+                ConnectedDestination::Http(Box::new(http::Http::new(settings, *timeout)))
+            }
             DestinationSettings::File(settings) => {
                 ConnectedDestination::File(file::File::new(settings, self.own_files.clone()))
             }
@@ -171,6 +287,10 @@ impl Destination for ConnectedDestination {
         match self {
             Self::Sqs(sqs) => sqs.limits(),
             Self::Lambda(lambda) => lambda.limits(),
+            Self::Eventbridge(bus) => bus.limits(),
+            Self::Sns(topic) => topic.limits(),
+            Self::StepFunctions(state_machine) => state_machine.limits(),
+            Self::Http(http) => http.limits(),
             Self::File(file) => file.limits(),
         }
     }
@@ -179,7 +299,19 @@ impl Destination for ConnectedDestination {
         match self {
             Self::Sqs(sqs) => sqs.event_bytes(event),
             Self::Lambda(lambda) => lambda.event_bytes(event),
+            Self::Eventbridge(bus) => bus.event_bytes(event),
+            Self::Sns(topic) => topic.event_bytes(event),
+            Self::StepFunctions(state_machine) => state_machine.event_bytes(event),
+            Self::Http(http) => http.event_bytes(event),
             Self::File(file) => file.event_bytes(event),
+        }
+    }
+
+    fn stores_calls(&self) -> bool {
+        match self {
+            Self::Lambda(lambda) => lambda.stores_calls(),
+            Self::StepFunctions(state_machine) => state_machine.stores_calls(),
+            Self::Sqs(_) | Self::Eventbridge(_) | Self::Sns(_) | Self::Http(_) | Self::File(_) => false,
         }
     }
 
@@ -187,6 +319,10 @@ impl Destination for ConnectedDestination {
         match self {
             Self::Sqs(sqs) => sqs.send(batch).await,
             Self::Lambda(lambda) => lambda.send(batch).await,
+            Self::Eventbridge(bus) => bus.send(batch).await,
+            Self::Sns(topic) => topic.send(batch).await,
+            Self::StepFunctions(state_machine) => state_machine.send(batch).await,
+            Self::Http(http) => http.send(batch).await,
             Self::File(file) => file.send(batch).await,
         }
     }

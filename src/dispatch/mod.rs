@@ -7,7 +7,7 @@
 //!   unreadable or too large, or has nothing to compensate. It is settled as delivered only after the
 //!   destination has confirmed it.
 //! - An event that is older than its limits is never sent, whatever delayed it.
-//! - The class of a failure is decided in one place: `aws/errors.rs` for errors of AWS. A delivery whose
+//! - The class of a failure is decided in one place: `crate::aws` for errors of AWS. A delivery whose
 //!   failure may be temporary is retried until it expires.
 //! - A destination that fails as a whole gets one real delivery at a time, with exponential backoff.
 //!   No test messages are sent.
@@ -16,21 +16,25 @@
 //! - This module reads neither a source of randomness nor the wall clock: randomness comes from a
 //!   seed, the time from the outbox, and delays are tokio's.
 
-mod aws;
 mod batch;
 mod breaker;
 mod concurrency;
+mod eventbridge;
 mod file;
 mod health;
+mod http;
 mod kinds;
 mod lambda;
+mod message;
 mod outbox;
 mod retirement;
 mod send;
+mod sns;
 mod sqs;
 mod status;
+mod step_functions;
 #[cfg(test)]
-mod stub;
+pub(crate) mod stub;
 mod withholding;
 pub(crate) mod worker;
 mod workers;
@@ -43,7 +47,9 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{Lease, Settlement};
 
-pub(crate) use aws::{ArnDefaults, Permission, partition};
+use crate::aws;
+pub(crate) use crate::aws::{ArnDefaults, Permission, partition};
+pub(crate) use crate::domain::failure::{Class, Failure};
 pub(crate) use kinds::{Clients, ConnectedDestination, DestinationSettings};
 pub(crate) use status::DestinationStatuses;
 pub(crate) use withholding::Withholding;
@@ -57,6 +63,12 @@ pub(crate) trait Destination: Send + Sync + 'static {
 
     /// The size of an event as [`Limits::bytes`] counts it.
     fn event_bytes(&self, event: &OutgoingEvent) -> usize;
+
+    /// Whether every call is stored before it is made, not only those of decreases: the destination remembers names, and
+    /// the bridge has to know after a kill which ones it has tried.
+    fn stores_calls(&self) -> bool {
+        false
+    }
 
     /// Sends a batch within [`Destination::limits`], which is not empty and has at most one event per
     /// target. Returns one answer per event, in their order.
@@ -95,73 +107,36 @@ pub(crate) struct OutgoingEvent {
     pub emitted_at: Time,
     /// The number of earlier attempts.
     pub attempts: u32,
+    /// Whether an earlier call may have arrived: no answer said that it did not, or the process ended during it.
+    pub is_uncertain: bool,
+    /// The number of redrives that have set another `expirytime`.
+    pub redrives: u32,
     /// The error of the last attempt.
     pub last_error: Option<Arc<str>>,
 }
 
-/// The failure of an event or of a whole call.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Failure {
-    /// Determines how the delivery and the destination are treated.
-    pub class: Class,
-    /// Shown to operators and logged: no body, no secret, at most [`Failure::MAX_CHARS`] characters.
-    pub message: String,
-    /// The start of a function's response, at most [`Failure::MAX_CHARS`] characters. Its content is
-    /// arbitrary, so it is stored with the delivery and not logged.
-    pub answer: Option<String>,
-    /// Whether the event may have arrived: no answer said that it did not.
-    pub uncertain: bool,
-}
-
-/// The class of a failure, which determines the reaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// Possibly temporary: the delivery is retried until it expires.
-    Transient,
-    /// Too many concurrent calls: retried as well, and the concurrency is reduced.
-    Throttled,
-    /// Every call fails until an operator acts: retried as well, and the circuit breaker opens at once.
-    Misconfigured,
-    /// This event can never be delivered: it becomes a dead letter at once.
-    Permanent,
-    /// The consumer answered that this event came too late: it becomes a dead letter at once, as one that expired.
-    NotApplied,
-}
-
-impl Failure {
-    /// The maximum length of `message` and of `answer`.
-    pub(crate) const MAX_CHARS: usize = 500;
-
-    pub(crate) fn transient(message: impl Into<String>) -> Self {
-        Self::new(Class::Transient, message)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn permanent(message: impl Into<String>) -> Self {
-        Self::new(Class::Permanent, message)
-    }
-
-    /// A failure with `message`, cut to [`Failure::MAX_CHARS`].
-    pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        if let Some((end, _)) = message.char_indices().nth(Self::MAX_CHARS) {
-            message.truncate(end);
+impl OutgoingEvent {
+    /// The name of the execution that the event starts: its id, and after redrives that have set another `expirytime`
+    /// `-` and their number, since a name starts one execution.
+    pub(crate) fn execution_name(&self) -> String {
+        match self.redrives {
+            0 => self.header.id.to_string(),
+            redrives => format!("{}-{redrives}", self.header.id),
         }
-        Self { class, message, answer: None, uncertain: false }
     }
 
-    /// The same failure, after which the event may have arrived if `uncertain`.
-    pub(crate) fn with_uncertainty(self, uncertain: bool) -> Self {
-        Self { uncertain, ..self }
-    }
-
-    /// The error that is stored with the delivery.
-    fn stored_error(&self) -> String {
-        match &self.answer {
-            Some(answer) => format!("{}: {answer}", self.message),
-            None => self.message.clone(),
+    /// The answer if the name of the execution has been taken: delivered if that may have been an earlier call for this
+    /// event. `code` is the error's.
+    fn answer_for_taken_name(&self, code: &str, name: &str) -> Answer {
+        // It was found taken by the first call already.
+        let was_taken_before = self.last_error.as_ref().is_some_and(|error| error.starts_with(code));
+        if (self.attempts > 0 || self.is_uncertain) && !was_taken_before {
+            return Ok(Some(format!("{code} {name}")));
         }
+        let message = format!(
+            "{code}: the name {name} was taken before this event was sent; redrive it with `--valid-for` to use another name"
+        );
+        Err(Failure::new(Class::Permanent, message))
     }
 }
 

@@ -118,12 +118,22 @@ impl OutgoingEvent {
     pub(super) fn from_claimed(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<SettledDelivery>) {
         let mut events = Vec::with_capacity(claimed.len());
         let mut settled = Vec::new();
-        for Claimed { lease, body, emitted_at, attempts, last_error, nothing_to_compensate } in claimed {
+        for one in claimed {
+            let Claimed { lease, body, emitted_at, attempts, is_uncertain, redrives, last_error, .. } = one;
             match body.header() {
-                header if nothing_to_compensate => {
+                header if one.nothing_to_compensate => {
                     settled.push(SettledDelivery::withdrawn(lease, header.ok(), NOTHING_TO_COMPENSATE));
                 }
-                Ok(header) => events.push(Self { lease, body, header, emitted_at, attempts, last_error }),
+                Ok(header) => events.push(Self {
+                    lease,
+                    body,
+                    header,
+                    emitted_at,
+                    attempts,
+                    is_uncertain,
+                    redrives,
+                    last_error,
+                }),
                 Err(error) => {
                     settled.push(SettledDelivery::dead(lease, None, error.to_string(), GiveUp::Rejected));
                 }
@@ -189,17 +199,26 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         left
     }
 
-    /// Stores that the decreases among the events are about to be called, after decisions have seen what may block
-    /// them. Returns those that must not be called; `None` if that is not known.
-    async fn begin_decreases(&self, events: &[OutgoingEvent]) -> Option<Vec<Refused>> {
-        let decreases = events.iter().filter(|event| event.header.decreases_capacity());
-        let (leases, targets): (Vec<Lease>, Vec<TargetKey>) =
-            decreases.map(|event| (event.lease, TargetKey::from_stored(&event.header.subject))).unzip();
+    /// Whether the call of an event is stored before it is made.
+    fn is_call_stored(&self, event: &OutgoingEvent) -> bool {
+        event.header.decreases_capacity() || self.destination.stores_calls()
+    }
+
+    /// Stores which events are about to be called: decreases, after decisions have seen what may block them, or all if the
+    /// destination requires it. Returns those that must not be called; `None` if that is not known.
+    async fn begin_calls(&self, events: &[OutgoingEvent]) -> Option<Vec<Refused>> {
+        let stored = events.iter().filter(|event| self.is_call_stored(event));
+        let leases: Vec<Lease> = stored.map(|event| event.lease).collect();
         if leases.is_empty() {
             return Some(Vec::new());
         }
         let started = self.outbox.clock().now;
-        self.withholding.recheck(targets).await.ok()?;
+        let decreases = events.iter().filter(|event| event.header.decreases_capacity());
+        let targets: Vec<TargetKey> =
+            decreases.map(|event| TargetKey::from_stored(&event.header.subject)).collect();
+        if !targets.is_empty() {
+            self.withholding.recheck(targets).await.ok()?;
+        }
         let refused = self.outbox.begin_calls(&self.options.name, leases).await.ok()?;
         // Notifications may have been missed meanwhile, because the process was stopped.
         let is_recent = self.outbox.clock().now.since(started) <= MAX_RECHECK_AGE;
@@ -259,17 +278,17 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         is_withheld.then_some(Settlement::NotCalled { delay: WITHHELD_DELAY, stands_aside: true })
     }
 
-    /// Stores that the decreases of a batch are about to be called, and takes those out of it that must not be.
+    /// Stores which events of a batch are about to be called, and takes those out of it that must not be.
     async fn remove_refused(
         &self,
         batch: &mut Vec<OutgoingEvent>,
         settled: &mut Vec<SettledDelivery>,
         rng: &mut fastrand::Rng,
     ) {
-        let refused = self.begin_decreases(batch).await;
+        let refused = self.begin_calls(batch).await;
         let refusal = |event: &OutgoingEvent| match &refused {
             // It keeps its place.
-            None => event.header.decreases_capacity().then_some(None),
+            None => self.is_call_stored(event).then_some(None),
             Some(refused) => {
                 let refused = refused.iter().find(|refused| refused.lease == event.lease);
                 refused.map(|refused| Some(refused.reason))
@@ -367,8 +386,11 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
             Class::Permanent => Settlement::Dead { error, cause: GiveUp::Rejected, called: true, uncertain },
             Class::NotApplied => Settlement::Dead { error, cause: GiveUp::Expired, called: true, uncertain },
             Class::Transient | Class::Throttled | Class::Misconfigured => {
-                let delay = self.options.backoff.delay(attempts.saturating_add(1), rng.f64());
-                Settlement::Retry { delay, error, uncertain }
+                let backoff = self.options.backoff;
+                let delay = backoff.delay(attempts.saturating_add(1), rng.f64());
+                // What a service asks for, within the limits of the configuration.
+                let asked = failure.retry_after.unwrap_or_default().min(backoff.max());
+                Settlement::Retry { delay: delay.max(asked), error, uncertain }
             }
         }
     }

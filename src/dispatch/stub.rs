@@ -16,7 +16,7 @@ use crate::domain::time::Time;
 use crate::store::{EventSeq, Lease};
 
 /// An event about `subject` with an id and sequence derived from `seq`.
-pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> String {
+pub(crate) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> String {
     json!({
         "specversion": "1.0", "id": format!("{seq:032}"), "source": "/scalebridge/prod-eu",
         "type": format!("io.scalebridge.{action}.v1"), "subject": subject,
@@ -27,7 +27,7 @@ pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> 
     .to_string()
 }
 
-pub(super) fn outgoing_about(seq: i64, subject: &str) -> OutgoingEvent {
+pub(crate) fn outgoing_about(seq: i64, subject: &str) -> OutgoingEvent {
     let expirytime = Time::from_millis(4_000_000_000_000);
     let body = event(seq, subject, "scale_out", expirytime);
     let header = EventHeader::read(&body).unwrap();
@@ -38,24 +38,41 @@ pub(super) fn outgoing_about(seq: i64, subject: &str) -> OutgoingEvent {
         header: header.into(),
         emitted_at,
         attempts: 0,
+        is_uncertain: false,
+        redrives: 0,
         last_error: None,
     }
 }
 
 /// An event about a target of its own.
-pub(super) fn outgoing(seq: i64) -> OutgoingEvent {
+pub(crate) fn outgoing(seq: i64) -> OutgoingEvent {
     outgoing_about(seq, &format!("eks/nodegroup/-/-/prod-eu/-/workers-{seq}"))
 }
 
 /// A server on the loopback interface that replies by a function and records all requests. It runs until
 /// the test's runtime ends.
-pub(super) struct Stub {
+pub(crate) struct Stub {
     url: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
+impl Stub {
+    /// The configuration of clients of the stub, like that of destinations.
+    pub(crate) fn sdk_config(&self) -> aws_config::SdkConfig {
+        aws_config::SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("eu-west-1"))
+            .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(
+                self.credentials(),
+            ))
+            .retry_config(aws_config::retry::RetryConfig::disabled())
+            .endpoint_url(self.url())
+            .build()
+    }
+}
+
 /// An SQS client of the stub, configured like those of destinations.
-pub(super) fn sqs_client(stub: &Stub) -> aws_sdk_sqs::Client {
+pub(crate) fn sqs_client(stub: &Stub) -> aws_sdk_sqs::Client {
     let config = aws_sdk_sqs::Config::builder()
         .behavior_version_latest()
         .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
@@ -66,7 +83,7 @@ pub(super) fn sqs_client(stub: &Stub) -> aws_sdk_sqs::Client {
 }
 
 /// A Lambda client of the stub.
-pub(super) fn lambda_client(stub: &Stub) -> aws_sdk_lambda::Client {
+pub(crate) fn lambda_client(stub: &Stub) -> aws_sdk_lambda::Client {
     let config = aws_sdk_lambda::Config::builder()
         .behavior_version_latest()
         .region(aws_sdk_lambda::config::Region::new("eu-west-1"))
@@ -77,21 +94,21 @@ pub(super) fn lambda_client(stub: &Stub) -> aws_sdk_lambda::Client {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) uri: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Request {
+    pub(crate) uri: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     status: StatusCode,
     headers: HeaderMap,
     body: String,
 }
 
 impl Stub {
-    pub(super) async fn start(answer: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Self {
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let recorded = Arc::clone(&requests);
         let handle = async move |uri: Uri, headers: HeaderMap, body: Bytes| {
@@ -107,19 +124,19 @@ impl Stub {
         Self { url, requests }
     }
 
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    pub(super) fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         Credentials::new("id", "secret", None, None, "test")
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().clone()
     }
 
-    pub(super) fn only_request(&self) -> Request {
+    pub(crate) fn only_request(&self) -> Request {
         let requests = self.requests();
         assert_eq!(requests.len(), 1);
         requests[0].clone()
@@ -127,30 +144,30 @@ impl Stub {
 }
 
 impl Request {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 impl Reply {
-    pub(super) fn ok(body: Value) -> Self {
+    pub(crate) fn ok(body: Value) -> Self {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), body: body.to_string() }
     }
 
-    pub(super) fn text(status: u16, body: &str) -> Self {
+    pub(crate) fn text(status: u16, body: &str) -> Self {
         Self { body: body.to_owned(), ..Self::status(status) }
     }
 
-    pub(super) fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new(), body: String::new() }
     }
 
-    pub(super) fn error(status: u16, code: &'static str) -> Self {
+    pub(crate) fn error(status: u16, code: &'static str) -> Self {
         let body = json!({ "__type": code, "message": "said so" }).to_string();
         Self { body, ..Self::status(status) }.header("x-amzn-errortype", code)
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         self
     }

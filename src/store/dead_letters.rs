@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Error, EventSeq};
+use super::{Error, EventSeq, expiry};
 use crate::domain::event::{self, EventDocument};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
@@ -167,12 +167,13 @@ impl Firing {
 }
 
 impl Redrive {
-    /// Checks that the event can be redriven, and returns its new `expirytime`, if any. `state` is that of its target,
-    /// which `may_decrease` it; it is not needed with `force`. `wall` is
-    /// the wall clock.
+    /// Checks that the event can be redriven, and returns its new `expirytime`, if any, as it is stored. `before` is what is
+    /// stored now. `state` is that of its target, which `may_decrease` it; it is not needed with `force`. `wall` is the
+    /// wall clock.
     pub(super) fn check(
         &self,
         event: &str,
+        before: Option<Time>,
         may_decrease: bool,
         state: &TargetState,
         wall: Time,
@@ -187,7 +188,7 @@ impl Redrive {
             None if wall > header.expirytime => Err(DeadLetterError::Expired { at: header.expirytime }),
             None => Ok(None),
             // That it can be set is known: the header has an `expirytime`.
-            Some(valid_for) => Ok(Some(wall.after(valid_for))),
+            Some(valid_for) => Ok(Some(expiry::after_redrive(wall.after(valid_for), before))),
         }
     }
 }

@@ -26,6 +26,7 @@ mod audit;
 mod clock;
 mod copy;
 mod dead_letters;
+mod expiry;
 mod fast_map;
 mod health;
 mod history;

@@ -215,6 +215,10 @@ pub struct Claimed {
     pub emitted_at: Time,
     /// Failed calls so far.
     pub attempts: u32,
+    /// Whether an earlier call may have arrived: no answer said that it did not, or the process ended during it.
+    pub is_uncertain: bool,
+    /// The number of redrives that have set another `expirytime`.
+    pub redrives: u32,
     /// The error of the last attempt.
     pub last_error: Option<Arc<str>>,
     /// Whether the event would compensate events that never arrived at this destination: it must be withdrawn

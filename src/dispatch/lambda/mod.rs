@@ -8,6 +8,12 @@
 //! although the status is 200, and the response is stored with the delivery. What the response says about the events is
 //! read in `answer.rs`.
 //!
+//! With `durable: true` the event's id is the name of the durable execution, see [`OutgoingEvent::execution_name`]. A call
+//! that is repeated with the same event belongs to the same execution, also after that has ended: the answer to a call
+//! that was lost can be had again, and a failure of the execution is final. With another `expirytime`, Lambda answers
+//! `DurableExecutionAlreadyStarted`. Each call is stored before it is made, so that it is known after a kill whether the
+//! name was tried.
+//!
 //! Two events about one target never share a call, and the second is sent after the first has been
 //! settled: the outbox returns one event of a target at a time.
 
@@ -22,7 +28,7 @@ use aws_sdk_lambda::operation::invoke::InvokeOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types;
 
-use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
+use super::{Answer, Class, Destination, Failure, Limits, OutgoingEvent, aws};
 
 pub(super) use settings::{InvocationType, Settings};
 
@@ -45,8 +51,12 @@ pub(crate) struct Lambda {
     qualifier: Option<String>,
     invocation_type: InvocationType,
     max_events: usize,
+    durable: bool,
     credentials: aws::CredentialsHandle,
 }
+
+/// The name of the durable execution has been taken.
+const ALREADY_STARTED: &str = "DurableExecutionAlreadyStartedException";
 
 impl Lambda {
     /// The function is called at the client's endpoint.
@@ -57,6 +67,7 @@ impl Lambda {
             qualifier: settings.qualifier.clone(),
             invocation_type: settings.invocation_type,
             max_events: settings.max_events,
+            durable: settings.durable,
             credentials: aws::CredentialsHandle::default(),
         }
     }
@@ -99,22 +110,35 @@ impl Destination for Lambda {
         event.body.len() + 1
     }
 
+    fn stores_calls(&self) -> bool {
+        self.durable
+    }
+
     async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
         let (kind, expected_status) = match self.invocation_type {
             InvocationType::Event => (types::InvocationType::Event, 202),
             InvocationType::RequestResponse => (types::InvocationType::RequestResponse, 200),
         };
+        // A batch of a durable function has one event.
+        let execution = batch.first().filter(|_| self.durable).map(|event| (event, event.execution_name()));
         let call = self
             .client
             .invoke()
+            .set_durable_execution_name(execution.as_ref().map(|(_, name)| name.clone()))
             .function_name(&self.function)
             .set_qualifier(self.qualifier.clone())
             .invocation_type(kind)
             .payload(Blob::new(self.payload(batch)))
             .customize()
             .interceptor(aws::BoundedResponse);
-        let output = call.send().await.map_err(|error| self.credentials.failure(&error))?;
-        if let Some(failure) = function_error(&output) {
+        let output = match (call.send().await, &execution) {
+            (Ok(output), _) => output,
+            (Err(error), Some((event, name))) if aws::is_code(&error, ALREADY_STARTED) => {
+                return Ok(vec![event.answer_for_taken_name(ALREADY_STARTED, name)]);
+            }
+            (Err(error), _) => return Err(self.credentials.failure(&error)),
+        };
+        if let Some(failure) = function_error(&output, execution.is_some()) {
             return Ok(vec![Err(failure); batch.len()]);
         }
         if output.status_code() != expected_status {
@@ -128,11 +152,13 @@ impl Destination for Lambda {
     }
 }
 
-/// The failure of a function that was reached and failed. It does not affect other events.
-fn function_error(output: &InvokeOutput) -> Option<Failure> {
+/// The failure of a function that was reached and failed. It does not affect other events. If it is that of an execution
+/// with a name, another call would have the same answer.
+fn function_error(output: &InvokeOutput, is_final: bool) -> Option<Failure> {
     let kind = output.function_error()?;
     let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
-    let failure = Failure::transient(format!("function error ({kind})"));
+    let class = if is_final { Class::Permanent } else { Class::Transient };
+    let failure = Failure::new(class, format!("function error ({kind})"));
     Some(Failure { answer: answer::excerpt(payload), ..failure })
 }
 
@@ -146,7 +172,6 @@ mod tests {
     use super::InvocationType::{Event, RequestResponse};
     use super::answer::{MAX_ANSWER_BYTES, parse_failed_ids, stored_answer};
     use super::*;
-    use crate::dispatch::Class;
     use crate::dispatch::stub::{Reply, Stub, lambda_client, outgoing};
 
     fn function(stub: &Stub, invocation_type: InvocationType, max_events: usize) -> Lambda {
@@ -155,9 +180,59 @@ mod tests {
             qualifier: Some("live".into()),
             invocation_type,
             max_events,
+            durable: false,
             access: aws::Access::default(),
         };
         Lambda::new(lambda_client(stub), &settings)
+    }
+
+    fn durable_function(stub: &Stub, invocation_type: InvocationType) -> Lambda {
+        Lambda { durable: true, ..function(stub, invocation_type, 1) }
+    }
+
+    #[tokio::test]
+    async fn a_durable_execution_is_named_by_the_events_id() {
+        let stub = Stub::start(|_| Reply::status(202)).await;
+        let function = durable_function(&stub, Event);
+        for event in [outgoing(7), OutgoingEvent { redrives: 3, ..outgoing(7) }] {
+            function.send(&[event]).await.unwrap()[0].as_ref().unwrap();
+        }
+        let names: Vec<_> = stub
+            .requests()
+            .iter()
+            .map(|request| request.headers["x-amz-durable-execution-name"].to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["00000000000000000000000000000007", "00000000000000000000000000000007-3"]);
+    }
+
+    #[tokio::test]
+    async fn a_durable_name_that_is_taken_was_delivered_if_it_was_tried_before() {
+        let stub = Stub::start(|_| Reply::error(409, ALREADY_STARTED)).await;
+        let answer = async |event: OutgoingEvent| {
+            durable_function(&stub, Event).send(&[event]).await.unwrap().remove(0)
+        };
+        for event in [
+            OutgoingEvent { attempts: 1, ..outgoing(7) },
+            OutgoingEvent { is_uncertain: true, ..outgoing(7) },
+        ] {
+            let delivered = answer(event).await.unwrap().unwrap();
+            assert_eq!(delivered, "DurableExecutionAlreadyStartedException 00000000000000000000000000000007");
+        }
+        assert_eq!(answer(outgoing(7)).await.unwrap_err().class, Class::Permanent);
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_a_durable_execution_is_final() {
+        let stub = Stub::start(|_| {
+            Reply::text(200, "{\"errorMessage\":\"no\"}").header("x-amz-function-error", "Unhandled")
+        })
+        .await;
+        let mut classes = Vec::new();
+        for function in [durable_function(&stub, RequestResponse), function(&stub, RequestResponse, 1)] {
+            let failure = function.send(&[outgoing(1)]).await.unwrap().remove(0).unwrap_err();
+            classes.push(failure.class);
+        }
+        assert_eq!(classes, [Class::Permanent, Class::Transient]);
     }
 
     async fn answering(body: &'static str) -> Stub {

@@ -1,5 +1,7 @@
 //! Parses the names and ARNs of Lambda functions.
 
+use super::super::aws::is_identifier;
+
 /// A parsed function name: `scaler`, `123456789012:function:scaler` or
 /// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, each optionally with a qualifier (`:live`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +57,6 @@ impl<'t> FunctionName<'t> {
 /// Whether `text` is a valid version or alias, or `$LATEST`.
 pub(super) fn is_qualifier(text: &str) -> bool {
     text == "$LATEST" || is_identifier(text, 128)
-}
-
-/// Whether `text` has 1 to `max_chars` letters, digits, `-` and `_`.
-fn is_identifier(text: &str, max_chars: usize) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    (1..=max_chars).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ pub(in crate::dispatch) struct Lambda {
     invocation_type: Option<InvocationType>,
     /// Whether the function requires the events of a target in order. Default false.
     per_target_order: Option<bool>,
+    /// Whether the function is a durable function, whose execution is named by the event's id. Requires a version or an
+    /// alias. Default false.
+    durable: Option<bool>,
     /// Maximum number of events per call; above 1 the payload is an array. Default 1.
     #[schemars(range(min = 1, max = 100))]
     max_events: Option<u32>,

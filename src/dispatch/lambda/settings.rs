@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     /// Maximum number of events per call, from 1 to [`Settings::MAX_EVENTS`]. If above 1, the payload is an
     /// array.
     pub max_events: usize,
+    /// Whether the function is durable: each event starts the execution that has its id as name.
+    pub durable: bool,
     /// Region, endpoint and role.
     pub access: Access,
 }
@@ -88,6 +90,18 @@ pub(crate) fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<Setting
     let endpoint_url = fields.get("endpoint_url", aws::endpoint);
     let role = aws::role(&mut fields);
     let max_events = fields.get("max_events", number(1..=Settings::MAX_EVENTS as i64)).unwrap_or(1);
+    let durable = fields.get("durable", flag).unwrap_or(false);
+    if durable && max_events > 1 {
+        let message =
+            "`durable: true` requires `max_events: 1`: an execution is named by the id of its event";
+        let help = "remove `max_events`, or `durable`";
+        fields.diagnostics.add_with_help(
+            Code::Contradiction,
+            fields.location_of("max_events"),
+            message,
+            help,
+        );
+    }
     // The bridge calls the function for one event of a target at a time. Lambda's own queue may still
     // reorder the calls.
     let ordered = fields.get("per_target_order", flag).unwrap_or(false);
@@ -116,8 +130,14 @@ pub(crate) fn read(node: &Node, diagnostics: &mut Diagnostics) -> Option<Setting
         let location = &node.get("qualifier").unwrap_or(node).location;
         diagnostics.add_with_help(Code::Contradiction, location, message, "keep only one of them");
     }
+    if durable && qualifier.is_none() && function_qualifier.is_none() && node.get("qualifier").is_none() {
+        let message = "`durable: true` requires a version or an alias: Lambda refuses to call a durable function without one";
+        let help = "add `qualifier: live`, an alias or a version of the function";
+        let location = &node.get("durable").unwrap_or(node).location;
+        diagnostics.add_with_help(Code::Contradiction, location, message, help);
+    }
     let access = Access { region, endpoint_url, role };
-    Some(Settings { function, qualifier, invocation_type, max_events, access })
+    Some(Settings { function, qualifier, invocation_type, max_events, durable, access })
 }
 
 const FUNCTION: &str = "function: nodegroup-scaler";

@@ -3,15 +3,9 @@
 //! The SDK can write it as well, from builders that copy every string; that took a fifth of the
 //! processor time per event. Here it is written from borrowed strings.
 
-use std::borrow::Cow;
-
-use sha2::{Digest, Sha256};
-
-use super::attributes::{ATTRIBUTE_TYPE, attributes};
+use super::super::message::{ATTRIBUTE_TYPE, attributes, message_group};
 use crate::dispatch::OutgoingEvent;
 
-/// The maximum length of a message group id.
-const MAX_GROUP_CHARS: usize = 128;
 /// The approximate size of an entry without its event, to allocate the body once.
 const ENTRY_OVERHEAD_BYTES: usize = 1024;
 
@@ -39,14 +33,13 @@ fn push_entry(json: &mut Vec<u8>, index: usize, event: &OutgoingEvent, fifo: boo
     push_string(json, &index.to_string());
     json.extend_from_slice(br#","MessageBody":"#);
     push_string(json, &event.body);
-    if fifo {
+    if let Some(group) = message_group(header, fifo) {
         json.extend_from_slice(br#","MessageGroupId":"#);
-        push_string(json, &message_group_id(&header.subject));
+        push_string(json, &group);
+    }
+    if fifo {
         json.extend_from_slice(br#","MessageDeduplicationId":"#);
         push_string(json, &header.id);
-    } else if !header.source_name().is_empty() {
-        json.extend_from_slice(br#","MessageGroupId":"#);
-        push_string(json, &message_group_id(header.source_name()));
     }
     json.extend_from_slice(br#","MessageAttributes":{"#);
     for (at, (name, value)) in attributes(header).enumerate() {
@@ -67,31 +60,4 @@ fn push_entry(json: &mut Vec<u8>, index: usize, event: &OutgoingEvent, fifo: boo
 #[expect(clippy::expect_used, reason = "a string can be encoded, and memory does not fail")]
 fn push_string(json: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(json, text).expect("a string can be encoded, and memory does not fail");
-}
-
-/// `text` as message group id: unchanged if SQS allows it, otherwise its SHA-256.
-fn message_group_id(text: &str) -> Cow<'_, str> {
-    let allowed = (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    if allowed {
-        return text.into();
-    }
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn message_group_ids_are_what_sqs_allows() {
-        assert_eq!(message_group_id("eks/nodegroup/-/-/a%20b/-/w"), "eks/nodegroup/-/-/a%20b/-/w");
-        assert_eq!(message_group_id(&"x".repeat(128)).len(), 128);
-        let long = "x".repeat(129);
-        let hashed = message_group_id(&long);
-        assert_eq!((hashed.len(), &hashed), (64, &message_group_id(&long)));
-        for odd in ["a b", "ü", "\u{7f}", ""] {
-            assert_eq!(message_group_id(odd).len(), 64, "{odd:?}");
-        }
-        assert_eq!(message_group_id(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    }
 }

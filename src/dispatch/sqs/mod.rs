@@ -5,7 +5,6 @@
 //! create a second message (within the five minutes of SQS). For a standard queue, the message group is
 //! the source, which makes it a fair queue: a storm of one source does not delay the others.
 
-mod attributes;
 mod call;
 pub(super) mod schema;
 pub(super) mod settings;
@@ -76,7 +75,7 @@ impl Destination for Sqs {
 
     /// As counted by SQS: the body, and the name, type and value of each attribute.
     fn event_bytes(&self, event: &OutgoingEvent) -> usize {
-        event.body.len() + attributes::attribute_bytes(&event.header)
+        event.body.len() + super::message::attribute_bytes(&event.header)
     }
 
     async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
@@ -104,13 +103,8 @@ fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     answers_by_id.extend(output.failed().iter().map(|entry| {
         (entry.id(), Err(aws::entry_failure(entry.code(), entry.message(), entry.sender_fault())))
     }));
-    let missing_answer = || {
-        let failure = Failure::transient("the response of SQS has no result for the event");
-        Err(failure.with_uncertainty(true))
-    };
-    (0..count)
-        .map(|index| answers_by_id.remove(index.to_string().as_str()).unwrap_or_else(missing_answer))
-        .collect()
+    let missing = || Err(aws::missing_answer("SQS"));
+    (0..count).map(|index| answers_by_id.remove(index.to_string().as_str()).unwrap_or_else(missing)).collect()
 }
 
 #[cfg(test)]

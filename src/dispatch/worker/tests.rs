@@ -97,6 +97,8 @@ impl Delivery {
             body: self.body.clone(),
             emitted_at: self.emitted_at,
             attempts: self.attempts,
+            is_uncertain: false,
+            redrives: 0,
             last_error,
             nothing_to_compensate: self.nothing_to_compensate,
         }

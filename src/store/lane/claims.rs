@@ -16,6 +16,8 @@ pub(crate) struct Claim {
     /// Whether the event compensates earlier ones.
     pub compensates: bool,
     pub attempts: u32,
+    /// Whether an earlier call may have arrived.
+    pub is_uncertain: bool,
 }
 
 impl Lane {
@@ -38,8 +40,9 @@ impl Lane {
             // A delivery with a row can still be in the window, until the cursor passes it.
             let lease = Lease::new(EventSeq(seq), self.last_token + 1);
             claims.push(match (self.retries.get(&seq), self.window.get(&seq)) {
-                (Some(&Retry { age_from, compensates, attempts, .. }), _) => {
-                    Claim { lease, body: None, age_from, compensates, attempts }
+                (Some(&Retry { age_from, compensates, attempts, marks, .. }), _) => {
+                    let is_uncertain = marks.is_uncertain;
+                    Claim { lease, body: None, age_from, compensates, attempts, is_uncertain }
                 }
                 (None, Some(Slot { emitted_at, compensates, body: body @ Some(_), .. })) => Claim {
                     lease,
@@ -47,6 +50,7 @@ impl Lane {
                     age_from: *emitted_at,
                     compensates: *compensates,
                     attempts: 0,
+                    is_uncertain: false,
                 },
                 (None, _) => continue,
             });

@@ -171,6 +171,7 @@ impl Lane {
                 age_from: retry.age_from,
                 compensates: retry.compensates,
                 attempts: retry.attempts,
+                is_uncertain: retry.marks.is_uncertain,
             },
             (None, Some(slot)) => Claim {
                 lease,
@@ -178,6 +179,7 @@ impl Lane {
                 age_from: slot.emitted_at,
                 compensates: slot.compensates,
                 attempts: 0,
+                is_uncertain: false,
             },
             (None, None) => return None,
         };

@@ -16,7 +16,8 @@ impl Lane {
         let all = in_window.chain(with_rows).take(max);
         all.map(|(seq, body, age_from, attempts)| {
             let lease = Lease::new(EventSeq(seq), 0);
-            let claim = Claim { lease, body, age_from, compensates: false, attempts };
+            let is_uncertain = self.is_uncertain(EventSeq(seq));
+            let claim = Claim { lease, body, age_from, compensates: false, attempts, is_uncertain };
             (claim, self.leases.contains_key(&seq))
         })
         .collect()

@@ -9,6 +9,7 @@ use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
+use crate::store::expiry::after_renewal;
 use crate::store::lane::{Lookup, Marks, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::tracking::{self, Status, Successes, Watch};
@@ -85,7 +86,8 @@ impl Inner {
                     DeliveryChangeKind::Renew { expires_after },
                     Status::Dead { cause: GiveUp::Expired, .. },
                 ) => {
-                    self.expiry.insert(delivery_id, wall.after(expires_after));
+                    let before = self.expiry.get(&delivery_id).copied();
+                    self.expiry.insert(delivery_id, after_renewal(wall.after(expires_after), before));
                     self.deliver_again(now, &handle, seq);
                 }
                 (DeliveryChangeKind::EndRenewal, Status::Pending { .. }) => {

@@ -21,7 +21,7 @@ use crate::store::lane::{Claim, Group, Lane, Marks, NewDelivery, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::{
     AuditWrite, Changes, Claimed, DeadLetterError, Delivery, DeliveryId, DeliveryState, EventSeq, Keys,
-    NewEvent, Record, Redrive, Settlement, Tally, dead_letters, withdrawn,
+    NewEvent, Record, Redrive, Settlement, Tally, dead_letters, expiry, withdrawn,
 };
 
 /// Locked for each operation.
@@ -118,6 +118,8 @@ impl Inner {
             body: claim.body.unwrap_or_else(|| self.as_sent(&delivery_id)),
             emitted_at: claim.age_from,
             attempts: claim.attempts,
+            is_uncertain: claim.is_uncertain,
+            redrives: expiry::redrives(self.expiry.get(&delivery_id).copied()),
             last_error: self.errors.get(&delivery_id).map(|error| error.as_str().into()),
             nothing_to_compensate: claim.compensates && !self.has_arrived(&delivery_id),
         }
@@ -370,7 +372,9 @@ impl Inner {
         let row = self.dead.get(&delivery_id).ok_or(DeadLetterError::NotDead)?;
         let (_, _, event) = self.event(seq);
         let state = self.states.get(&event.target).cloned().unwrap_or_default();
-        if let Some(expiry) = redrive.check(&row.event, event.may_decrease_capacity, &state, clock.wall)? {
+        let before = self.expiry.get(&delivery_id).copied();
+        let may_decrease = event.may_decrease_capacity;
+        if let Some(expiry) = redrive.check(&row.event, before, may_decrease, &state, clock.wall)? {
             self.expiry.insert(delivery_id.clone(), expiry);
         }
         self.deliver_again(clock.now, handle, seq);

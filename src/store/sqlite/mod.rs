@@ -356,8 +356,9 @@ impl Sqlite {
         let (undecided, claimed): (Vec<_>, Vec<_>) =
             claimed.into_iter().partition(|one| postpones && is_undecided(one));
         self.postpone(handle, undecided).await?;
-        let claimed = claimed.into_iter().filter_map(|Claim { lease, body, age_from, attempts, .. }| {
-            let claims::ClaimDetails { body: stored, last_error, compensation } =
+        let claimed = claimed.into_iter().filter_map(|claim| {
+            let Claim { lease, body, age_from, attempts, is_uncertain, .. } = claim;
+            let claims::ClaimDetails { body: stored, redrives, last_error, compensation } =
                 details.remove(&lease.seq().0).unwrap_or_default();
             let nothing_to_compensate = compensation == Some(Compensation::Nothing);
             let body = body.or(stored);
@@ -365,7 +366,16 @@ impl Sqlite {
                 tracing::error!(event = lease.seq().0, destination = %handle.name, "event missing from the store");
             }
             let emitted_at = age_from;
-            Some(Claimed { lease, body: body?, emitted_at, attempts, last_error, nothing_to_compensate })
+            Some(Claimed {
+                lease,
+                body: body?,
+                emitted_at,
+                attempts,
+                is_uncertain,
+                redrives,
+                last_error,
+                nothing_to_compensate,
+            })
         });
         Ok(claimed.collect())
     }

@@ -236,6 +236,7 @@ pub(super) fn similar_state(rule: &str, target: usize, about: &str) -> TargetSta
             annotations: Arc::new(annotations.clone()),
             generator_url: format!("http://prometheus:9090/graph?g0.expr=up+%3D%3D+{target}").into(),
             growth_key: None,
+            validity: None,
         };
         episode.open = std::iter::once(occurrence).collect();
     }

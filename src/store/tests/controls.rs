@@ -96,7 +96,10 @@ async fn reception_gaps_survive_a_restart_and_the_store_tells_the_last_time_befo
             .await;
         harness.restart().await;
         let recorded = *harness.store.controls().reception_gaps(&name("prod")).unwrap();
-        assert_eq!(recorded, ReceptionGaps { last: gap, total: Duration::from_nanos(6) });
+        assert_eq!(
+            recorded,
+            ReceptionGaps { last: gap, total: Duration::from_nanos(6), reconciled_at: None }
+        );
         assert_eq!(harness.store.controls().reception_gaps(&name("lab")), None);
         // Replicas tell when they were ready last.
         if matches!(harness.store, Store::Sqlite(_)) {

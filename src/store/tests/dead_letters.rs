@@ -186,6 +186,51 @@ async fn an_expirytime_is_only_rewritten_when_that_is_asked_for_and_nothing_else
     }
 }
 
+/// The number is part of the names of executions: each such redrive starts another one, and a renewal does not.
+#[tokio::test]
+async fn redrives_that_set_another_expirytime_are_counted_and_renewals_are_not() {
+    for mut harness in StoreHarness::all().await {
+        harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
+        let claimed = harness.claim_one("queue", "out").await;
+        assert_eq!((claimed.redrives, claimed.is_uncertain), (0, false));
+        let delivery_id = delivery_id(claimed.lease.seq());
+        let expired = Settlement::Dead {
+            error: "expired: too old".into(),
+            cause: GiveUp::Expired,
+            called: true,
+            uncertain: true,
+        };
+        harness.settle("queue", claimed.lease, expired.clone()).await;
+        let valid_for = Some(2 * HOUR);
+        for (valid_for, redrives) in [(None, 0), (valid_for, 1), (None, 1), (valid_for, 2)] {
+            let redrive = Redrive { valid_for, force: true };
+            harness.store.redrive(&delivery_id, redrive, audit("redrive")).await.unwrap();
+            harness.restart().await;
+            let claimed = harness.claim_one("queue", "out").await;
+            assert_eq!((claimed.redrives, claimed.is_uncertain), (redrives, true), "{valid_for:?}");
+            harness.settle("queue", claimed.lease, expired.clone()).await;
+            harness.change("a", "out", DeliveryChangeKind::Renew { expires_after: HOUR }).await;
+            harness.restart().await;
+            let claimed = harness.claim_one("queue", "out").await;
+            assert_eq!(claimed.redrives, redrives, "renewed after {valid_for:?}");
+            harness.settle("queue", claimed.lease, expired.clone()).await;
+        }
+    }
+}
+
+/// Only a call that was stored before it was made is known of after a kill.
+#[tokio::test]
+async fn an_increase_whose_call_was_stored_is_uncertain_after_a_restart() {
+    for mut harness in StoreHarness::durable().await {
+        harness.emit_tracked("a", Kind::Out, "out", &["queue"]).await;
+        let claimed = harness.claim_one("queue", "out").await;
+        harness.store.begin_calls(&name("queue"), vec![claimed.lease]).await.unwrap();
+        harness.restart().await;
+        let claimed = harness.claim_one("queue", "out").await;
+        assert_eq!((claimed.attempts, claimed.is_uncertain), (0, true));
+    }
+}
+
 #[tokio::test]
 async fn another_destination_keeps_the_event_as_it_was() {
     for harness in StoreHarness::all().await {

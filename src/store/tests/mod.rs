@@ -496,6 +496,7 @@ pub(super) fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> Tar
         heartbeats: Vec::new(),
         truncated: false,
         hold_over: false,
+        is_silent: false,
         deferred: None,
         emitted: None,
         parameters: [].into(),

@@ -59,7 +59,7 @@ pub(super) fn change(target: &str, event: &str, kind: DeliveryChangeKind) -> Del
 
 impl StoreHarness {
     /// Emits an event with a state that tracks it and awaits its delivery.
-    async fn emit_tracked(&self, target: &str, kind: Kind, id: &str, to: &[&str]) {
+    pub(super) async fn emit_tracked(&self, target: &str, kind: Kind, id: &str, to: &[&str]) {
         self.emit_acting(target, kind, id, to, to, &[id]).await;
     }
 

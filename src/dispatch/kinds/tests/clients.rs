@@ -50,6 +50,7 @@ fn function(name: &str, endpoint_url: &str, role: Role) -> Configured {
         qualifier: None,
         invocation_type: lambda::InvocationType::Event,
         max_events: 1,
+        durable: false,
         access: Access { region, endpoint_url, role: Some(role) },
     };
     destination(name, DestinationSettings::Lambda(lambda))
@@ -152,6 +153,64 @@ async fn destinations_that_agree_share_a_client_and_a_session() {
         .collect();
     assert_eq!(signers, [[true; 8].as_slice(), &[false; 2]].concat());
     assert_eq!(sent[0].headers["x-amz-security-token"], "token");
+}
+
+#[tokio::test]
+async fn buses_topics_and_state_machines_are_called_with_the_role_of_their_destination() {
+    let stub = Stub::start(|request| {
+        let target = request.headers.get("x-amz-target").map(|target| target.to_str().unwrap());
+        match target {
+            _ if is_assume_role(request) => session("2099-01-01T00:00:00Z"),
+            Some("AWSEvents.PutEvents") => {
+                Reply::ok(json!({ "FailedEntryCount": 0, "Entries": [{ "EventId": "e" }] }))
+            }
+            Some(_) => Reply::ok(json!({ "executionArn": "a", "startDate": 1.0 })),
+            None => Reply::text(
+                200,
+                "<PublishBatchResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishBatchResult>\
+                 <Successful><member><Id>0</Id><MessageId>m</MessageId></member></Successful><Failed/>\
+                 </PublishBatchResult></PublishBatchResponse>",
+            ),
+        }
+    })
+    .await;
+    let mut clients = clients(&stub).await;
+    let access = Access {
+        region: Some("eu-west-1".into()),
+        endpoint_url: Some(stub.url().into()),
+        role: Some(role(Some("x-1"))),
+    };
+    let bus = eventbridge::Settings {
+        bus: "scaling".into(),
+        access: access.clone(),
+        max_entry_bytes: eventbridge::Settings::MAX_ENTRY_BYTES,
+    };
+    let topic = sns::Settings {
+        topic_arn: "arn:aws:sns:eu-west-1:123456789012:scaling".into(),
+        fifo: false,
+        access: access.clone(),
+        max_message_bytes: sns::Settings::MAX_MESSAGE_BYTES,
+    };
+    let workflow = step_functions::Settings {
+        state_machine_arn: "arn:aws:states:eu-west-1:123456789012:stateMachine:scaling".into(),
+        access,
+    };
+    for settings in [
+        DestinationSettings::Eventbridge(bus),
+        DestinationSettings::Sns(topic),
+        DestinationSettings::StepFunctions(workflow),
+    ] {
+        let connected = clients.connect(&destination(settings.kind(), settings.clone())).await.unwrap();
+        let answers = connected.send(&[outgoing(1)]).await.unwrap();
+        assert!(matches!(&answers[..], [Ok(Some(_))]), "{answers:?}");
+        assert_eq!(connected.stores_calls(), settings.kind() == "step_functions");
+    }
+    let (sts_requests, sent): (Vec<_>, Vec<_>) = stub.requests().into_iter().partition(is_assume_role);
+    assert_eq!((sts_requests.len(), sent.len()), (1, 3), "one session for all");
+    for request in sent {
+        let signature = request.headers["authorization"].to_str().unwrap().to_owned();
+        assert!(signature.contains("Credential=OFTHEROLE/"), "{signature}");
+    }
 }
 
 #[tokio::test]

@@ -33,7 +33,37 @@ fn settings_have_the_configured_values() {
     let DestinationSettings::Lambda(function) = scaler else { panic!("not a function") };
     assert_eq!(function.max_events, 100);
     let role = Role { arn: "arn:aws:iam::123456789012:role/scaling".into(), external_id: None };
-    assert_eq!(function.access.role, Some(role));
+    assert_eq!(function.access.role, Some(role.clone()));
+    assert!(!function.durable);
+    let DestinationSettings::Lambda(workflow) = read(path, "workflow-function") else { panic!() };
+    assert!(workflow.durable);
+
+    let role = Some(Role { external_id: Some("scaling".into()), ..role });
+    let bus = read(path, "bus");
+    let metadata = SizeLimit { bytes: 1_000_000, metadata_bytes: 128, subject_copies: 0 };
+    assert_eq!(bus.size_limit(), metadata, "source, type and time");
+    assert_eq!(bus.address(), "arn:aws:events:eu-west-1:123456789012:event-bus/scaling");
+    let DestinationSettings::Eventbridge(bus) = bus else { panic!("not a bus") };
+    assert_eq!(bus.access.role, role);
+
+    let topic = read(path, "topic");
+    assert_eq!(topic.size_limit(), SizeLimit { bytes: 1_048_576, metadata_bytes: 512, subject_copies: 1 });
+    assert_eq!(topic.address(), "arn:aws:sns:eu-west-1:123456789012:scaling.fifo");
+    let DestinationSettings::Sns(topic) = topic else { panic!("not a topic") };
+    assert!(topic.fifo);
+    assert_eq!(topic.access.role, role);
+
+    let workflow = read(path, "workflow");
+    assert_eq!(workflow.size_limit(), SizeLimit::of_body(262_144));
+    assert_eq!(workflow.address(), "arn:aws:states:eu-west-1:123456789012:stateMachine:scaling:live");
+    let DestinationSettings::StepFunctions(workflow) = workflow else { panic!("not a state machine") };
+    assert_eq!(workflow.access.role, role);
+    let service = read(path, "service");
+    assert_eq!(service.address(), "https://scaler.example/events", "without what may be secret");
+    assert_eq!(service.size_limit(), SizeLimit::of_body(65_536));
+    assert_eq!(service.key_files().len(), 2);
+    let DestinationSettings::Http(service) = service else { panic!("not a service") };
+    assert!(service.allow_link_local && service.client.authorization.is_some());
 }
 
 #[test]
@@ -59,7 +89,10 @@ fn the_region_defaults_to_that_of_the_queue_url_or_arn() {
         match read(&path, "it") {
             DestinationSettings::Sqs(sqs) => sqs.access.region,
             DestinationSettings::Lambda(lambda) => lambda.access.region,
-            DestinationSettings::File(_) => None,
+            DestinationSettings::Eventbridge(bus) => bus.access.region,
+            DestinationSettings::Sns(topic) => topic.access.region,
+            DestinationSettings::StepFunctions(workflow) => workflow.access.region,
+            DestinationSettings::Http(_) | DestinationSettings::File(_) => None,
         }
     };
     let queue = "queue_url: 'https://sqs.eu-west-1.amazonaws.com/123456789012/q'";
@@ -72,6 +105,17 @@ fn the_region_defaults_to_that_of_the_queue_url_or_arn() {
         (format!("{{ sqs: {{ {local} }} }}"), None),
         (format!("{{ lambda: {{ {arn}, qualifier: live }} }}"), Some("eu-west-3")),
         ("{ lambda: { function: scaler } }".to_owned(), None),
+        ("{ eventbridge: { bus: scaling } }".to_owned(), None),
+        (
+            "{ eventbridge: { bus: 'arn:aws:events:eu-west-2:123456789012:event-bus/b' } }".to_owned(),
+            Some("eu-west-2"),
+        ),
+        ("{ sns: { topic_arn: 'arn:aws:sns:eu-north-1:123456789012:t' } }".to_owned(), Some("eu-north-1")),
+        (
+            "{ step_functions: { state_machine_arn: 'arn:aws:states:eu-south-1:123456789012:stateMachine:s' } }"
+                .to_owned(),
+            Some("eu-south-1"),
+        ),
     ] {
         assert_eq!(region(&destination).as_deref(), expected, "{destination}");
     }

@@ -141,6 +141,7 @@ async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
         qualifier: None,
         invocation_type: InvocationType::RequestResponse,
         max_events: 10,
+        durable: false,
         access: Access::default(),
     };
     let mut options = harness.options(8);

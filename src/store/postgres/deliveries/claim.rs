@@ -20,6 +20,7 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::clock::since_boot;
 use crate::store::dead_letters::as_sent;
+use crate::store::expiry::redrives;
 use crate::store::outbox::COMPENSATION_DELAY;
 use crate::store::postgres::Shared;
 use crate::store::postgres::destinations::{Destination, HeldLease};
@@ -336,6 +337,8 @@ pub(super) fn claimed(
         body: as_sent(body, row.expiry.map(Time::from_nanos)),
         emitted_at: Time::from_nanos(row.age_from),
         attempts: u32::try_from(row.attempts).unwrap_or(0),
+        is_uncertain: row.is_uncertain,
+        redrives: redrives(row.expiry.map(Time::from_nanos)),
         last_error: error.filter(|error| !error.is_empty()).map(Into::into),
         nothing_to_compensate,
     }

@@ -129,7 +129,8 @@ async fn try_act(
         OperatorAct::Redrive(redrive) => {
             let state = targets.first().map(|target| target.get(3));
             let event = as_sent(row.get(EVENT_BODY), before.expiry.map(Time::from_nanos));
-            match check(redrive, &event, row.get(MAY_DECREASE), state.flatten(), clock.wall) {
+            let expiry = before.expiry.map(Time::from_nanos);
+            match check(redrive, (&event, expiry), row.get(MAY_DECREASE), state.flatten(), clock.wall) {
                 Ok(expirytime) => after.deliver_again(clock, expirytime),
                 Err(error) => {
                     transaction.rollback().await?;
@@ -158,7 +159,7 @@ async fn try_act(
 /// Checks a redrive, see [`Redrive::check`]. `state` is that of the target.
 fn check(
     redrive: Redrive,
-    event: &str,
+    (event, before): (&str, Option<Time>),
     may_decrease: bool,
     state: Option<&str>,
     wall: Time,
@@ -167,5 +168,5 @@ fn check(
         None => TargetState::default(),
         Some(state) => serde_json::from_str(state).map_err(|_| DeadLetterError::UnreadableState)?,
     };
-    redrive.check(event, may_decrease, &state, wall)
+    redrive.check(event, before, may_decrease, &state, wall)
 }

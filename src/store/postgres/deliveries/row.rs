@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use crate::domain::delivery::{DeliveryChangeKind, GiveUp};
 use crate::domain::time::{ClockReading, Time};
 use crate::store::Settlement;
+use crate::store::expiry::after_renewal;
 use crate::store::postgres::destinations::Class;
 use crate::store::postgres::error::DbError;
 
@@ -248,7 +249,8 @@ impl DeliveryRow {
             }
             (EndRenewal, State::Open) => (self.age_from, self.expiry) = (emitted_at, None),
             (Renew { expires_after }, State::Dead) if self.is_expired && is_known => {
-                self.deliver_again(clock, Some(clock.wall.after(expires_after)));
+                let before = self.expiry.map(Time::from_nanos);
+                self.deliver_again(clock, Some(after_renewal(clock.wall.after(expires_after), before)));
             }
             (Replace, State::Dead) => self.state = State::Replaced,
             _ => {}
@@ -264,7 +266,7 @@ impl DeliveryRow {
         }
     }
 
-    /// A dead letter is delivered again, with this `expirytime` if there is one.
+    /// A dead letter is delivered again, with this `expirytime`, as it is stored, if there is one.
     pub(super) fn deliver_again(&mut self, clock: ClockReading, expirytime: Option<Time>) {
         (self.state, self.ended_at, self.is_expired) = (State::Open, None, false);
         (self.due, self.age_from) = (clock.wall.as_nanos(), clock.now.as_nanos());

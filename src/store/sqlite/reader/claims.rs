@@ -9,6 +9,7 @@ use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
+use crate::store::expiry::redrives;
 use crate::store::lane::NewDelivery;
 use crate::store::sqlite::codec::event_blocks::BodyReader;
 use crate::store::sqlite::codec::firing_events;
@@ -84,6 +85,8 @@ pub(crate) struct ClaimLookup {
 #[derive(Default)]
 pub(crate) struct ClaimDetails {
     pub body: Option<EncodedEvent>,
+    /// The number of redrives that have set another `expirytime`.
+    pub redrives: u32,
     pub last_error: Option<Arc<str>>,
     /// If that was asked for.
     pub compensation: Option<Compensation>,
@@ -105,7 +108,9 @@ pub(crate) fn read_claims(
         let details = event.query_row([destination_id, seq], |row| {
             let mut details = ClaimDetails::default();
             if has_row {
-                details.body = Some(as_sent(bodies.read(seq, row.get_ref(0)?)?, row.get(3)?));
+                let expiry: Option<i64> = row.get(3)?;
+                details.body = Some(as_sent(bodies.read(seq, row.get_ref(0)?)?, expiry));
+                details.redrives = redrives(expiry.map(Time::from_nanos));
                 let error = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
                 details.last_error = Some(error).filter(|error| !error.is_empty()).map(Into::into);
             }

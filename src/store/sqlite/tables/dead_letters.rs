@@ -115,7 +115,8 @@ pub(crate) fn redrive(
         Err(error) if is_damage(&error) => return Ok(Err(DeadLetterError::UnreadableState)),
         Err(error) => return Err(error),
     };
-    let expiry = match redrive.check(&row.event, row.may_decrease_capacity, &state, wall) {
+    let before = row.expiry.map(Time::from_nanos);
+    let expiry = match redrive.check(&row.event, before, row.may_decrease_capacity, &state, wall) {
         Ok(expiry) => expiry.map(Time::as_nanos).or(row.expiry),
         Err(error) => return Ok(Err(error)),
     };

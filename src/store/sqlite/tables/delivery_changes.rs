@@ -8,6 +8,7 @@ use crate::domain::delivery::{DeliveryChangeKind, GiveUp};
 use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::EventSeq;
+use crate::store::expiry::after_renewal;
 use crate::store::lane::{Marks, PendingRetry};
 use crate::store::sqlite::committed::lane_changes::LaneChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
@@ -38,7 +39,8 @@ const REPLACE: &str = "
     UPDATE deliveries SET state = ?3, due = 0, flags = flags & ?4 | ?5 WHERE destination = ?1 AND event = ?2";
 const SELECT_EVENT: &str = "
     SELECT target, at, compensates IS NOT NULL,
-           (SELECT attempts FROM deliveries WHERE destination = ?2 AND event = ?1)
+           (SELECT attempts FROM deliveries WHERE destination = ?2 AND event = ?1),
+           (SELECT expiry FROM deliveries WHERE destination = ?2 AND event = ?1)
     FROM events WHERE id = ?1";
 
 /// An event, and the attempts to deliver it to a destination.
@@ -47,6 +49,8 @@ struct Event {
     at: Time,
     compensates: bool,
     attempts: u32,
+    /// The `expirytime` that a redrive or a renewal has set.
+    expiry: Option<Time>,
 }
 
 /// Applies a change to the deliveries of an event.
@@ -157,7 +161,7 @@ impl Delivery<'_> {
             self.seq.0,
             DeliveryState::Retry,
             self.clock.now.as_nanos(),
-            expiry.as_nanos(),
+            after_renewal(expiry, event.expiry).as_nanos(),
             UNCERTAIN
         ])?;
         let pending = self.pending(&event, self.clock.now, Marks { is_suspended: false, is_uncertain });
@@ -195,13 +199,14 @@ impl Delivery<'_> {
                 at: Time::from_nanos(row.get(1)?),
                 compensates: row.get(2)?,
                 attempts: row.get::<_, Option<u32>>(3)?.unwrap_or(0),
+                expiry: row.get::<_, Option<i64>>(4)?.map(Time::from_nanos),
             })
         });
         event.optional()
     }
 
     fn pending(&self, event: &Event, age_from: Time, marks: Marks) -> PendingRetry {
-        let Event { group, at: emitted_at, compensates, attempts } = *event;
+        let Event { group, at: emitted_at, compensates, attempts, .. } = *event;
         // Due at once, also if the clock is behind after a restart.
         let due = Time::from_nanos(0);
         PendingRetry { seq: self.seq, group, emitted_at, age_from, compensates, attempts, marks, due }

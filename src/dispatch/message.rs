@@ -1,16 +1,25 @@
-//! The message attributes, which consumers can filter by without parsing the body.
+//! What messages of SQS and SNS have beside the event: attributes, by which consumers can filter without parsing the
+//! body, and the message group.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
 
 use crate::domain::header::EventHeader;
 
+/// The maximum length of a message group id.
+const MAX_GROUP_CHARS: usize = 128;
+
 /// The type of every message attribute.
-pub(super) const ATTRIBUTE_TYPE: &str = "String";
+pub(in crate::dispatch) const ATTRIBUTE_TYPE: &str = "String";
 
 /// The maximum of [`attribute_bytes`] minus the length of the subject, for any event that the bridge encodes:
 /// ids have 32 digits, names at most 63 characters, a trace context 55.
-pub(super) const MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
+pub(in crate::dispatch) const MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
 
-/// The message attributes as names and values. At most ten, none empty, all of type [`ATTRIBUTE_TYPE`].
-pub(super) fn attributes(header: &EventHeader) -> impl Iterator<Item = (&'static str, &str)> {
+/// The message attributes as names and values. At most ten, none empty, all of type [`ATTRIBUTE_TYPE`]. SNS drops
+/// messages with more than ten on their way to a queue with raw delivery.
+pub(in crate::dispatch) fn attributes(header: &EventHeader) -> impl Iterator<Item = (&'static str, &str)> {
     let all = [
         ("content-type", "application/cloudevents+json"),
         ("ce-specversion", "1.0"),
@@ -24,15 +33,44 @@ pub(super) fn attributes(header: &EventHeader) -> impl Iterator<Item = (&'static
     all.into_iter().filter(|(_, value)| !value.is_empty())
 }
 
-/// The bytes that SQS counts for the attributes in addition to the body: names, types and values.
-pub(super) fn attribute_bytes(header: &EventHeader) -> usize {
+/// The bytes that SQS and SNS count for the attributes in addition to the body: names, types and values.
+pub(in crate::dispatch) fn attribute_bytes(header: &EventHeader) -> usize {
     attributes(header).map(|(name, value)| name.len() + ATTRIBUTE_TYPE.len() + value.len()).sum()
+}
+
+/// The message group of an event. In a FIFO queue or topic it is the target, otherwise the source: SQS then shares a
+/// standard queue fairly between the sources. `None` if there is no source.
+pub(in crate::dispatch) fn message_group(header: &EventHeader, fifo: bool) -> Option<Cow<'_, str>> {
+    let text = if fifo { &header.subject } else { header.source_name() };
+    (fifo || !text.is_empty()).then(|| message_group_id(text))
+}
+
+/// `text` as message group id: unchanged if it is allowed, otherwise its SHA-256.
+fn message_group_id(text: &str) -> Cow<'_, str> {
+    let allowed = (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if allowed {
+        return text.into();
+    }
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::time::Time;
+
+    #[test]
+    fn message_group_ids_are_what_sqs_allows() {
+        assert_eq!(message_group_id("eks/nodegroup/-/-/a%20b/-/w"), "eks/nodegroup/-/-/a%20b/-/w");
+        assert_eq!(message_group_id(&"x".repeat(128)).len(), 128);
+        let long = "x".repeat(129);
+        let hashed = message_group_id(&long);
+        assert_eq!((hashed.len(), &hashed), (64, &message_group_id(&long)));
+        for odd in ["a b", "ü", "\u{7f}", ""] {
+            assert_eq!(message_group_id(odd).len(), 64, "{odd:?}");
+        }
+        assert_eq!(message_group_id(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
 
     fn header() -> EventHeader {
         EventHeader {
