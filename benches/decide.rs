@@ -109,6 +109,7 @@ impl World {
             source: self.source.clone(),
             trigger: Arc::new(Trigger::new(&self.source.name, &Envelope::default(), None)),
             truncated: false,
+            sent_at: None,
             alerts: alerts.into_iter().map(judge).collect(),
         };
         let now = Time::parse("2026-11-22T16:55:20Z").expect("a time");

@@ -24,8 +24,10 @@ use crate::store;
 pub type Target = (&'static str, fn(&Fuzzing, &[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     ("notification", Fuzzing::notification),
+    ("prometheus", Fuzzing::prometheus),
+    ("alertmanager_api", |_, answer| alertmanager_answer(answer)),
     ("matcher", Fuzzing::matcher),
     ("template", Fuzzing::template),
     ("rules", Fuzzing::rules),
@@ -43,6 +45,18 @@ pub struct Fuzzing {
     settings: Settings,
 }
 
+/// An answer of Alertmanager's API, as any of the three that are asked for.
+fn alertmanager_answer(answer: &[u8]) {
+    use crate::domain::notification::{MAX_ALERTS, MAX_FINGERPRINT_BYTES};
+    use crate::sources::alertmanager::api;
+    if let Ok((alerts, unreadable)) = api::alerts(answer) {
+        assert!(alerts.len() + unreadable <= MAX_ALERTS);
+        assert!(alerts.iter().all(|it| (1..=MAX_FINGERPRINT_BYTES).contains(&it.alert.fingerprint.len())));
+    }
+    drop(api::silences(answer, |_| true));
+    drop(api::started_at(answer));
+}
+
 impl Fuzzing {
     /// Targets that use the configuration at `path`, and read other files relative to its directory.
     ///
@@ -55,13 +69,31 @@ impl Fuzzing {
 
     /// The body of a webhook request, up to the evaluation of its alerts.
     fn notification(&self, body: &[u8]) {
-        let (Ok(notification), Some(source)) =
-            (SourceKind::default().parse(body), self.settings.sources.values().next())
-        else {
-            return;
-        };
-        for alert in notification.alerts.into_iter().flatten() {
-            drop(self.settings.rules.evaluate_alert(source, &alert));
+        let Some(source) = self.settings.sources.values().next() else { return };
+        for kind in [SourceKind::Alertmanager, SourceKind::Grafana] {
+            let Ok(notification) = kind.parse(body, Time::from_nanos(0)) else { continue };
+            for alert in notification.alerts.into_iter().flatten() {
+                drop(self.settings.rules.evaluate_alert(source, &alert));
+            }
+        }
+    }
+
+    /// The body of a request of Prometheus, received at two times. The end of an alert is the only thing that depends on
+    /// when it was received: each alert is the same one at both, and has resolved only when its end is over.
+    fn prometheus(&self, body: &[u8]) {
+        let Some(source) = self.settings.sources.values().next() else { return };
+        let parse = |at| SourceKind::Prometheus.parse(body, at);
+        let (early, late) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
+        let (Ok(before), Ok(after)) = (parse(early), parse(late)) else { return };
+        for (before, after) in before.alerts.into_iter().zip(after.alerts) {
+            let (Ok(before), Ok(after)) = (before, after) else { continue };
+            assert_eq!(before.fingerprint, after.fingerprint);
+            for (alert, at) in [(&before, early), (&after, late)] {
+                assert_eq!(alert.ends_at.is_some(), alert.status == Status::Resolved);
+                assert_eq!(alert.valid_until.is_some(), alert.status == Status::Firing);
+                assert!(alert.ends_at.is_none_or(|end| end <= at));
+                drop(self.settings.rules.evaluate_alert(source, alert));
+            }
         }
     }
 
@@ -91,6 +123,8 @@ impl Fuzzing {
             annotations: labels(&[("summary", annotation)]).into(),
             starts_at: Time::from_nanos(0),
             ends_at: None,
+            valid_until: None,
+            absence: None,
             generator_url: Arc::default(),
             fingerprint: Arc::default(),
         };

@@ -7,11 +7,13 @@
 //! - [`domain`]: alerts, rules, targets, events, and the engine that decides. Pure: no IO, no clock.
 //! - [`config`]: configuration files to checked settings.
 //! - `credentials`: who may send to a source and use the admin listener; TLS settings and outgoing HTTP clients.
+//! - `aws`: access to services of AWS, for sources and destinations.
 //! - `store`: the durable state, which reaches PostgreSQL with the TLS of `credentials`.
 //! - `telemetry`: logs and metrics.
 //! - `sources`, `bridge`, `dispatch`: bodies to notifications; notifications to committed decisions;
 //!   committed events to destinations.
 //! - `kinds`: the configuration with the kinds of sources and destinations that there are.
+//! - `intake`: bodies of requests and messages of queues, from their arrival to the commit.
 //! - `ops`: what operators do and read, with the audit trail.
 //! - `http`: the webhook and the admin listener.
 //! - `app`: wiring, reload, shutdown.
@@ -50,6 +52,8 @@
 #[cfg(feature = "server")]
 mod app;
 #[cfg(feature = "server")]
+mod aws;
+#[cfg(feature = "server")]
 mod bridge;
 #[cfg(feature = "server")]
 mod cli;
@@ -64,6 +68,8 @@ pub mod domain;
 pub mod fuzzing;
 #[cfg(feature = "server")]
 mod http;
+#[cfg(feature = "server")]
+mod intake;
 mod json;
 #[cfg(feature = "server")]
 mod kinds;
@@ -127,6 +133,6 @@ pub mod testing {
     /// # Errors
     /// The body as a whole is rejected.
     pub fn parse_notification(body: &[u8]) -> Result<Notification, impl std::error::Error + use<>> {
-        SourceKind::default().parse(body)
+        SourceKind::default().parse(body, crate::app::wall_clock())
     }
 }

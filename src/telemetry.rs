@@ -58,10 +58,42 @@ struct SourceLabels {
     source: String,
 }
 
+/// What came of asking the Alertmanagers of a source what fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReconciliationResult {
+    /// Alerts have opened of which no notification was received.
+    Opened,
+    /// Everything that they would send is open here.
+    Agreed,
+    /// Something is not open here that may be on its way, or they do not agree among themselves.
+    Differed,
+    /// None has answered, or the store could not take over the answer.
+    Failed,
+}
+
+impl ReconciliationResult {
+    const ALL: [Self; 4] = [Self::Opened, Self::Agreed, Self::Differed, Self::Failed];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Agreed => "agreed",
+            Self::Differed => "differed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GapLabels {
     source: String,
     cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconciliationLabels {
+    source: String,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -135,6 +167,7 @@ pub struct Metrics {
     notifications: Family<NotificationLabels, Counter>,
     alerts: Family<AlertLabels, Counter>,
     gaps: Family<GapLabels, Counter>,
+    reconciliations: Family<ReconciliationLabels, Counter>,
     gap_seconds: Family<SourceLabels, SecondsCounter>,
     decisions: Family<DecisionLabels, Counter>,
     events: Family<EventLabels, Counter>,
@@ -183,6 +216,7 @@ impl Metrics {
             notifications: Family::default(),
             alerts: Family::default(),
             gaps: Family::default(),
+            reconciliations: Family::default(),
             gap_seconds: Family::default(),
             decisions: Family::default(),
             events: Family::default(),
@@ -230,6 +264,9 @@ impl Metrics {
         bridge.register("source_reception_gaps", help, self.gaps.clone());
         let help = of_replica("Length of the reception gaps of a source in seconds");
         bridge.register("source_reception_gap_seconds", help, self.gap_seconds.clone());
+        let help =
+            of_replica("Times at which the Alertmanagers of a source were asked what fires, by result");
+        bridge.register("source_reconciliations", help, self.reconciliations.clone());
         bridge.register("decisions", of_replica("Decisions by rule and verdict"), self.decisions.clone());
         let help = of_replica("Events emitted by source, rule and action");
         bridge.register("events", help, self.events.clone());
@@ -384,6 +421,22 @@ impl Metrics {
         let labels = GapLabels { source: source.clone(), cause: cause.as_str() };
         self.gaps.get_or_create(&labels).inc_by(u64::from(is_new));
         self.gap_seconds.get_or_create(&SourceLabels { source }).inc_by(length.as_secs_f64());
+    }
+
+    /// Creates the series of sources whose Alertmanagers are asked what fires.
+    pub fn add_reconciled_sources<'s>(&self, sources: impl IntoIterator<Item = &'s Name>) {
+        for source in sources {
+            for result in ReconciliationResult::ALL {
+                let labels = ReconciliationLabels { source: source.to_string(), result: result.as_str() };
+                drop(self.reconciliations.get_or_create_owned(&labels));
+            }
+        }
+    }
+
+    /// Counts that the Alertmanagers of a source were asked what fires.
+    pub fn record_reconciliation(&self, source: &Name, result: ReconciliationResult) {
+        let labels = ReconciliationLabels { source: source.to_string(), result: result.as_str() };
+        self.reconciliations.get_or_create(&labels).inc();
     }
 
     /// Counts committed decisions and their events.

@@ -26,6 +26,8 @@ pub(crate) struct Setup {
     pub secured: bool,
     /// Logs at the level `debug`, as JSON.
     pub debug_log: bool,
+    /// The source reads a queue of the stub.
+    pub polled: bool,
 }
 
 impl Default for Setup {
@@ -37,6 +39,7 @@ impl Default for Setup {
             max_backlog: None,
             secured: false,
             debug_log: false,
+            polled: false,
         }
     }
 }
@@ -202,6 +205,12 @@ fn configuration(
         false => ("", ""),
     };
     let log = if setup.debug_log { "level: debug, format: json" } else { "level: info" };
+    let kind = match setup.polled {
+        true => format!(
+            ", kind: sqs, sqs: {{ queue_url: \"http://{aws}/123456789012/alerts\", region: eu-west-1, endpoint_url: \"http://{aws}\" }}"
+        ),
+        false => String::new(),
+    };
     let backlog =
         setup.max_backlog.map_or(String::new(), |max| format!("delivery: {{ max_backlog: {max} }}\n"));
     let mut text = format!(
@@ -209,7 +218,7 @@ fn configuration(
 admin: {{ listen: \"{admin}\" }}
 store: {store}
 log: {{ {log} }}
-{backlog}sources: {{ prod-eu: {{ labels: {{ cluster: prod-eu, region: eu-west-1 }}{auth} }} }}
+{backlog}sources: {{ prod-eu: {{ labels: {{ cluster: prod-eu, region: eu-west-1 }}{auth}{kind} }} }}
 rules: [rules.yaml]
 destinations:
 "
@@ -246,6 +255,19 @@ fn rules(setup: &Setup) -> String {
         );
     }
     text
+}
+
+/// Sends a request with a body.
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    if line.contains(" 200 ") { Ok(()) } else { Err(io::Error::other(line)) }
 }
 
 /// Sends a request without a body. Returns the status and the body of the response.

@@ -173,7 +173,7 @@ impl Load {
         body
     }
 
-    fn write_body(&self, body: &mut String, number: u64, starts_at: &str) {
+    pub(crate) fn write_body(&self, body: &mut String, number: u64, starts_at: &str) {
         let target = number.checked_rem(self.targets);
         let begin = match target {
             Some(target) if self.repeats => target * self.alerts_per_body,

@@ -3,8 +3,8 @@
 //! `make bench` runs it: the release binary, an SQS stub (`stub`) and the load generator (`load`) are separate
 //! processes on the same machine. Figures, ceilings and scaling behaviour are written as text, JSON and one SVG
 //! to `benches/results/`. `make bench ONLY=storm` runs one scenario and writes no file; the scenarios are
-//! `storm`, `secured`, `idle`, `large`, `coalesced`, `pending`, `million`, `postgres` and `growth`. `postgres` writes its
-//! own file, `postgres.txt`; its parts `postgres-storms`, `postgres-trips` and `postgres-growth` write none.
+//! `storm`, `secured`, `idle`, `large`, `coalesced`, `pending`, `million`, `polled`, `postgres` and `growth`. `polled`
+//! writes its own file, `sqs-source.txt`, and `postgres` `postgres.txt`; its parts `postgres-storms`, `postgres-trips` and `postgres-growth` write none.
 //!
 //! After each run the harness checks that the store has a decision for every alert, that the stub has received
 //! every event, and that the bridge has logged that its store commits with `synchronous=FULL`.
@@ -15,6 +15,7 @@ mod check;
 mod load;
 mod machine;
 mod plot;
+mod polled;
 mod postgres;
 mod report;
 mod results;
@@ -66,6 +67,10 @@ fn measure(words: &[&str]) -> io::Result<()> {
         if only.is_none_or(|only| only == "postgres") {
             std::fs::write(results_folder()?.join("postgres.txt"), postgres)?;
         }
+    }
+    if only == Some("polled") {
+        let [machine, system] = report::machine(&results);
+        std::fs::write(results_folder()?.join("sqs-source.txt"), format!("{machine}\n{system}\n{text}"))?;
     }
     if only.is_none() { write(&results, &text) } else { Ok(()) }
 }

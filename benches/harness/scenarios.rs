@@ -10,7 +10,7 @@ use super::ceilings::ComponentRates;
 use super::load::{Load, Sent};
 use super::results::{Better, CpuTime, Figure, Growth, Point, Results};
 use super::stub::{Stats, Stub};
-use super::{check, machine, postgres};
+use super::{check, machine, polled, postgres};
 
 /// Alerts of the scenario `storm`, for which the targets are set.
 const STORM_ALERTS: u64 = 300_000;
@@ -155,6 +155,9 @@ pub(crate) fn run(only: Option<&str>) -> io::Result<Results> {
     let mut episodes = Vec::new();
     if wanted("million") {
         episodes = million(&folder.join("million"), figures)?;
+    }
+    if wanted("polled") {
+        polled::measure(&folder.join("polled"), figures)?;
     }
     let part = only.and_then(|only| only.strip_prefix("postgres-"));
     if wanted("postgres") || part.is_some() {

@@ -1,7 +1,7 @@
 //! A cheap stub of SQS and Lambda that accepts and counts every message.
 //!
 //! Runs as a separate process with one thread per connection. It implements `SendMessage`,
-//! `SendMessageBatch` and `Invoke` of the AWS SDK, and `GET /stats`, `GET /distinct` and `POST /refuse` for the
+//! `SendMessageBatch` and `Invoke` of the AWS SDK, a queue that is read, and `GET /stats`, `GET /distinct`, `POST /refuse` and `POST /fill` for the
 //! harness.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,6 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::load::Load;
+
 /// Messages received so far.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Stats {
@@ -20,6 +22,11 @@ pub(crate) struct Stats {
     pub messages: u64,
     /// Arrival of the last message, in microseconds since 1970.
     pub last_us: u64,
+    /// Messages that were received from the stub and deleted.
+    pub deleted: u64,
+    /// The first call that received messages, and the last one that deleted some, in microseconds since 1970.
+    pub first_received_us: u64,
+    pub last_deleted_us: u64,
 }
 
 /// Microseconds since 1970. All processes of a run use the same clock.
@@ -33,6 +40,12 @@ struct Counters {
     messages: AtomicU64,
     last_us: AtomicU64,
     refusing: AtomicBool,
+    /// The notifications of the queue, and the next one to be received.
+    filled: Mutex<Option<Load>>,
+    next: AtomicU64,
+    deleted: AtomicU64,
+    first_received_us: AtomicU64,
+    last_deleted_us: AtomicU64,
     /// Event ids, truncated to 64 bits.
     ids: Mutex<Vec<u64>>,
 }
@@ -100,6 +113,9 @@ fn answer(counters: &Counters, request: &Request) -> (&'static str, String) {
             calls: load(&counters.calls),
             messages: load(&counters.messages),
             last_us: load(&counters.last_us),
+            deleted: load(&counters.deleted),
+            first_received_us: load(&counters.first_received_us),
+            last_deleted_us: load(&counters.last_deleted_us),
         };
         return ("200 OK", serde_json::to_string(&stats).unwrap_or_default());
     }
@@ -113,6 +129,13 @@ fn answer(counters: &Counters, request: &Request) -> (&'static str, String) {
         counters.refusing.store(true, Ordering::Release);
         return ("200 OK", String::new());
     }
+    if head.starts_with("POST /fill ") {
+        *counters.filled.lock() = serde_json::from_slice(&request.body).ok();
+        return ("200 OK", String::new());
+    }
+    if let Some(answer) = answer_of_queue(counters, request) {
+        return ("200 OK", answer);
+    }
     counters.calls.fetch_add(1, Ordering::AcqRel);
     if counters.refusing.load(Ordering::Acquire) {
         return ("503 Service Unavailable", String::new());
@@ -125,6 +148,49 @@ fn answer(counters: &Counters, request: &Request) -> (&'static str, String) {
         return ("202 Accepted", String::new());
     }
     ("200 OK", send_response(&request.body))
+}
+
+/// The answer to a call that reads the queue; `None` for other calls.
+fn answer_of_queue(counters: &Counters, request: &Request) -> Option<String> {
+    let operation = request.head.split_once("AmazonSQS.")?.1.split(['\r', '\n']).next()?;
+    match operation {
+        "ReceiveMessage" => Some(receive(counters)),
+        "DeleteMessageBatch" | "ChangeMessageVisibilityBatch" => {
+            if operation == "DeleteMessageBatch" {
+                let count = values_after(&request.body, br#""Id":""#).count() as u64;
+                counters.deleted.fetch_add(count, Ordering::AcqRel);
+                counters.last_deleted_us.store(now_us(), Ordering::Release);
+            }
+            Some(send_response(&request.body))
+        }
+        "GetQueueAttributes" => Some(r#"{"Attributes":{"RedrivePolicy":"{}"}}"#.to_owned()),
+        _ => None,
+    }
+}
+
+/// Up to ten messages. If there are none, the call waits a little.
+fn receive(counters: &Counters) -> String {
+    let filled = counters.filled.lock().clone();
+    let messages = filled.as_ref().map_or(0, |load| load.alerts.div_ceil(load.alerts_per_body));
+    let first = counters.next.fetch_add(10, Ordering::AcqRel);
+    let Some(load) = filled.filter(|_| first < messages) else {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        return r#"{"Messages":[]}"#.to_owned();
+    };
+    if first == 0 {
+        counters.first_received_us.store(now_us(), Ordering::Release);
+    }
+    let starts_at = jiff::Timestamp::now().to_string();
+    let message = |number: u64| {
+        let mut body = String::new();
+        load.write_body(&mut body, number, &starts_at);
+        let (body, sent) = (serde_json::Value::from(body), now_us() / 1000);
+        format!(
+            r#"{{"MessageId":"m-{number}","ReceiptHandle":"r-{number}","Body":{body},"Attributes":{{"SentTimestamp":"{sent}"}}}}"#
+        )
+    };
+    let messages: Vec<String> = (first..messages.min(first + 10)).map(message).collect();
+    format!(r#"{{"Messages":[{}]}}"#, messages.join(","))
 }
 
 /// The text between each occurrence of `mark` and the next quotation mark.

@@ -1,7 +1,8 @@
-//! Captured notifications: files with bodies of Alertmanager's webhook requests.
+//! Captured notifications: files with bodies of requests, each of the kind that its format shows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -16,20 +17,33 @@ use crate::sources::SourceKind;
 pub(super) struct Capture {
     pub bytes: Vec<u8>,
     pub notification: Notification,
+    /// When it was received, if the meaning of the body depends on it.
+    pub received_at: Option<Time>,
 }
 
-/// Reads and parses a file; `-` is standard input.
+/// Reads and parses a file; `-` is standard input. Whether an alert of Prometheus has resolved depends on when it was
+/// received: that is when its file was modified.
 pub(super) fn read(path: &Path) -> Result<Capture, String> {
+    let mut received_at = wall_clock();
     let bytes = if path == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
     } else {
+        received_at = modified(path).unwrap_or(received_at);
         std::fs::read(path)
     };
     let bytes = bytes.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let kind = SourceKind::of_body(&bytes).unwrap_or_default();
     let notification =
-        SourceKind::default().parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Capture { bytes, notification })
+        kind.parse(&bytes, received_at).map_err(|error| format!("{}: {error}", path.display()))?;
+    let received_at = kind.depends_on_reception().then_some(received_at);
+    Ok(Capture { bytes, notification, received_at })
+}
+
+fn modified(path: &Path) -> Option<Time> {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    let since_1970 = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since_1970.as_nanos()).ok().map(Time::from_nanos)
 }
 
 /// The body of a notification about one alert, as Alertmanager writes it.
@@ -54,12 +68,31 @@ pub(super) fn body_of(
     body.to_string().into_bytes()
 }
 
+/// How long `send` vouches for a firing alert that it sends in Prometheus' format: it does not repeat it.
+const VALIDITY: Duration = Duration::from_hours(24);
+
+/// The body of a notification about one alert, as Prometheus writes it.
+pub(super) fn prometheus_body_of(
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+    status: Status,
+    now: Time,
+) -> Vec<u8> {
+    let ends_at = if status == Status::Resolved { now } else { now.after(VALIDITY) };
+    let body = json!([{
+        "labels": labels, "annotations": annotations, "startsAt": now.to_string(), "endsAt": ends_at.to_string(),
+        "generatorURL": "",
+    }]);
+    body.to_string().into_bytes()
+}
+
 /// A firing alert with these labels.
 pub(super) fn firing(labels: &[(String, String)]) -> Result<Capture, String> {
     let labels = labels.iter().cloned().collect();
     let bytes = body_of(&labels, &BTreeMap::new(), Status::Firing, wall_clock());
-    let notification = SourceKind::default().parse(&bytes).map_err(|error| error.to_string())?;
-    Ok(Capture { bytes, notification })
+    let notification =
+        SourceKind::default().parse(&bytes, wall_clock()).map_err(|error| error.to_string())?;
+    Ok(Capture { bytes, notification, received_at: None })
 }
 
 /// Parses `NAME=VALUE`.
@@ -70,14 +103,16 @@ pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The earliest start of an alert, and the latest start or end, which is about when the notification was sent.
-pub(super) fn time_range(notification: &Notification) -> Option<(Time, Time)> {
-    let alerts = notification.alerts.iter().flatten();
+/// The earliest start of an alert, and when the notification was received: about the latest start or end, if that is not
+/// known.
+pub(super) fn time_range(capture: &Capture) -> Option<(Time, Time)> {
+    let alerts = capture.notification.alerts.iter().flatten();
     let changed_at = alerts.clone().map(|alert| match alert.status {
         Status::Firing => alert.starts_at,
         Status::Resolved => alert.ends_at.unwrap_or(alert.starts_at),
     });
-    alerts.map(|alert| alert.starts_at).min().zip(changed_at.max())
+    let received_at = capture.received_at.or(changed_at.max());
+    alerts.map(|alert| alert.starts_at).min().zip(received_at)
 }
 
 /// The named source, or the only configured one.

@@ -52,6 +52,7 @@ pub(super) fn entry(style: &Style, decision: &DecisionView) -> String {
         decision.destination.as_deref().map(|name| format!("not sent to {}", escape_control_chars(name))),
     );
     parts.push(why(style, decision));
+    parts.extend(suppressions(&decision.alerts));
     if style.is_wide() {
         parts.push(format!("decision {}", escape_control_chars(&decision.id)));
         parts.extend(decision.episode.as_deref().map(|id| format!("episode {}", escape_control_chars(id))));
@@ -161,6 +162,17 @@ fn why(style: &Style, decision: &DecisionView) -> String {
     let parts: Vec<String> =
         [detail, until.or_else(|| ends.map(str::to_owned))].into_iter().flatten().collect();
     parts.join(", ")
+}
+
+/// Why Alertmanager notifies nobody of the alerts now: `now silenced by alice until 2026-12-01T10:00:00.000Z`.
+fn suppressions(alerts: &[AlertView]) -> Option<String> {
+    let all: BTreeSet<String> =
+        alerts.iter().flat_map(|alert| &alert.suppressed_by).map(ToString::to_string).collect();
+    let mut shown: Vec<String> = all.iter().take(MAX_NAMES).cloned().collect();
+    if all.len() > shown.len() {
+        shown.push(format!("{} more", all.len() - shown.len()));
+    }
+    (!shown.is_empty()).then(|| escape_control_chars(&format!("now {}", shown.join(", "))))
 }
 
 /// What ends a block whose end is not known.

@@ -37,8 +37,8 @@ Examples:
 
 Exit codes: 0 success, 1 no answer from the bridge, 2 unusable input")]
 pub(super) struct Explain {
-    /// Labels of a firing alert, the body of an Alertmanager webhook request as JSON (`-` for standard input), or a code
-    /// such as E012
+    /// Labels of a firing alert, the body of a notification as JSON, in the format of any kind of source (`-` for standard
+    /// input), or a code such as E012
     #[arg(value_name = "LABEL=VALUE|BODY.json|CODE", required = true)]
     subject: Vec<String>,
     #[command(flatten)]
@@ -78,7 +78,8 @@ impl Explain {
         let explained: Result<Raw<Explanation>, String> = match &self.url {
             Some(url) => {
                 let server = Server::new(url.clone(), self.credentials.clone());
-                let params = ExplainParams { source: self.source.clone() };
+                let received_at = body.received_at.map(|at| at.to_string());
+                let params = ExplainParams { source: self.source.clone(), received_at };
                 match server.post("/api/v1/explain", &params, &body.bytes) {
                     Ok(explained) => Ok(explained),
                     Err(error) => return error.report(),
@@ -97,8 +98,8 @@ impl Explain {
                     Err(error) => return usage_error(error),
                 };
                 let Some(runtime) = current_thread_runtime() else { return ExitCode::FAILURE };
-                let (first, last) = capture::time_range(&body.notification)
-                    .unwrap_or((Time::from_nanos(0), Time::from_nanos(0)));
+                let (first, last) =
+                    capture::time_range(&body).unwrap_or((Time::from_nanos(0), Time::from_nanos(0)));
                 let policy = settings.policy();
                 let rules = settings.rules;
                 let mut simulator = Simulator::new(rules, settings.sources, policy, first);
@@ -152,6 +153,12 @@ fn text(explained: &Explanation) -> String {
         text += &format!("alert {} of {}, {status}: {}\n", at + 1, explained.alerts.len(), labels.join(" "));
         if let Some(why) = &alert.skipped_reason {
             text += &format!("  rules not evaluated: {}\n", escape_control_chars(why));
+        }
+        for suppression in &alert.suppressed_by {
+            text += &format!(
+                "  Alertmanager notifies nobody of it: {}\n",
+                escape_control_chars(&suppression.to_string())
+            );
         }
         let width = alert.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
         for rule in &alert.rules {

@@ -1,4 +1,4 @@
-//! `scalebridge iam-policy`: a least-privilege IAM policy for the configured destinations.
+//! `scalebridge iam-policy`: a least-privilege IAM policy for the configured destinations and sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,35 +12,47 @@ use super::output::{ConfigArgs, EXIT_USAGE, environment, print_json, usage_error
 use crate::config::{self, DatabaseServer, DatabaseUrl, ServerAddress};
 use crate::dispatch::{ArnDefaults, Permission, partition};
 use crate::kinds;
+use crate::sources::SourceKind;
 use crate::store::rds_region;
 use crate::telemetry;
 
 /// Print a least-privilege IAM policy
 ///
-/// For destinations with a `role_arn`, the bridge itself only needs permission to assume the role; --role prints the
-/// policy of that role. A queue encrypted with a customer managed key needs rights on that key too: pass --kms-key-arn.
+/// For destinations and queues of sources with a `role_arn`, the bridge itself only needs permission to assume the role;
+/// --role prints the policy of that role. A queue, topic or state machine that is encrypted with a customer managed key needs
+/// rights on that key too: pass --kms-key-arn.
 /// For a store with `iam: true`, the id of the database is `*`: replace it by the resource id of the instance, cluster or
 /// proxy.
 #[derive(Debug, Args)]
 pub(super) struct IamPolicy {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Print the policy of this role of a destination instead
+    /// Print the policy of this role of a destination or source instead
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
-    /// AWS account of functions that are configured by name only; `*` means any
+    /// AWS account of functions and event buses that are configured by name only; `*` means any
     #[arg(long, value_name = "ID", default_value = "*")]
     account: String,
-    /// Region of functions and queues configured without one; `*` means any
+    /// Region of functions, event buses and queues configured without one; `*` means any
     #[arg(long, value_name = "REGION", env = "AWS_REGION", default_value = "*")]
     region: String,
-    /// The customer managed key that encrypts the queues
+    /// The customer managed key that encrypts the queues, topics and state machines
     #[arg(long, value_name = "ARN", value_parser = kms_key)]
     kms_key_arn: Option<String>,
 }
 
-/// What SQS does for a sender with the key of a queue.
-const KMS_ACTIONS: [&str; 2] = ["kms:Decrypt", "kms:GenerateDataKey"];
+/// What services do with the key of a queue, topic or state machine, with the rights of their caller, for this action.
+/// EventBridge uses the key of a bus by itself.
+fn kms_actions(action: &str) -> &'static [&'static str] {
+    match action {
+        "sqs:ReceiveMessage" => &["kms:Decrypt"],
+        "sqs:SendMessage" => &["kms:Decrypt", "kms:GenerateDataKey"],
+        action if action.starts_with("sns:") || action.starts_with("states:") => {
+            &["kms:Decrypt", "kms:GenerateDataKey"]
+        }
+        _ => &[],
+    }
+}
 
 fn kms_key(text: &str) -> Result<String, &'static str> {
     // IAM does not resolve aliases.
@@ -65,15 +77,18 @@ impl IamPolicy {
             permissions.entry(principal).or_default().entry(action).or_default().insert(resource);
         };
         let defaults = ArnDefaults { account: &self.account, region: &self.region };
-        for destination in settings.destinations.values() {
-            let Some(permission) = destination.settings.permission(&defaults) else { continue };
-            let Permission { role, action, resource } = permission;
+        let of_destinations = settings.destinations.values();
+        let of_destinations = of_destinations.filter_map(|it| it.settings.permission(&defaults));
+        let of_sources = settings.source_kinds.values().filter_map(SourceKind::queue);
+        let of_sources = of_sources.flat_map(|queue| queue.permissions(&defaults));
+        for Permission { role, action, resource } in of_destinations.chain(of_sources) {
             let role = role.map(|role| role.arn.clone());
             if let Some(arn) = &role {
                 require(None, "sts:AssumeRole", arn.clone());
             }
-            if let Some(key) = self.kms_key_arn.as_ref().filter(|_| action.starts_with("sqs:")) {
-                KMS_ACTIONS.into_iter().for_each(|action| require(role.clone(), action, key.clone()));
+            if let Some(key) = &self.kms_key_arn {
+                let kms_actions = kms_actions(action).iter();
+                kms_actions.for_each(|action| require(role.clone(), *action, key.clone()));
             }
             require(role, action, resource);
         }
@@ -89,7 +104,7 @@ impl IamPolicy {
         }
         if self.role.is_some() && !permissions.contains_key(&self.role) {
             return usage_error(format_args!(
-                "no destination with role {}",
+                "no destination or source with role {}",
                 self.role.as_deref().unwrap_or_default()
             ));
         }

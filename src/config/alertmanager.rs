@@ -30,20 +30,21 @@ use webhooks::Webhooks;
 use super::decode::wrong_type;
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::file;
+use super::kinds::SourceKind;
 use super::redact;
 use super::settings::Settings;
 use super::yaml::{self, Kind, Node, Origin};
 use crate::domain::name::Name;
 
 /// Checks the Alertmanager configuration at `path` against the settings of the bridge.
-pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &mut Diagnostics) {
+pub(super) fn lint<D, S: SourceKind>(path: &Path, settings: &Settings<D, S>, diagnostics: &mut Diagnostics) {
     if let Some(text) = file::read_text(path, diagnostics) {
         lint_text(path, &text, settings, diagnostics);
     }
 }
 
 /// The same for the text of the file.
-pub(crate) fn lint_text<D, S>(
+pub(crate) fn lint_text<D, S: SourceKind>(
     path: &Path,
     text: &str,
     settings: &Settings<D, S>,

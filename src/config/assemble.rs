@@ -46,9 +46,13 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     for key in ["source_defaults", "source_files"] {
         fields.lookup(key);
     }
-    let source_kinds = sources.iter().map(|(name, (_, kind, _))| (name.clone(), *kind)).collect();
+    let source_kinds = sources.iter().map(|(name, (_, kind, ..))| (name.clone(), kind.clone())).collect();
+    // Nobody sends requests to the others.
+    let receiving = sources.iter().filter(|(_, (_, kind, ..))| !kind.is_polled());
     let source_auth: BTreeMap<_, _> =
-        sources.iter().map(|(name, (_, _, auth))| (name.clone(), auth.clone())).collect();
+        receiving.map(|(name, (_, _, auth, _))| (name.clone(), auth.clone())).collect();
+    let alertmanagers =
+        sources.iter().filter_map(|(name, (.., api))| Some((name.clone(), api.clone()?))).collect();
     let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, ..))| (name, source)).collect();
     let (destination_names, destinations) =
         section(&mut fields, "destinations", |name, node, diagnostics| {
@@ -89,6 +93,7 @@ pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
         sources,
         source_kinds,
         source_auth: source_auth.into_iter().map(|(name, draft)| (name, draft.auth)).collect(),
+        alertmanagers,
         destinations,
         max_backlog: delivery?.1,
         rules: Arc::new(RuleTable::new(rules, templates)),

@@ -12,7 +12,7 @@ use super::{foreign, unsupported};
 
 /// A value and its location, for diagnostics of later checks.
 #[derive(Debug, Clone)]
-pub(super) struct Spanned<T> {
+pub(crate) struct Spanned<T> {
     pub value: T,
     pub location: Location,
 }
@@ -250,7 +250,7 @@ pub(super) fn check_not_empty(node: &Node, help: &str, diagnostics: &mut Diagnos
 }
 
 /// Reads a list without duplicates.
-pub(super) fn distinct<'n, T: PartialEq + Display>(
+pub(crate) fn distinct<'n, T: PartialEq + Display>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
 ) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<Spanned<T>>> {
     let read = list(spanned(read));

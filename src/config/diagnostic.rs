@@ -159,6 +159,7 @@ codes! {
     SharedCredential = "W048", "A credential that is valid for more than one source.";
     UnknownUser = "W049", "A scope of a user that does not exist.";
     AnySubject = "W050", "JSON Web Tokens of any subject are accepted.";
+    Replayable = "W055", "Signatures of a sender without the time at which they were made.";
 }
 
 impl Code {

@@ -22,6 +22,37 @@ pub(super) fn key_help(path: &str, key: &Key, value: &Node) -> Option<String> {
 pub(super) fn map_help(path: &str, value: &Node) -> Option<String> {
     let text = scalar(value);
     let text = text.as_deref();
+    let of_destination = path.strip_prefix("destinations.*.").and_then(|kind| destination_help(kind, text));
+    let of_one = of_destination.or_else(|| rule_help(path, value, text));
+    if of_one.is_some() {
+        return of_one;
+    }
+    match path {
+        "server" | "admin" => text.map(|text| match text.trim_start_matches(':') {
+            port if port.parse::<u16>().is_ok() => format!("use `{{ listen: \"127.0.0.1:{port}\" }}`"),
+            address => format!("use `{{ listen: \"{address}\" }}`"),
+        }),
+        "store" => Some("use `{ sqlite: { path: data/scalebridge.db } }`".to_owned()),
+        "store.postgres" => Some("use `{ url_file: FILE }`, and write the URL into that file".to_owned()),
+        "sources.*" => Some("use `{}` for a source with the default settings".to_owned()),
+        "sources.*.alertmanager" => Some(match text {
+            // Not repeated: it may contain a secret.
+            Some(_) => {
+                "use `{ urls: [URL, …] }`, with the URL of each Alertmanager of the cluster".to_owned()
+            }
+            None => "use `{ urls: ['http://alertmanager:9093'] }`".to_owned(),
+        }),
+        "destinations.*" => Some("name the kind: `{ file: { path: \"-\" } }`".to_owned()),
+        _ => {
+            let (key, value) = text.and_then(|text| text.split_once(':').or_else(|| text.split_once(' ')))?;
+            let is_key = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            is_key.then(|| format!("write a key, a colon and a space: `{key}: {}`", value.trim_start()))
+        }
+    }
+}
+
+/// The fix for a map of a rules file.
+fn rule_help(path: &str, value: &Node, text: Option<&str>) -> Option<String> {
     match path {
         "rules.*.amount" => Some(match text {
             Some("revert") => "use `{ revert: true }`".to_owned(),
@@ -70,23 +101,22 @@ pub(super) fn map_help(path: &str, value: &Node) -> Option<String> {
             Some((key, value)) => format!("put a space after the colon: `{key}: {}`", value.trim_start()),
             None => "a rule is a map that begins with its name: `- name: unschedulable-pods`".to_owned(),
         }),
-        "server" | "admin" => text.map(|text| match text.trim_start_matches(':') {
-            port if port.parse::<u16>().is_ok() => format!("use `{{ listen: \"127.0.0.1:{port}\" }}`"),
-            address => format!("use `{{ listen: \"{address}\" }}`"),
-        }),
-        "store" => Some("use `{ sqlite: { path: data/scalebridge.db } }`".to_owned()),
-        "store.postgres" => Some("use `{ url_file: FILE }`, and write the URL into that file".to_owned()),
-        "sources.*" => Some("use `{}` for a source with the default settings".to_owned()),
-        "destinations.*.file" => Some(format!("use `{{ path: {:?} }}`", text.unwrap_or("-"))),
-        "destinations.*.sqs" => Some(format!("use `{{ queue_url: {:?} }}`", text.unwrap_or("https://…"))),
-        "destinations.*.lambda" => Some(format!("use `{{ function: {:?} }}`", text.unwrap_or("NAME"))),
-        "destinations.*" => Some("name the kind: `{ file: { path: \"-\" } }`".to_owned()),
-        _ => {
-            let (key, value) = text.and_then(|text| text.split_once(':').or_else(|| text.split_once(' ')))?;
-            let is_key = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            is_key.then(|| format!("write a key, a colon and a space: `{key}: {}`", value.trim_start()))
-        }
+        _ => None,
     }
+}
+
+/// The fix for the settings of a destination that are written as a single value: the key that they need.
+fn destination_help(kind: &str, text: Option<&str>) -> Option<String> {
+    let (key, example) = match kind {
+        "file" => ("path", "-"),
+        "sqs" => ("queue_url", "https://…"),
+        "lambda" => ("function", "NAME"),
+        "eventbridge" => ("bus", "NAME"),
+        "sns" => ("topic_arn", "ARN"),
+        "step_functions" => ("state_machine_arn", "ARN"),
+        _ => return None,
+    };
+    Some(format!("use `{{ {key}: {:?} }}`", text.unwrap_or(example)))
 }
 
 /// The fix for a list that is written as a single value or as a map.
@@ -246,8 +276,11 @@ const COUNTERPARTS: &[(&str, &[&str], &str)] = &[
     ("destinations.*", &["type", "kind"], "name the kind as a key: `sqs: { … }`, `lambda: { … }` or `file: { … }`"),
     ("destinations.*", &["url", "queueurl", "queue"], "use `sqs: { queue_url: \"https://…\" }`"),
     ("destinations.*", &["function", "functionname", "functionarn", "arn"], "use `lambda: { function: … }`"),
+    ("destinations.*", &["bus", "eventbus", "eventbusname", "putevents", "events"], "use `eventbridge: { bus: … }`"),
+    ("destinations.*", &["topic", "topicarn", "snsconfigs"], "use `sns: { topic_arn: … }`"),
+    ("destinations.*", &["sfn", "states", "statemachine", "statemachinearn", "stepfunction"], "use `step_functions: { state_machine_arn: … }`"),
     ("destinations.*", &["path", "stdout"], "use `file: { path: \"-\" }`"),
-    ("destinations.*", &["webhook", "http", "webhookconfigs", "sns", "snsconfigs", "eventbridge", "kafka"], "this version sends to `sqs`, `lambda` and `file`"),
+    ("destinations.*", &["webhook", "http", "webhookconfigs", "kafka"], "this version sends to `sqs`, `lambda`, `eventbridge`, `sns`, `step_functions` and `file`"),
     ("destinations.*", &["retries", "maxretries", "retry", "maxattempts"], "use `max_age`: an event is retried for this long"),
     ("rules", &["groups"], "these are alerting rules of Prometheus; a rules file of the bridge has the list `rules`"),
     ("rules", &["route", "receivers"], "this is a configuration of Alertmanager: pass it to `check --alertmanager`"),

@@ -11,6 +11,7 @@
 
 pub mod access;
 mod alertmanager;
+mod alertmanager_api;
 mod assemble;
 pub(crate) mod byte_order_mark;
 mod check;
@@ -59,18 +60,19 @@ pub use database_url::{
 };
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
-pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
+pub use kinds::{DestinationKind, DestinationSettings, OwnSettings, SettingsKey, SourceKind, SourceRow};
 pub use own_files::OwnFiles;
 pub use secret::Secret;
 pub use settings::{
-    Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, PostgresStore, Retention, Server,
-    Settings, Store,
+    Admin, AlertmanagerApi, Delivery, Destination, Engine, Log, LogFormat, LogLevel, PostgresStore,
+    Retention, Server, Settings, Store,
 };
 
 /// What a kind needs to read its settings, and `credentials` to read files.
 #[cfg(feature = "server")]
 pub(crate) mod read {
-    pub(crate) use crate::config::decode::Fields;
+    pub(crate) use crate::config::access::{http_client, signing_key_files};
+    pub(crate) use crate::config::decode::{Fields, distinct};
     pub(crate) use crate::config::diagnostic::{Code, Diagnostics};
     pub(crate) use crate::config::scalar::{flag, keyword, number, owned_text, text};
     pub(crate) use crate::config::yaml::Node;

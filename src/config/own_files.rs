@@ -21,7 +21,7 @@ pub struct OwnFiles(Vec<(PathBuf, &'static str)>);
 
 impl OwnFiles {
     /// The files of a configuration; `files` are those that it was read from.
-    pub fn new<D, S>(settings: &Settings<D, S>, files: &[FileStamp]) -> Self {
+    pub fn new<D: DestinationSettings, S>(settings: &Settings<D, S>, files: &[FileStamp]) -> Self {
         let mut own = Self(
             files
                 .iter()
@@ -37,6 +37,11 @@ impl OwnFiles {
         own.add_listener(&settings.admin.access);
         own.add_admin(&settings.admin.auth);
         settings.source_auth.values().for_each(|auth| own.add_source(auth));
+        settings.alertmanagers.values().for_each(|api| own.add_client(&api.http));
+        for destination in settings.destinations.values() {
+            own.add(destination.settings.key_files(), "a secret");
+            destination.settings.http_client().into_iter().for_each(|client| own.add_client(client));
+        }
         own
     }
 
@@ -67,8 +72,9 @@ impl OwnFiles {
     }
 
     fn add_source(&mut self, auth: &SourceAuth) {
-        let SourceAuth { bearer_token_files, basic_auth_users_file, client_cert: _, jwt } = auth;
-        self.add(bearer_token_files.iter().chain(basic_auth_users_file), "a secret");
+        let SourceAuth { bearer_token_files, basic_auth_users_file, client_cert: _, jwt, hmac } = auth;
+        let key_files = hmac.iter().flat_map(|hmac| &hmac.key_files);
+        self.add(bearer_token_files.iter().chain(basic_auth_users_file).chain(key_files), "a secret");
         jwt.iter().for_each(|jwt| self.add_jwt(jwt));
     }
 

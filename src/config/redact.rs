@@ -24,12 +24,12 @@ const SECRET_KEYS: [&str; 11] = [
     "basic_auth_users",
 ];
 /// Keys of our own files below which a secret may be written by mistake, with any key of its own.
-const CREDENTIAL_KEYS: [&str; 8] =
-    ["auth", "authorization", "basic_auth", "client_cert", "client_certs", "jwt", "tokens", "users"];
+const CREDENTIAL_KEYS: [&str; 9] =
+    ["auth", "authorization", "basic_auth", "client_cert", "client_certs", "hmac", "jwt", "tokens", "users"];
 /// Keys below them whose values are maps without secrets.
 const KNOWN_MAPS: [&str; 2] = ["http", "tls_config"];
 /// Keys below them whose values are no secrets, in addition to names of files.
-const KNOWN_KEYS: [&str; 17] = [
+const KNOWN_KEYS: [&str; 19] = [
     "audience",
     "follow_redirects",
     "groups",
@@ -45,6 +45,8 @@ const KNOWN_KEYS: [&str; 17] = [
     "scope",
     "server_name",
     "subjects",
+    "timestamp_header",
+    "tolerance",
     "type",
     "username",
 ];

@@ -15,6 +15,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use super::kinds::{DestinationSettings, SourceKind};
+#[cfg(feature = "server")]
+pub(crate) use access::HttpClient;
 use config_file::{ConfigFile, SourceFile};
 use rules_file::RulesFile;
 use tests_file::TestsFile;

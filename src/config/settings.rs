@@ -3,14 +3,14 @@
 //! No other module validates them again. Invalid values cannot be constructed from a configuration;
 //! invariants beyond the types are documented at the fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access::{AdminAuth, ListenerAccess, SourceAuth};
+use super::access::{AdminAuth, HttpClient, ListenerAccess, SourceAuth};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
@@ -32,6 +32,8 @@ pub struct Settings<D, S> {
     pub source_kinds: BTreeMap<Name, S>,
     /// The credentials of each source.
     pub source_auth: BTreeMap<Name, SourceAuth>,
+    /// The Alertmanagers that are asked what fires now, of the sources that have any.
+    pub alertmanagers: BTreeMap<Name, AlertmanagerApi>,
     /// The destinations by name, at least one.
     pub destinations: BTreeMap<Name, Destination<D>>,
     /// Maximum number of unsettled deliveries of all destinations; at this number the webhook responds 503.
@@ -82,6 +84,17 @@ pub struct Admin {
     pub access: ListenerAccess,
     /// Tokens, users, certificates and their scopes.
     pub auth: AdminAuth,
+}
+
+/// The Alertmanagers of a source, which are asked what fires now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertmanagerApi {
+    /// The URL of each peer of the cluster, without `/api/v2` and without a slash at its end; at least one.
+    pub urls: Vec<String>,
+    /// The receivers by which Alertmanager sends to this source; if empty, those that its notifications name.
+    pub receivers: BTreeSet<String>,
+    /// How they are called.
+    pub http: HttpClient,
 }
 
 /// The kind of the store.

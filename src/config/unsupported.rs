@@ -18,7 +18,6 @@ pub(super) struct Unsupported {
 
 #[rustfmt::skip] // a table, one entry per line
 const UNSUPPORTED_KEYS: &[Unsupported] = &[
-    unsupported("sources.*.auth", "hmac", "use `bearer_token_files`, or remove it"),
     inline("store.postgres", "url", "write the URL into a file, and use `url_file: FILE`"),
     inline("store.postgres", "dsn", "write the URL into a file, and use `url_file: FILE`"),
     inline("store.postgres", "password", "write it into the URL of `url_file`"),
@@ -26,6 +25,9 @@ const UNSUPPORTED_KEYS: &[Unsupported] = &[
     inline("sources.*.auth", "bearer_tokens", "use `bearer_token_files: [FILE]`"),
     inline("sources.*.auth", "token", "use `bearer_token_files: [FILE]`"),
     inline("sources.*.auth", "tokens", "use `bearer_token_files: [FILE]`"),
+    inline("sources.*.auth.hmac", "key", "use `key_files: [FILE]`"),
+    inline("sources.*.auth.hmac", "keys", "use `key_files: [FILE]`"),
+    inline("sources.*.auth.hmac", "secret", "use `key_files: [FILE]`"),
     inline("sources.*.auth", "password", "use `basic_auth_users_file: FILE`, with lines of `htpasswd -nB`"),
     inline("sources.*.auth", "basic_auth_users", "use `basic_auth_users_file: FILE`, with lines of `htpasswd -nB`"),
     inline("admin", "token", "use `tokens: [{ name: …, scope: operate, token_file: FILE }]`"),
@@ -37,6 +39,11 @@ const UNSUPPORTED_KEYS: &[Unsupported] = &[
     inline("admin.tokens.*", "password", "use `token_file: FILE`"),
     inline("admin.users.*", "password", "use `users_file: FILE` of `admin`, with lines of `htpasswd -nB`"),
     inline("admin.users.*", "password_hash", "use `users_file: FILE` of `admin`, with lines of `htpasswd -nB`"),
+    inline("destinations.*.http", "signing_key", "use `signing_key_files: [FILE]`"),
+    inline("destinations.*.http", "signing_keys", "use `signing_key_files: [FILE]`"),
+    inline("destinations.*.http", "secret", "use `signing_key_files: [FILE]`"),
+    no("destinations.*.http", "signing_key_file", "is a list here, so that keys can be rotated", "use \
+        `signing_key_files: [FILE]`"),
     inline("http", "bearer_token", "use `authorization: { credentials_file: FILE }`"),
     inline("http", "password", "use `basic_auth: { username: …, password_file: FILE }`"),
     inline("http.authorization", "credentials", "use `credentials_file: FILE`"),

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::config::access::SourceAuth;
-use crate::credentials::{AdminCredentials, Denied, Presented, Principal, SourceCredentials};
+use crate::credentials::{
+    AdminCredentials, Check, Denied, Presented, Principal, SignedRequest, SourceCredentials,
+};
 use crate::domain::name::Name;
 use crate::kinds::Settings;
 
@@ -24,6 +27,7 @@ pub(crate) struct ActiveCredentials {
 /// The credentials of all configured sources.
 struct OfSources {
     credentials: SourceCredentials,
+    /// Those that accept requests.
     configured: BTreeSet<Name>,
 }
 
@@ -37,7 +41,7 @@ impl ActiveCredentials {
         let web_config = settings.server.access.web_config.as_ref();
         let sources = OfSources {
             credentials: SourceCredentials::new(&settings.source_auth, web_config),
-            configured: settings.sources.keys().cloned().collect(),
+            configured: settings.source_auth.keys().cloned().collect(),
         };
         let admin = AdminCredentials::new(&settings.admin.auth, settings.admin.access.web_config.as_ref());
         Self {
@@ -53,7 +57,7 @@ impl ActiveCredentials {
         let web_config = settings.server.access.web_config.as_ref();
         let sources = OfSources {
             credentials: self.sources.load().credentials.reloaded(&settings.source_auth, web_config),
-            configured: settings.sources.keys().cloned().collect(),
+            configured: settings.source_auth.keys().cloned().collect(),
         };
         self.sources.store(Arc::new(sources));
         let admin = self.admin.load();
@@ -68,7 +72,11 @@ impl ActiveCredentials {
     ///
     /// # Errors
     /// Why it may not.
-    pub(crate) async fn check_source(&self, source: &Name, presented: Presented<'_>) -> Result<(), Denied> {
+    pub(crate) async fn check_source(
+        &self,
+        source: &Name,
+        presented: Presented<'_>,
+    ) -> Result<Check, Denied> {
         let sources = self.sources.load_full();
         let OfSources { credentials, configured } = &*sources;
         if !configured.contains(source) {
@@ -76,9 +84,27 @@ impl ActiveCredentials {
             return Err(Denied::Busy);
         }
         if credentials.is_open(source) {
-            return Ok(());
+            return Ok(Check::Passed);
         }
         let checked = credentials.check(source, presented).await;
+        // Of a signature, nothing has been read yet.
+        if !matches!(checked, Ok(Check::Signed(_))) {
+            self.remember(|| Some(source.clone()), &checked);
+        }
+        checked
+    }
+
+    /// Whether a request to `source` may send this body, as it was sent.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) async fn check_signature(
+        &self,
+        source: &Name,
+        request: &SignedRequest,
+        body: &Bytes,
+    ) -> Result<(), Denied> {
+        let checked = request.check(body).await;
         self.remember(|| Some(source.clone()), &checked);
         checked
     }
@@ -130,7 +156,7 @@ impl ActiveCredentials {
 /// The kinds of credentials that a source accepts; empty if it asks for none.
 pub(super) fn kinds_of_source(settings: &Settings, source: &Name) -> Vec<&'static str> {
     let auth = settings.source_auth.get(source).filter(|auth| !auth.is_empty());
-    let Some(SourceAuth { bearer_token_files, basic_auth_users_file, client_cert, jwt }) = auth else {
+    let Some(SourceAuth { bearer_token_files, basic_auth_users_file, client_cert, jwt, hmac }) = auth else {
         let web_config = settings.server.access.web_config.as_ref();
         let has_users = web_config.is_some_and(|config| !config.basic_auth_users.is_empty());
         return if has_users { vec!["basic"] } else { Vec::new() };
@@ -140,6 +166,7 @@ pub(super) fn kinds_of_source(settings: &Settings, source: &Name) -> Vec<&'stati
         ("basic", basic_auth_users_file.is_some()),
         ("client_cert", client_cert.is_some()),
         ("jwt", jwt.is_some()),
+        ("hmac", hmac.is_some()),
     ];
     kinds.into_iter().filter(|(_, accepted)| *accepted).map(|(kind, _)| kind).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Ops;
-use super::api::{DecisionPage, ListDecisionsParams};
+use super::api::{DecisionPage, ExplainParams, ListDecisionsParams};
 use super::error::Error;
 use super::parse;
 use crate::bridge::decision_view::DecisionView;
@@ -66,7 +66,8 @@ impl Ops {
                 .ok_or_else(|| Error::Invalid("cursor: invalid; use the `next` of a page".to_owned()))
         };
         let after = params.cursor.as_deref().map(position).transpose()?;
-        let page = self.0.bridge.decisions(&filter, after, parse::page_size(params.limit)?).await?;
+        let mut page = self.0.bridge.decisions(&filter, after, parse::page_size(params.limit)?).await?;
+        self.0.bridge.show_suppressions(&mut page.decisions);
         let next = page.next.map(|next| format!("{}.{}", next.record, next.index));
         let count = match params.count {
             Some(true) => Some(self.0.bridge.count_decisions(&filter).await?),
@@ -110,15 +111,18 @@ impl Ops {
         Ok(DecisionFeed { bridge, filter, after, commits })
     }
 
-    /// Explains how a notification of a source would be processed now. Nothing is written.
+    /// Explains how a notification of a source would be processed now, whatever the kind of the source: people write those
+    /// of Alertmanager. Nothing is written.
     ///
     /// # Errors
     /// The source or the body is invalid, or the store cannot be read.
-    pub(crate) async fn explain(&self, source: Option<&str>, body: &[u8]) -> Result<Explanation, Error> {
+    pub(crate) async fn explain(&self, params: &ExplainParams, body: &[u8]) -> Result<Explanation, Error> {
         let deps = &*self.0;
+        let now = deps.store.clock().wall;
+        let received_at = parse::time("received_at", params.received_at.as_deref(), now)?.unwrap_or(now);
         let settings = deps.settings.load_full();
         let names: Vec<&str> = settings.sources.keys().map(Name::as_str).collect();
-        let source = match (source, names.as_slice()) {
+        let source = match (params.source.as_deref(), names.as_slice()) {
             (Some(source), _) => source,
             (None, [only]) => only,
             (None, names) => {
@@ -127,8 +131,9 @@ impl Ops {
         };
         let handle = deps.bridge.source(source);
         let handle = handle.ok_or_else(|| Error::NotFound(format!("unknown source `{source}`")))?;
-        let kind = settings.source_kinds.get(source).copied().unwrap_or_default();
-        let notification = kind.parse(body).map_err(|error| Error::Invalid(error.to_string()))?;
+        let kind = settings.source_kinds.get(source).cloned().unwrap_or_default();
+        let notification =
+            kind.parse_any(body, received_at).map_err(|error| Error::Invalid(error.to_string()))?;
         if notification.alerts.len() > MAX_EXPLAINED {
             return Err(Error::Invalid(format!(
                 "too many alerts; at most {MAX_EXPLAINED} can be explained in one request"
@@ -151,7 +156,8 @@ impl DecisionFeed {
     pub(crate) async fn next(&mut self) -> Option<Vec<DecisionView>> {
         loop {
             match self.bridge.decisions_after(&self.filter, self.after).await {
-                Ok((found, last)) => {
+                Ok((mut found, last)) => {
+                    self.bridge.show_suppressions(&mut found);
                     let has_advanced = last != self.after;
                     self.after = last;
                     if !found.is_empty() {

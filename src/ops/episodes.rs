@@ -171,6 +171,11 @@ fn occurrence_view(clock: ClockReading, open: &Occurrence) -> OccurrenceView {
         fingerprint: open.alert.fingerprint.to_string(),
         starts_at: open.starts_at.to_string(),
         heard_at: clock.show(open.heard_at),
+        absent_since: open
+            .validity
+            .as_ref()
+            .filter(|_| open.is_absent(clock.now))
+            .map(|validity| clock.show(validity.absent_at)),
         labels: open.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
 }

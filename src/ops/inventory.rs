@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Ops;
-use super::api::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView, Word};
+use super::api::{
+    ActionView, AlertmanagerView, DestinationView, QueueView, ReceptionGapView, RuleView, SourceView,
+    SuppressedAlertView, Word,
+};
 use super::credentials::kinds_of_source;
 use crate::domain::control::{Controls, ReceptionGap};
 use crate::domain::duration::format;
@@ -11,6 +14,9 @@ use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget
 use crate::domain::source::Source;
 use crate::domain::template::Template;
 use crate::domain::time::Time;
+use crate::intake::QueueStatus;
+use crate::kinds::Settings;
+use crate::sources::{SourceKind, sqs};
 use crate::store::Replicas;
 
 impl Ops {
@@ -30,8 +36,11 @@ impl Ops {
             let heartbeat = controls.heartbeat_of_source(&source.name);
             let settings = source.heartbeat.as_ref();
             let permissions = &source.permissions;
+            let kind = all.source_kinds.get(&source.name);
             SourceView {
                 name: source.name.to_string(),
+                kind: kind.map_or_else(Word::default, |kind| kind.key().into()),
+                queue: kind.and_then(SourceKind::queue).map(|queue| self.queue_view(source, queue)),
                 auth: kinds_of_source(&all, &source.name).into_iter().map(Into::into).collect(),
                 auth_error: self.0.credentials.unreadable(&source.name),
                 labels: source
@@ -56,9 +65,40 @@ impl Ops {
                 late_window: format(source.late_window),
                 occurrence_ttl: format(source.occurrence_ttl),
                 last_gap: last_gap(&controls, source),
+                alertmanager: self.alertmanager(&all, source),
             }
         });
         sources.collect()
+    }
+
+    /// The Alertmanagers of a source that are asked what fires, if any are configured.
+    fn alertmanager(&self, settings: &Settings, source: &Source) -> Option<AlertmanagerView> {
+        let configured = settings.alertmanagers.get(&source.name)?;
+        let knowledge = self.0.bridge.reconciliation(source.name.as_str()).unwrap_or_default();
+        let receivers = match configured.receivers.is_empty() {
+            true => self.0.bridge.known_receivers(&source.name),
+            false => configured.receivers.clone(),
+        };
+        let suppressed = knowledge.suppressed.iter().map(|(fingerprint, alert)| SuppressedAlertView {
+            fingerprint: fingerprint.to_string(),
+            labels: alert.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            starts_at: alert.starts_at.to_string(),
+            suppressed_by: alert.by.clone(),
+        });
+        Some(AlertmanagerView {
+            urls: configured.urls.clone(),
+            receivers: receivers.into_iter().collect(),
+            last_success: knowledge.answered_at.map(Time::to_millis_string),
+            last_error: knowledge.last_error.clone(),
+            suppressed_total: knowledge.suppressed_total as u64,
+            suppressed: suppressed.collect(),
+        })
+    }
+
+    fn queue_view(&self, source: &Source, queue: &sqs::Settings) -> QueueView {
+        let status = self.0.queues.get(&source.name).unwrap_or_default();
+        let QueueStatus { is_current, last_error } = status;
+        QueueView { address: queue.queue_url.clone(), is_current, last_error }
     }
 
     /// The last reception gap of each source that had one.
@@ -99,10 +139,14 @@ impl Ops {
 }
 
 fn last_gap(controls: &Controls, source: &Source) -> Option<ReceptionGapView> {
-    let ReceptionGap { from, until, cause } = controls.reception_gaps(&source.name)?.last;
-    let no_decrease_before = until.after(source.late_window).to_millis_string();
+    let gaps = controls.reception_gaps(&source.name)?;
+    let ReceptionGap { from, until, cause } = gaps.last;
+    let reconciled_at = gaps.reconciled_at.filter(|_| gaps.is_reconciled());
+    let waits_until = until.after(source.late_window);
+    let no_decrease_before = reconciled_at.map_or(waits_until, |at| at.min(waits_until)).to_millis_string();
     let (from, until) = (from.to_millis_string(), until.to_millis_string());
-    Some(ReceptionGapView { from, until, cause, no_decrease_before })
+    let reconciled_at = reconciled_at.map(Time::to_millis_string);
+    Some(ReceptionGapView { from, until, cause, no_decrease_before, reconciled_at })
 }
 
 fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {

@@ -37,6 +37,7 @@ use parking_lot::Mutex;
 
 use crate::bridge::Bridge;
 use crate::dispatch::DestinationStatuses;
+use crate::intake::QueueStatuses;
 use crate::kinds::Settings;
 use crate::store::Store;
 pub use act::Initiator;
@@ -60,6 +61,7 @@ pub(crate) struct Deps {
     pub bridge: Bridge,
     pub store: Store,
     pub statuses: DestinationStatuses,
+    pub queues: QueueStatuses,
     /// The active settings.
     pub settings: Arc<ArcSwap<Settings>>,
     /// The result of the last reload.

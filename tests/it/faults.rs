@@ -24,15 +24,30 @@ async fn accepted_events_arrive_in_order_whatever_a_queue_does() {
     let seed = seed();
     for schedule in 0..3 {
         eprintln!("schedule {schedule}");
-        faulty_queues(seed.wrapping_mul(3).wrapping_add(schedule)).await;
+        let seed = seed.wrapping_mul(3).wrapping_add(schedule);
+        faulty_destinations(seed, &[("fifo", Kind::Fifo), ("standard", Kind::Standard)]).await;
     }
 }
 
-async fn faulty_queues(seed: u64) {
-    let faulty = [
-        ("fifo", SqsStub::faulty(Kind::Fifo, seed)),
-        ("standard", SqsStub::faulty(Kind::Standard, seed ^ 0xFF)),
+/// The names of executions identify duplicates, as the deduplication ids of the FIFO topic do.
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_events_arrive_in_order_whatever_a_topic_a_bus_or_a_state_machine_does() {
+    let kinds = [
+        ("topic-fifo", Kind::FifoTopic),
+        ("topic", Kind::Topic),
+        ("bus", Kind::Bus),
+        ("workflow", Kind::StateMachine),
     ];
+    faulty_destinations(seed(), &kinds).await;
+}
+
+/// The first of them is FIFO.
+async fn faulty_destinations(seed: u64, kinds: &[(&'static str, Kind)]) {
+    let faulty: Vec<(&str, SqsStub)> = kinds
+        .iter()
+        .zip(0..)
+        .map(|(&(name, kind), at)| (name, SqsStub::faulty(kind, seed ^ (0xFF * at))))
+        .collect();
     let steady = SqsStub::start(Kind::Standard);
     let mut destinations: Vec<(&str, String)> =
         faulty.iter().map(|(name, stub)| (*name, stub.destination() + ", timeout: 5s")).collect();
@@ -61,9 +76,12 @@ async fn faulty_queues(seed: u64) {
         stub.assert_no_violations();
     }
     assert_one_group_per_target(&faulty[0].1.sent());
-    for (name, events) in
-        [("fifo", faulty[0].1.events()), ("steady", steady.events()), ("journal", bridge.journal())]
-    {
+    let deduplicating = faulty
+        .iter()
+        .zip(kinds)
+        .filter(|(_, (_, kind))| matches!(kind, Kind::Fifo | Kind::FifoTopic | Kind::StateMachine));
+    let deduplicating = deduplicating.map(|((name, stub), _)| (*name, stub.events()));
+    for (name, events) in deduplicating.chain([("steady", steady.events()), ("journal", bridge.journal())]) {
         let copies = ledger.check(&bridge, name, &events).await;
         assert!(copies.is_empty(), "{name} has events more than once: {copies:?}");
     }

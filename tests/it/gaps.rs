@@ -14,8 +14,8 @@ use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::eventually;
 
-const CAUSES: [&str; 7] =
-    ["not_running", "suspended", "store", "data_loss", "backlog", "refused", "no_fingerprint"];
+const CAUSES: [&str; 8] =
+    ["not_running", "suspended", "store", "data_loss", "backlog", "refused", "no_fingerprint", "queue"];
 const WAIT_AFTER_GAP: SignedDuration = SignedDuration::from_mins(6);
 
 /// The last reception gap of a source, as the status shows it.

@@ -7,10 +7,11 @@ use proc_macro2::TokenTree;
 use crate::support::sources::{self, ModulePath};
 
 /// Each layer with its level. A layer may use itself and layers of a lower level.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 17] = [
     ("json", 0),
     ("domain", 1),
     ("config", 2),
+    ("aws", 3),
     ("credentials", 3),
     ("store", 4),
     ("telemetry", 5),
@@ -18,11 +19,12 @@ const LAYERS: [(&str, u8); 15] = [
     ("dispatch", 6),
     ("sources", 6),
     ("kinds", 7),
-    ("ops", 8),
-    ("http", 9),
-    ("app", 10),
-    ("fuzzing", 10),
-    ("cli", 11),
+    ("intake", 8),
+    ("ops", 9),
+    ("http", 10),
+    ("app", 11),
+    ("fuzzing", 11),
+    ("cli", 12),
 ];
 
 fn level(layer: &str) -> Option<u8> {

@@ -42,11 +42,10 @@ fn every_error_in_configuration_and_rules_is_reported_in_one_run_with_its_locati
 
 #[test]
 fn an_unsupported_setting_is_rejected() {
-    let labels = "labels: { cluster: prod-eu";
-    let config = CONFIG.replace(labels, &format!("auth: {{ hmac: {{}} }}, {labels}"));
+    let config = format!("{CONFIG}engine: {{ max_deferral: 1h }}\n");
     let (code, says) = failed_start(&Bridge::new(&config, RULES));
     assert_eq!(code, Some(2), "{says}");
-    assert!(says.contains("`hmac` is not supported by this version"), "{says}");
+    assert!(says.contains("`max_deferral` was removed"), "{says}");
 }
 
 #[test]

@@ -17,16 +17,27 @@ const KILLS: usize = 36;
 /// ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
+    storm_of_sigkills(Kind::Fifo, &[("standard", Kind::Standard)], KILLS).await;
+}
+
+/// Nor does a kill start a second execution, or make the bridge take an execution of its own for another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_is_lost_at_a_state_machine_a_topic_and_a_bus_in_a_storm_of_sigkills() {
+    let others = [("fifo-topic", Kind::FifoTopic), ("topic", Kind::Topic), ("bus", Kind::Bus)];
+    storm_of_sigkills(Kind::StateMachine, &others, KILLS / 2).await;
+}
+
+/// The first destination is faulty, and drops duplicates.
+async fn storm_of_sigkills(faulty: Kind, others: &[(&'static str, Kind)], kills: usize) {
     let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let fifo = SqsStub::faulty(Kind::Fifo, seed);
-    let standard = SqsStub::start(Kind::Standard);
-    let journal = "file: { path: events.jsonl }".to_owned();
-    let mut bridge = Bridge::with_destinations(&[
-        ("fifo", fifo.destination()),
-        ("standard", standard.destination()),
-        ("journal", journal),
-    ]);
+    let faulty = SqsStub::faulty(faulty, seed);
+    let others: Vec<(&str, SqsStub)> =
+        others.iter().map(|&(name, kind)| (name, SqsStub::start(kind))).collect();
+    let mut destinations = vec![("faulty", faulty.destination())];
+    destinations.extend(others.iter().map(|(name, stub)| (*name, stub.destination())));
+    destinations.push(("journal", "file: { path: events.jsonl }".to_owned()));
+    let mut bridge = Bridge::with_destinations(&destinations);
     TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
 
     bridge.without_late_window();
@@ -34,7 +45,7 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     bridge.run().await;
     let (address, to) = watch::channel(None);
     let mut senders = Senders::start(seed, &to);
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         if kill > 0 {
             bridge.launch();
             if rng.u8(..6) == 0 {
@@ -53,18 +64,29 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
         bridge.kill();
         address.send_replace(None);
     }
-    fifo.heal();
+    faulty.heal();
     bridge.run().await;
     address.send_replace(Some(bridge.url("/webhook/prod-eu")));
     let ledger = senders.stop().await;
-    bridge.wait_settled(&["fifo", "standard", "journal"]).await;
+    let names: Vec<&str> = destinations.iter().map(|(name, _)| *name).collect();
+    bridge.wait_settled(&names).await;
 
     let all = |stub: &SqsStub| stub.sent().into_iter().map(|sent| sent.event).collect::<Vec<Value>>();
-    ledger.check(&bridge, "fifo", &all(&fifo)).await;
-    let copies = ledger.check(&bridge, "fifo", &fifo.events()).await;
-    assert!(copies.is_empty(), "deduplication ids identify duplicates: {copies:?}");
-    ledger.check(&bridge, "standard", &all(&standard)).await;
+    ledger.check(&bridge, "faulty", &all(&faulty)).await;
+    let copies = ledger.check(&bridge, "faulty", &faulty.events()).await;
+    assert!(copies.is_empty(), "deduplication ids and names identify duplicates: {copies:?}");
+    for (name, stub) in &others {
+        ledger.check(&bridge, name, &all(stub)).await;
+        stub.assert_no_violations();
+    }
     ledger.check(&bridge, "journal", &bridge.journal_after_kills()).await;
-    fifo.assert_no_violations();
-    standard.assert_no_violations();
+    faulty.assert_no_violations();
+    let dead_letters = bridge.get_json("/api/v1/dead-letters").await;
+    let refused: Vec<&Value> = dead_letters["dead_letters"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|letter| letter["error"].as_str().is_some_and(|error| error.contains("Already")))
+        .collect();
+    assert!(refused.is_empty(), "its own executions, taken for another's: {refused:#?}");
 }

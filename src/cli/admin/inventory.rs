@@ -7,9 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::{cell, list_cell, optional_cell};
 use crate::cli::client::{ClientError, Raw, Server};
-use crate::cli::output::{OutputArgs, print_note};
+use crate::cli::escape::escape_control_chars;
+use crate::cli::output::{OutputArgs, pluralize, print_note};
 use crate::cli::style::{Style, span};
-use crate::ops::api::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
+use crate::ops::api::{
+    ActionView, AlertmanagerView, DestinationView, QueueView, ReceptionGapView, RuleView, SourceView,
+    SuppressedAlertView,
+};
 
 /// Show the rules in evaluation order, with their open episodes
 #[derive(Debug, Args)]
@@ -141,14 +145,26 @@ fn action_cell(action: Option<&ActionView>) -> String {
 pub(super) fn sources_table(style: &Style, sources: &[&SourceView]) -> String {
     let mut headers =
         vec!["SOURCE", "LAST NOTIFICATION", "HEARTBEAT", "LAST RECEPTION GAP", "NO DECREASE BEFORE"];
+    let has_alertmanagers = sources.iter().any(|source| source.alertmanager.is_some());
+    if has_alertmanagers {
+        headers.push("ALERTMANAGER");
+    }
+    let has_queues = sources.iter().any(|source| source.queue.is_some());
+    if has_queues {
+        headers.push("QUEUE");
+    }
     if style.is_wide() {
         headers.extend([
+            "KIND",
             "CREDENTIALS",
             "HEARTBEAT SETTINGS",
             "LATE WINDOW",
             "OCCURRENCE TTL",
             "IGNORED LABELS",
         ]);
+        if has_queues {
+            headers.push("QUEUE ADDRESS");
+        }
     }
     let row = |source: &&SourceView| {
         let gap = source.last_gap.as_ref();
@@ -162,18 +178,80 @@ pub(super) fn sources_table(style: &Style, sources: &[&SourceView]) -> String {
             gap.map_or_else(|| "-".to_owned(), shown),
             style.optional_time(blocking.map(|gap| gap.no_decrease_before.as_str())),
         ];
+        if has_alertmanagers {
+            row.push(alertmanager_cell(style, source.alertmanager.as_ref()));
+        }
+        if has_queues {
+            row.push(queue_cell(source.queue.as_ref()));
+        }
         if style.is_wide() {
             row.extend([
+                cell(&source.kind),
                 list_cell_of(source.auth.iter().map(AsRef::as_ref)),
                 heartbeat_settings(source),
                 cell(&source.late_window),
                 cell(&source.occurrence_ttl),
                 list_cell(&source.ignore_labels),
             ]);
+            if has_queues {
+                row.push(optional_cell(source.queue.as_ref().map(|queue| queue.address.as_str())));
+            }
         }
         row
     };
-    style.table(&headers, &sources.iter().map(row).collect::<Vec<_>>())
+    let table = style.table(&headers, &sources.iter().map(row).collect::<Vec<_>>());
+    table + &sources.iter().map(|source| suppressed_lines(source)).collect::<String>()
+}
+
+/// When Alertmanager has answered last, and of how many alerts it notifies nobody; what went wrong, if something did.
+fn alertmanager_cell(style: &Style, alertmanager: Option<&AlertmanagerView>) -> String {
+    let Some(AlertmanagerView { last_success, last_error, suppressed_total, .. }) = alertmanager else {
+        return "-".to_owned();
+    };
+    let mut parts = vec![match last_success {
+        Some(at) => format!("answered {}", style.time(at)),
+        None => "has not answered".to_owned(),
+    }];
+    if *suppressed_total > 0 {
+        parts.push(format!(
+            "{} suppressed",
+            pluralize(usize::try_from(*suppressed_total).unwrap_or(usize::MAX), "alert")
+        ));
+    }
+    parts.extend(last_error.as_ref().map(|error| format!("ERROR: {}", cell(error))));
+    parts.join(", ")
+}
+
+/// The suppressed alerts of a source that are listed.
+const MAX_SUPPRESSED_LINES: usize = 20;
+
+/// A line for each alert that fires and of which Alertmanager notifies nobody.
+fn suppressed_lines(source: &SourceView) -> String {
+    let Some(AlertmanagerView { suppressed, suppressed_total, .. }) = &source.alertmanager else {
+        return String::new();
+    };
+    let line = |alert: &SuppressedAlertView| {
+        let labels = alert.labels.iter().map(|(name, value)| format!("{name}={value:?}"));
+        let why: Vec<String> = alert.suppressed_by.iter().map(ToString::to_string).collect();
+        let text = format!("{} {}: {}", source.name, labels.collect::<Vec<_>>().join(" "), why.join(", "));
+        escape_control_chars(&text) + "\n"
+    };
+    let mut lines: String = suppressed.iter().take(MAX_SUPPRESSED_LINES).map(line).collect();
+    let shown = suppressed.len().min(MAX_SUPPRESSED_LINES) as u64;
+    if *suppressed_total > shown {
+        lines += &format!("{} and {} more suppressed alerts\n", source.name, suppressed_total - shown);
+    }
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+/// Whether the queue is read.
+fn queue_cell(queue: Option<&QueueView>) -> String {
+    match queue {
+        None => "-".to_owned(),
+        Some(QueueView { last_error: Some(error), .. }) => cell(&format!("NOT READ: {error}")),
+        Some(QueueView { is_current: false, .. }) => "not read completely yet: no decrease".to_owned(),
+        Some(_) => "read".to_owned(),
+    }
 }
 
 /// Whether the heartbeat is open, and since when.

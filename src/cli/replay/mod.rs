@@ -9,6 +9,7 @@ mod scenario;
 mod simulate;
 mod write_test;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::bridge::decision_view::ExplainedDecision;
 use crate::domain::duration;
 use crate::domain::name::Name;
 use crate::kinds::{self, Settings};
+use crate::sources::SourceKind;
 use crate::telemetry;
 use recorded::Recorded;
 use scenario::{Period, Scenario};
@@ -35,7 +37,8 @@ const ADVANCE_AFTER_FILES: Duration = Duration::from_hours(1);
 /// Replay notifications, and compare new with old rules
 ///
 /// With --against, differences are marked with + and -, and the exit code is 1 if there are any. Captured notifications
-/// are processed in the given order, each at the time of its latest alert start or end.
+/// are processed in the given order, each at the time of its latest alert start or end. Those of Prometheus, whose meaning
+/// depends on when they were received, are processed at the time at which their file was modified.
 ///
 /// With --since, the notifications that a running bridge has kept are processed at the times at which it received them,
 /// under its pauses, and with the failures of its destinations and its last reception gaps. Both sides start with
@@ -51,7 +54,7 @@ Examples:
 
 Exit codes: 0 success, 1 the rules decide differently, 2 unusable input")]
 pub(super) struct Replay {
-    /// Bodies of Alertmanager webhook requests as JSON, oldest first
+    /// Bodies of notifications as JSON, in the format of any kind of source, oldest first
     #[arg(value_name = "BODY.json", required_unless_present = "since", conflicts_with = "since")]
     bodies: Vec<PathBuf>,
     /// Configuration with the new rules
@@ -100,7 +103,11 @@ impl Replay {
     fn replay(&self) -> Result<ExitCode, ExitCode> {
         let new = self.load(&self.config)?;
         let old = self.against.as_deref().map(|against| self.load(against)).transpose()?;
-        let recorded = self.since.as_ref().map(|since| self.fetch(since)).transpose()?;
+        let mut kinds = new.settings.source_kinds.clone();
+        for (name, kind) in old.iter().flat_map(|old| &old.settings.source_kinds) {
+            kinds.entry(name.clone()).or_insert_with(|| kind.clone());
+        }
+        let recorded = self.since.as_ref().map(|since| self.fetch(since, &kinds)).transpose()?;
         let from_files;
         let scenario = match &recorded {
             Some(recorded) => &recorded.scenario,
@@ -144,7 +151,7 @@ impl Replay {
         Ok(Side { config, settings, source })
     }
 
-    fn fetch(&self, since: &When) -> Result<Recorded, ExitCode> {
+    fn fetch(&self, since: &When, kinds: &BTreeMap<Name, SourceKind>) -> Result<Recorded, ExitCode> {
         let period = Calendar::new(self.output.utc).period(since, self.until.as_ref());
         let Some((from, until)) = period else {
             return Err(usage_error("--since or --until is out of range"));
@@ -154,7 +161,7 @@ impl Replay {
         }
         let (from, until) = (scenario::floor_millis(from), scenario::floor_millis(until));
         let period = Period { from, until, source: self.source.clone() };
-        let mut recorded = Recorded::fetch(&self.server, &period).map_err(ClientError::report)?;
+        let mut recorded = Recorded::fetch(&self.server, &period, kinds).map_err(ClientError::report)?;
         if recorded.retention == "off" {
             let hint = "set it, or replay files with captured notifications";
             return Err(usage_error(format_args!(

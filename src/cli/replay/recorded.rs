@@ -37,9 +37,14 @@ pub(super) struct Recorded {
 
 impl Recorded {
     /// Reads what a bridge has recorded.
-    pub(super) fn fetch(server: &Server, period: &Period) -> Result<Self, ClientError> {
+    /// `kinds` are those of the sources that are configured.
+    pub(super) fn fetch(
+        server: &Server,
+        period: &Period,
+        kinds: &BTreeMap<Name, SourceKind>,
+    ) -> Result<Self, ClientError> {
         let mut notes = Vec::new();
-        let (mut steps, retention) = notifications(server, period)?;
+        let (mut steps, retention) = notifications(server, period, kinds)?;
         notes.extend(begins_late(server, period)?);
         steps.extend(pauses(server, period)?);
         steps.extend(outages(server, period, &mut notes)?);
@@ -57,7 +62,11 @@ impl Recorded {
     }
 }
 
-fn notifications(server: &Server, period: &Period) -> Result<(Vec<Step>, String), ClientError> {
+fn notifications(
+    server: &Server,
+    period: &Period,
+    kinds: &BTreeMap<Name, SourceKind>,
+) -> Result<(Vec<Step>, String), ClientError> {
     let mut steps = Vec::new();
     let mut cursor = None;
     loop {
@@ -70,7 +79,7 @@ fn notifications(server: &Server, period: &Period) -> Result<(Vec<Step>, String)
         };
         let page: NotificationPage = server.get("/api/v1/notifications", &params)?;
         for kept in page.notifications {
-            steps.push(notification(kept)?);
+            steps.push(notification(kept, kinds)?);
         }
         if page.next.is_none() {
             return Ok((steps, page.retention));
@@ -94,15 +103,20 @@ fn begins_late(server: &Server, period: &Period) -> Result<Option<String>, Clien
     }))
 }
 
-fn notification(kept: NotificationBodyView) -> Result<Step, ClientError> {
+/// Reads a kept notification as one of the kind of its source. The kind may have changed since, and the source may be
+/// gone: then the format of the body decides.
+fn notification(kept: NotificationBodyView, kinds: &BTreeMap<Name, SourceKind>) -> Result<Step, ClientError> {
     let NotificationBodyView { source, received_at, body } = kept;
     let unreadable = |error: &dyn std::fmt::Display| {
         ClientError::RequestFailed(format!("the notification of {source} at {received_at}: {error}"))
     };
-    let notification =
-        SourceKind::default().parse(body.get().as_bytes()).map_err(|error| unreadable(&error))?;
     let name = Name::new(&source).map_err(|error| unreadable(&error))?;
     let at = Time::parse(&received_at).map_err(|error| unreadable(&error))?;
+    let kind = kinds.get(&name).cloned().unwrap_or_default();
+    // The time is cut to milliseconds: what had ended when it was received must not end a moment later.
+    let received_at = at.after(Duration::from_millis(1));
+    let notification =
+        kind.parse_any(body.get().as_bytes(), received_at).map_err(|error| unreadable(&error))?;
     let received = ReceivedNotification {
         name: source,
         source: Some(name),

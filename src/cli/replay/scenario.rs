@@ -69,20 +69,24 @@ pub(super) struct NotComparable {
 }
 
 impl Scenario {
-    /// The notifications of files, each at the time of its latest alert start or end.
+    /// The notifications of files, each at the time of its latest alert start or end, or at which its file was modified if
+    /// it is of Prometheus.
     pub(super) fn from_files(bodies: &[PathBuf], advance: Duration) -> Result<Self, String> {
         let mut steps: Vec<Step> = Vec::new();
         let mut start: Option<Time> = None;
         for path in bodies {
-            let notification = capture::read(path)?.notification;
+            let capture = capture::read(path)?;
             let previous = steps.last().map(|last| last.at);
-            let (first, last) = capture::time_range(&notification)
+            let (first, last) = capture::time_range(&capture)
                 .or(previous.map(|at| (at, at)))
                 .ok_or_else(|| format!("{}: the notification has no valid alert", path.display()))?;
             start = Some(start.map_or(first, |start| start.min(first)));
-            let name = path.display().to_string();
-            let received =
-                ReceivedNotification { name, source: None, notification, not_comparable: BTreeSet::new() };
+            let received = ReceivedNotification {
+                name: path.display().to_string(),
+                source: None,
+                notification: capture.notification,
+                not_comparable: BTreeSet::new(),
+            };
             let at = floor_millis(previous.map_or(last, |previous| previous.max(last)));
             steps.push(Step { at, action: Action::Notify(Box::new(received)) });
         }

@@ -113,7 +113,7 @@ impl TestFile<'_> {
         Some(match &step.action {
             Action::Notify(received) => {
                 let source = received.source.as_ref().or(self.side.source.as_ref())?;
-                settings.sources.contains_key(source).then(|| notify(source, received))?
+                settings.sources.contains_key(source).then(|| notify(source, received, step.at))?
             }
             Action::Pause(pause) => {
                 let is_known = |rule: &Name| settings.rules.rule(rule).is_some();
@@ -154,11 +154,15 @@ impl TestFile<'_> {
     }
 }
 
-fn notify(source: &Name, received: &ReceivedNotification) -> String {
+/// `at` is when it was received.
+fn notify(source: &Name, received: &ReceivedNotification, at: Time) -> String {
     let mut text = format!("        notify:\n          source: {}\n", scalar(source.as_str()));
     let notification = &received.notification;
     if notification.truncated_alerts > 0 {
         let _ = writeln!(text, "          truncatedAlerts: {}", notification.truncated_alerts);
+    }
+    if let Some(sent_at) = notification.sent_at {
+        let _ = writeln!(text, "          sent_at: {}", scalar(&sent_at.to_string()));
     }
     let invalid = notification.alerts.iter().filter(|alert| alert.is_err()).count();
     if invalid > 0 {
@@ -168,7 +172,7 @@ fn notify(source: &Name, received: &ReceivedNotification) -> String {
         .alerts
         .iter()
         .flatten()
-        .map(|one| format!("            - {}\n", flow(&alert(one))))
+        .map(|one| format!("            - {}\n", flow(&alert(one, at))))
         .collect();
     match alerts.is_empty() {
         true => text + "          alerts: []\n",
@@ -176,7 +180,7 @@ fn notify(source: &Name, received: &ReceivedNotification) -> String {
     }
 }
 
-fn alert(alert: &Alert) -> Value {
+fn alert(alert: &Alert, received_at: Time) -> Value {
     let texts = |labels: &crate::domain::labels::Labels| -> Value {
         labels.iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
     };
@@ -189,6 +193,12 @@ fn alert(alert: &Alert) -> Value {
     });
     if let Some(ends_at) = alert.ends_at.filter(|_| alert.status == Status::Resolved) {
         fields["endsAt"] = ends_at.to_string().into();
+    }
+    if let Some(reason) = &alert.absence {
+        fields["absence"] = (**reason).into();
+    }
+    if let Some(until) = alert.valid_until {
+        fields["valid_for"] = format(until.since(received_at)).into();
     }
     if !alert.generator_url.trim().is_empty() {
         fields["generatorURL"] = (*alert.generator_url).into();

@@ -44,3 +44,16 @@ fn each_configuration_has_its_diagnostics() {
     }
     assert!(mismatches.is_empty(), "{}\n\nset BLESS_DIAGNOSTICS=1 to accept", mismatches.join("\n"));
 }
+
+#[test]
+fn a_source_that_prometheus_sends_to_does_not_take_a_webhook() {
+    let directory = Path::new(DIRECTORY).join("other-kind");
+    let found =
+        load_with_alertmanager(&directory.join("bridge.yaml"), [], &directory.join("alertmanager.yml"));
+    let found = found.map_or_else(|diagnostics| diagnostics, |loaded| loaded.warnings);
+    let errors: Vec<String> =
+        found.iter().filter(|one| one.message.contains("receiver")).map(ToString::to_string).collect();
+    let [error] = &errors[..] else { panic!("{errors:?}") };
+    assert!(error.contains("alertmanager.yml:6:30: error[E026]"), "{error}");
+    assert!(error.contains("`scaling` sends to source `direct`, whose kind does not take"), "{error}");
+}

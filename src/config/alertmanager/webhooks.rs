@@ -7,6 +7,7 @@ use super::address::{self, Address};
 use super::values::{count, flag, go_duration, items, text_of};
 use crate::config::decode::entries;
 use crate::config::diagnostic::{Code, Diagnostics, Location};
+use crate::config::kinds::SourceKind;
 use crate::config::settings::Settings;
 use crate::config::suggest::{did_you_mean, nearest};
 use crate::config::yaml::{Kind, Node};
@@ -68,7 +69,7 @@ struct Configured<'n> {
 }
 
 /// Finds the webhooks that send to this bridge, and checks their keys.
-pub(super) fn find<'n, D, S>(
+pub(super) fn find<'n, D, S: SourceKind>(
     receivers: &'n Node,
     settings: &Settings<D, S>,
     diagnostics: &mut Diagnostics,
@@ -91,6 +92,7 @@ pub(super) fn find<'n, D, S>(
         match &webhook.address {
             Address::Webhook { source, .. } if is_source(source) => {
                 found.named.insert(source);
+                check_kind(webhook, source, settings, diagnostics);
                 let timeout = check_keys(webhook.receiver, webhook.node, diagnostics);
                 found.known.push(Webhook { receiver: webhook.receiver, source: Some(source), timeout });
             }
@@ -129,6 +131,24 @@ pub(super) fn find<'n, D, S>(
         found.uncertain.push(Webhook { receiver: webhook.receiver, source: None, timeout });
     }
     found
+}
+
+/// Reports a source of a kind that refuses what Alertmanager sends.
+fn check_kind<D, S: SourceKind>(
+    webhook: &Configured<'_>,
+    source: &str,
+    settings: &Settings<D, S>,
+    diagnostics: &mut Diagnostics,
+) {
+    if settings.source_kinds.get(source).is_none_or(SourceKind::takes_alertmanagers_webhook) {
+        return;
+    }
+    let message = format!(
+        "receiver `{}` sends to source `{source}`, whose kind does not take Alertmanager's notifications",
+        webhook.receiver
+    );
+    let help = format!("use a source of kind alertmanager, or set `kind: alertmanager` for `{source}`");
+    diagnostics.add_with_help(Code::UnknownSource, webhook.location, message, help);
 }
 
 fn of_receiver(receiver: &Node) -> Vec<Configured<'_>> {

@@ -2,6 +2,8 @@
 
 use schemars::JsonSchema;
 
+use super::Duration;
+
 /// TLS of a listener, with the names and meanings of Prometheus' web configuration. Files are read again when they
 /// change.
 #[derive(JsonSchema)]
@@ -55,6 +57,22 @@ pub(super) struct SourceAuth {
     client_cert: Option<ClientCert>,
     /// The JSON Web Tokens that are accepted.
     jwt: Option<Jwt>,
+    /// The signatures of bodies that are accepted, as Grafana makes them.
+    hmac: Option<Hmac>,
+}
+
+/// Signatures of bodies, as Grafana's webhook contact point makes them.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Hmac {
+    /// Files with one key each; any of them is valid. Relative to this file. Required.
+    key_files: Vec<String>,
+    /// The header with the signature. Default X-Grafana-Alerting-Signature.
+    header: Option<String>,
+    /// The header with the time of the signature, as set in Grafana. Without it, a request can be sent again at any time.
+    timestamp_header: Option<String>,
+    /// The maximum difference between that time and the arrival; requires `timestamp_header`. Default 5m.
+    tolerance: Option<Duration>,
 }
 
 /// Verified client certificates: any of the names is enough.
@@ -164,7 +182,7 @@ pub(super) struct AdminJwt {
 /// An outgoing HTTP client, with the names of Prometheus' `http_config`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct HttpClient {
+pub(crate) struct HttpClient {
     /// Credentials of the `Authorization` header; or `basic_auth`.
     authorization: Option<HttpAuthorization>,
     /// Basic authentication; or `authorization`.

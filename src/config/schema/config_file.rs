@@ -1,13 +1,17 @@
 //! The schema of the configuration file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::Value;
 
-use super::access::{AdminClientCert, AdminJwt, AdminToken, AdminUser, SourceAuth, Tls};
-use super::kinds::{Destination, KindName};
+use super::access::{AdminClientCert, AdminJwt, AdminToken, AdminUser, HttpClient, SourceAuth, Tls};
+use super::kinds::{Destination, KindName, with_description};
 use super::{Duration, DurationOrOff, Matcher, Name};
-use crate::config::kinds::{DestinationSettings, SourceKind};
+use crate::config::kinds::{DestinationSettings, OwnSettings, SourceKind};
+use crate::domain::duration::format;
 
 /// The configuration of scalebridge. Keys are optional and have defaults unless marked as required.
 #[derive(JsonSchema)]
@@ -142,10 +146,46 @@ pub(super) struct SourceFile<S> {
     sources: BTreeMap<String, Option<Source<S>>>,
 }
 
+/// A source: the keys of all kinds, and one key for each kind that has settings of its own.
+pub(super) struct Source<S>(PhantomData<S>);
+
+impl<S: SourceKind> JsonSchema for Source<S> {
+    fn schema_name() -> Cow<'static, str> {
+        "Source".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut source = SourceKeys::<S>::json_schema(generator);
+        let Some(Value::Object(properties)) = source.get_mut("properties") else { return source };
+        if let Some(Value::Object(ttl)) = properties.get_mut("occurrence_ttl") {
+            ttl.insert("description".to_owned(), occurrence_ttl_description::<S>().into());
+        }
+        for row in S::KINDS {
+            if let OwnSettings::Required(own) = &row.settings {
+                let schema = (own.schema)(generator);
+                properties.insert(row.key.to_owned(), with_description(schema, generator));
+            }
+        }
+        source
+    }
+}
+
+/// `An alert that no notification mentions for this long expires. Default 24h, for prometheus 1h.`
+fn occurrence_ttl_description<S: SourceKind>() -> String {
+    let usual = S::KINDS.first().map_or(std::time::Duration::ZERO, |row| row.default_occurrence_ttl);
+    let others = S::KINDS.iter().filter(|row| row.default_occurrence_ttl != usual);
+    let others = others.map(|row| format!(", for {} {}", row.key, format(row.default_occurrence_ttl)));
+    let others = others.collect::<String>();
+    format!(
+        "An alert that no notification mentions for this long expires. Default {}{others}.",
+        format(usual)
+    )
+}
+
 /// A sender of notifications: one Alertmanager cluster.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, rename = "Source", bound = "S: SourceKind")]
-pub(super) struct Source<S> {
+#[schemars(deny_unknown_fields, bound = "S: SourceKind")]
+struct SourceKeys<S> {
     /// The format of the notifications. Default alertmanager.
     kind: Option<KindName<S>>,
     /// The credentials of the sender. By default the users of the listener's `web_config_file`, or none.
@@ -172,8 +212,25 @@ pub(super) struct Source<S> {
     /// How long a firing alert that arrives after its own resolve is deferred, since it may be a late copy.
     /// Default 6m.
     late_window: Option<Duration>,
-    /// An alert that no notification mentions for this long expires. Default 24h.
+    /// Its description is generated: the default depends on the kind.
     occurrence_ttl: Option<Duration>,
+    /// The Alertmanager of this source, which is asked what fires now: at the start, after notifications could not be
+    /// received, and for alerts that were not heard of for long. By default nothing is asked.
+    alertmanager: Option<AlertmanagerApi>,
+}
+
+/// The Alertmanager of a source, which is asked what fires now.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AlertmanagerApi {
+    /// The URL of each Alertmanager of the cluster, 1 to 16. Required.
+    #[schemars(length(min = 1, max = 16))]
+    urls: Vec<String>,
+    /// The receivers in Alertmanager's configuration that send to this source. By default those that its notifications
+    /// name.
+    receivers: Option<Vec<String>>,
+    /// How they are called.
+    http: Option<HttpClient>,
 }
 
 /// A heartbeat: a list of matchers, or a map.

@@ -69,7 +69,7 @@ fn concurrency_description<D: DestinationSettings>() -> String {
 }
 
 /// The schema of an optional value with the description of the value's own schema.
-fn with_description(mut schema: Schema, generator: &SchemaGenerator) -> Value {
+pub(super) fn with_description(mut schema: Schema, generator: &SchemaGenerator) -> Value {
     let name =
         schema.pointer("/anyOf/0/$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
     let definition = name.and_then(|name| generator.definitions().get(name));
@@ -100,7 +100,7 @@ impl<S: SourceKind> JsonSchema for KindName<S> {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let names: Vec<&str> = S::KINDS.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = S::KINDS.iter().map(|row| row.key).collect();
         json_schema!({ "type": "string", "enum": names })
     }
 }

@@ -117,6 +117,9 @@ struct TestNotification {
     /// Number of alerts that `max_alerts` has truncated.
     #[schemars(rename = "truncatedAlerts")]
     truncated_alerts: Option<u32>,
+    /// When it was sent, if it comes by a queue, which can reorder and repeat: RFC 3339, or a duration relative to the
+    /// start, negative for earlier times.
+    sent_at: Option<String>,
     /// Field of Alertmanager's notification.
     receiver: Option<String>,
     /// Field of Alertmanager's notification.
@@ -152,6 +155,12 @@ struct TestAlert {
     /// Another name of `endsAt`.
     #[schemars(rename = "ends_at")]
     ends_at_alias: Option<String>,
+    /// Of a resolved alert: why its sender has ended it without evidence that its condition is over, such as Grafana's
+    /// `MissingSeries`.
+    absence: Option<String>,
+    /// Of a firing alert: for how long its sender vouches for it, as Prometheus does. Then it is absent, unless it is sent
+    /// again.
+    valid_for: Option<String>,
     /// Default: Alertmanager's hash of the labels.
     fingerprint: Option<String>,
     /// Field of Alertmanager's notification.

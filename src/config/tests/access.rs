@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::access::{
-    AdminClientCert, AdminJwt, ClientAuth, ClientCertAuth, HttpAuthorization, HttpClient, JwksLocation,
-    JwtAuth, NamedScope, Scope, Tls, TlsVersion,
+    AdminClientCert, AdminJwt, ClientAuth, ClientCertAuth, HmacAuth, HmacTimestamp, HttpAuthorization,
+    HttpClient, JwksLocation, JwtAuth, NamedScope, Scope, Tls, TlsVersion,
 };
 use crate::config::diagnostic::Location;
 use crate::config::tests::{environment, name};
@@ -50,10 +50,33 @@ fn credentials_of_sources_are_read() {
     let file = beside("sources/../secrets/prod-ap");
     assert_eq!(ap.bearer_token_files, [file], "relative to the file of the source");
     assert!(settings.source_auth[&name("prod-us")].is_empty());
+    let grafana = settings.source_auth[&name("grafana")].hmac.as_ref();
+    let hmac = HmacAuth {
+        key_files: vec![beside("secrets/grafana-key"), beside("secrets/grafana-key.next")],
+        header: "X-Signature".to_owned(),
+        timestamp: Some(HmacTimestamp {
+            header: "X-Signed-At".to_owned(),
+            tolerance: std::time::Duration::from_mins(2),
+        }),
+    };
+    assert_eq!(grafana, Some(&hmac));
     let elsewhere = settings.source_auth[&name("elsewhere")].jwt.as_ref().unwrap();
     let JwksLocation::Url { http, .. } = &elsewhere.keys else { panic!("{elsewhere:?}") };
     let (username, password_file) = ("bridge".to_owned(), beside("secrets/password"));
     assert_eq!(http.authorization, Some(HttpAuthorization::Basic { username, password_file }));
+}
+
+#[test]
+fn the_alertmanagers_of_a_source_are_read() {
+    let settings = full().settings;
+    assert_eq!(settings.alertmanagers.len(), 1);
+    let api = &settings.alertmanagers[&name("prod-eu")];
+    assert_eq!(api.urls, ["https://alertmanager-0.monitoring.svc:9093", "http://10.0.0.2:9093/alertmanager"]);
+    assert_eq!(api.receivers.iter().collect::<Vec<_>>(), ["scaling", "scaling/night"]);
+    let credentials_file = beside("secrets/service-account");
+    let kind = "Bearer".to_owned();
+    assert_eq!(api.http.authorization, Some(HttpAuthorization::Credentials { kind, credentials_file }));
+    assert_eq!(api.http.ca_file, Some(beside("secrets/ca.crt")));
 }
 
 #[test]

@@ -8,18 +8,20 @@ use serde_json::Value;
 use super::name;
 use crate::config::access::{HttpAuthorization, JwksLocation};
 use crate::config::diagnostic::{Code, Diagnostics};
-use crate::config::{PostgresStore, SourceKind as _, Store, layers, schema};
+use crate::config::{PostgresStore, Store, layers, schema};
 use crate::dispatch::DestinationSettings;
 use crate::domain::duration::{self, format};
 use crate::domain::rule::{Action, Change, Mode, Repeat, Rule, RuleTarget};
 use crate::kinds::{Loaded, config_schema, load, read_tests, tests_schema};
-use crate::sources::SourceKind;
 
 /// Definition of the schema and key, with the default as text.
 type Values = BTreeMap<(String, String), String>;
 
 const CONFIG: &str = "server: { tls: { cert_file: server.crt, key_file: server.key } }
-sources: { local: { heartbeat: [alertname = Watchdog] } }
+sources:
+  local:
+    heartbeat: [alertname = Watchdog]
+    auth: { hmac: { key_files: [rules.yaml], timestamp_header: X-Time } }
 admin:
   jwt:
     - issuer: a
@@ -30,6 +32,9 @@ admin:
 destinations:
   queue: { sqs: { queue_url: \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }
   function: { lambda: { function: scaler } }
+  bus: { eventbridge: { bus: scaling } }
+  topic: { sns: { topic_arn: \"arn:aws:sns:eu-west-1:123456789012:scaling\" } }
+  service: { http: { url: \"http://127.0.0.1:9\" } }
 rules: [rules.yaml]
 ";
 
@@ -45,6 +50,11 @@ const RULES: &str = "rules:
     on_firing: { set_capacity: { to: 2 }, repeat: while_firing }
     on_resolved: { scale_in: { by: 1 } }
     send_to: [function]
+  - name: three
+    matchers: [alertname = Three]
+    target: { platform: eks, kind: nodegroup, name: three }
+    on_firing: { notify: {} }
+    send_to: [bus, topic]
   - name: held
     target: { platform: eks }
     on_firing: { hold: {} }
@@ -97,12 +107,15 @@ fn sections() -> Values {
 fn items(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
     let settings = &loaded.settings;
     let source = &settings.sources[&name("local")];
-    let kind = settings.source_kinds[&name("local")];
-    let kind = SourceKind::KINDS.iter().find(|(_, known)| *known == kind).unwrap().0;
+    let kind = settings.source_kinds[&name("local")].key();
     let (queue, function) =
         (&settings.destinations[&name("queue")], &settings.destinations[&name("function")]);
     let DestinationSettings::Sqs(sqs) = &queue.settings else { panic!("{queue:?}") };
     let DestinationSettings::Lambda(lambda) = &function.settings else { panic!("{function:?}") };
+    let (bus, topic) = (&settings.destinations[&name("bus")], &settings.destinations[&name("topic")]);
+    let DestinationSettings::Eventbridge(bus) = &bus.settings else { panic!("{bus:?}") };
+    let DestinationSettings::Sns(topic) = &topic.settings else { panic!("{topic:?}") };
+    let DestinationSettings::Http(http) = &settings.destinations[&name("service")].settings else { panic!() };
     // The key has no other effect than this warning.
     let ordered = loaded.warnings.iter().any(|warning| warning.code == Code::OrderNotGuaranteed);
     vec![
@@ -116,6 +129,11 @@ fn items(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
         ("Lambda", "invocation_type", format!("{:?}", lambda.invocation_type).to_lowercase()),
         ("Lambda", "per_target_order", ordered.to_string()),
         ("Lambda", "max_events", lambda.max_events.to_string()),
+        ("Lambda", "durable", lambda.durable.to_string()),
+        ("Eventbridge", "max_entry_bytes", bus.max_entry_bytes.to_string()),
+        ("Sns", "max_message_bytes", topic.max_message_bytes.to_string()),
+        ("Http", "allow_link_local", http.allow_link_local.to_string()),
+        ("Http", "max_event_bytes", http.max_event_bytes.to_string()),
     ]
 }
 
@@ -138,6 +156,7 @@ fn access(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
     let Some(HttpAuthorization::Credentials { kind, .. }) = &http.authorization else { panic!("{http:?}") };
     let tls = loaded.settings.server.access.tls.as_ref().unwrap();
     let version = |version| format!("{version:?}").to_uppercase();
+    let hmac = loaded.settings.source_auth[&name("local")].hmac.as_ref().unwrap();
     vec![
         ("Tls", "client_auth_type", format!("{:?}", tls.client_auth)),
         ("Tls", "min_version", version(tls.min_version)),
@@ -145,6 +164,8 @@ fn access(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
         ("AdminJwt", "name_claim", jwt.name_claim.clone()),
         ("AdminJwt", "header", jwt.header.clone()),
         ("HttpAuthorization", "type", kind.clone()),
+        ("Hmac", "header", hmac.header.clone()),
+        ("Hmac", "tolerance", format(hmac.timestamp.as_ref().unwrap().tolerance)),
     ]
 }
 

@@ -13,7 +13,7 @@ use crate::kinds::{config_schema, load, read_tests, sources_schema, tests_schema
 type MakeSchema = fn() -> schemars::Schema;
 
 /// Each map that a reader reads, with its schema and the definition in it.
-const MAPS: [(&str, MakeSchema, &str); 49] = [
+const MAPS: [(&str, MakeSchema, &str); 56] = [
     ("", config_schema, ""),
     ("server", config_schema, "Server"),
     ("admin", config_schema, "Admin"),
@@ -22,10 +22,13 @@ const MAPS: [(&str, MakeSchema, &str); 49] = [
     ("store.postgres", config_schema, "Postgres"),
     ("source_files.*", sources_schema, ""),
     ("sources.*", config_schema, "Source"),
+    ("sources.*.alertmanager", config_schema, "AlertmanagerApi"),
     ("sources.*.auth", config_schema, "SourceAuth"),
     ("sources.*.auth.client_cert", config_schema, "ClientCert"),
     ("sources.*.auth.jwt", config_schema, "Jwt"),
+    ("sources.*.auth.hmac", config_schema, "Hmac"),
     ("sources.*.heartbeat", config_schema, "Heartbeat"),
+    ("sources.*.sqs", config_schema, "SourceQueue"),
     ("admin.tokens.*", config_schema, "AdminToken"),
     ("admin.users.*", config_schema, "AdminUser"),
     ("admin.client_certs.*", config_schema, "AdminClientCert"),
@@ -38,6 +41,10 @@ const MAPS: [(&str, MakeSchema, &str); 49] = [
     ("destinations.*", config_schema, "Destination"),
     ("destinations.*.sqs", config_schema, "Sqs"),
     ("destinations.*.lambda", config_schema, "Lambda"),
+    ("destinations.*.eventbridge", config_schema, "Eventbridge"),
+    ("destinations.*.sns", config_schema, "Sns"),
+    ("destinations.*.step_functions", config_schema, "StepFunctions"),
+    ("destinations.*.http", config_schema, "Http"),
     ("destinations.*.file", config_schema, "File"),
     ("delivery", config_schema, "Delivery"),
     ("engine", config_schema, "Engine"),

@@ -72,4 +72,8 @@ pub(crate) struct ExplainParams {
     /// The source of the notification; required if several are configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// When the notification was received: an alert of Prometheus has resolved if its `endsAt` was over by then. A
+    /// duration before now or RFC 3339. Default: now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received_at: Option<String>,
 }

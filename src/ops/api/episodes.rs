@@ -114,6 +114,9 @@ pub(crate) struct OccurrenceView {
     pub starts_at: String,
     /// When it was last received.
     pub heard_at: String,
+    /// Since when its sender does not vouch for it any more, if that is so: decreases of the target wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_since: Option<String>,
     /// Its labels, overridden by those of the source.
     pub labels: BTreeMap<String, String>,
 }

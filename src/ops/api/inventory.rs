@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
+use crate::bridge::Suppression;
 use crate::domain::control::GapCause;
 
 /// A rule of the rule table.
@@ -66,7 +67,13 @@ pub(crate) struct ActionView {
 pub(crate) struct SourceView {
     /// Its name, the last part of the webhook's path.
     pub name: String,
-    /// The kinds of credentials that it accepts: `bearer`, `basic`, `client_cert`, `jwt`; empty if it asks for none.
+    /// The value of `kind`: `alertmanager`, `grafana`, `prometheus` or `sqs`.
+    #[serde(default)]
+    pub kind: Word,
+    /// Its queue; absent if it sends requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueView>,
+    /// The kinds of credentials that it accepts: `bearer`, `basic`, `client_cert`, `jwt`, `hmac`; empty if it asks for none.
     #[serde(default)]
     pub auth: Vec<Word>,
     /// Why its credentials could not be checked by the last request that needed it: what of the bridge's own cannot be read.
@@ -106,6 +113,52 @@ pub(crate) struct SourceView {
     pub occurrence_ttl: String,
     /// The last reception gap; null if there was none.
     pub last_gap: Option<ReceptionGapView>,
+    /// The Alertmanagers that are asked what fires; null if none are configured.
+    #[serde(default)]
+    pub alertmanager: Option<AlertmanagerView>,
+}
+
+/// The Alertmanagers of a source, and what they have said last to this process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct AlertmanagerView {
+    /// Their URLs.
+    pub urls: Vec<String>,
+    /// The receivers that send to this source: those that are configured, else those that its notifications have named.
+    pub receivers: Vec<String>,
+    /// When one of them has answered last, RFC 3339; null if none has since the bridge was started.
+    pub last_success: Option<String>,
+    /// What went wrong when they were asked last; null if all have answered.
+    pub last_error: Option<String>,
+    /// The number of alerts for this source that fire, and of which Alertmanager notifies nobody.
+    pub suppressed_total: u64,
+    /// These alerts; at most 1,000.
+    pub suppressed: Vec<SuppressedAlertView>,
+}
+
+/// An alert that fires, and of which Alertmanager notifies nobody.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct SuppressedAlertView {
+    /// Alertmanager's hash of the labels.
+    pub fingerprint: String,
+    /// The alert's labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it started, RFC 3339.
+    pub starts_at: String,
+    /// Why.
+    pub suppressed_by: Vec<Suppression>,
+}
+
+/// The queue of a source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct QueueView {
+    /// The queue's URL.
+    pub address: String,
+    /// Whether this replica has read everything that was in the queue when it connected to it. Until then, the source has a
+    /// reception gap.
+    pub is_current: bool,
+    /// Why the queue cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// A time in which notifications of a source could not be accepted, or were not heard.
@@ -117,8 +170,13 @@ pub(crate) struct ReceptionGapView {
     pub until: String,
     /// The cause.
     pub cause: GapCause,
-    /// Alerts of the source decrease no capacity before this time, RFC 3339: `until` and `late_window`.
+    /// Alerts of the source decrease no capacity before this time, RFC 3339: `until` and `late_window`, or `reconciled_at`
+    /// if that is earlier.
     pub no_decrease_before: String,
+    /// When it was known that nothing of the gap is missing, RFC 3339; null if that is not known. Only if the source's
+    /// Alertmanager is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled_at: Option<String>,
 }
 
 /// A destination of events. If several bridges share the store, the numbers of deliveries are the fleet's; whether it fails
@@ -127,9 +185,10 @@ pub(crate) struct ReceptionGapView {
 pub(crate) struct DestinationView {
     /// Its name.
     pub name: String,
-    /// `sqs`, `lambda` or `file`.
+    /// `sqs`, `lambda`, `eventbridge`, `sns`, `step_functions`, `http` or `file`.
     pub kind: Word,
-    /// The queue's URL, the function's name or the file's path.
+    /// The queue's URL, the name or ARN of the function or event bus, the ARN of the topic or state machine, the service's
+    /// URL without its query, or the file's path.
     pub address: String,
     /// Why it fails, if it does and there is something to deliver.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -38,7 +38,10 @@ pub(crate) use episodes::{
 };
 pub(crate) use events::{DeliveryPage, DeliveryView, EventDeliveriesView, EventView, ListDeliveriesParams};
 pub(crate) use forgive::{ForgiveDetails, ForgiveRequest, Forgiven, ForgivenEventView};
-pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
+pub(crate) use inventory::{
+    ActionView, AlertmanagerView, DestinationView, QueueView, ReceptionGapView, RuleView, SourceView,
+    SuppressedAlertView,
+};
 pub(crate) use notifications::{ListNotificationsParams, NotificationBodyView, NotificationPage};
 pub(crate) use pauses::{ListPausesParams, NewPause, PauseView};
 pub(crate) use problem::Problem;

@@ -19,6 +19,7 @@ pub(crate) mod relay;
 pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod secrets;
+pub(crate) mod signing;
 pub(crate) mod sources;
 pub(crate) mod sqs_stub;
 pub(crate) mod tools;

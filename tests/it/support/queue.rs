@@ -27,8 +27,23 @@ pub(crate) async fn create_queue(aws: &LocalAws, name: &str) -> String {
     created.expect("a queue").queue_url.expect("its URL")
 }
 
-/// Receives and deletes all messages that are in a queue now.
+/// Receives and deletes all messages that are in a queue now. Their bodies are events.
 pub(crate) async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
+    let all = receive_any(aws, queue).await;
+    for message in &all {
+        let body = message.body().unwrap_or_default();
+        assert_valid_event(&serde_json::from_str(body).expect("an event"));
+    }
+    all
+}
+
+/// The bodies of all messages that are in a queue now, which are JSON. They are deleted.
+pub(crate) async fn receive_all_bodies(aws: &LocalAws, queue: &str) -> Vec<serde_json::Value> {
+    let body = |message: &Message| serde_json::from_str(message.body().expect("a body")).expect("JSON");
+    receive_any(aws, queue).await.iter().map(body).collect()
+}
+
+async fn receive_any(aws: &LocalAws, queue: &str) -> Vec<Message> {
     let mut all = Vec::new();
     loop {
         let received = aws
@@ -55,8 +70,6 @@ pub(crate) async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
                 .send()
                 .await
                 .expect("removed");
-            let body = message.body().unwrap_or_default();
-            assert_valid_event(&serde_json::from_str(body).expect("an event"));
             all.push(message);
         }
     }

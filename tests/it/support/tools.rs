@@ -133,6 +133,13 @@ impl Server {
         format!("127.0.0.1:{}", self.port.number)
     }
 
+    /// Sends SIGKILL and waits for the exit.
+    #[allow(dead_code, reason = "the tests of the scaler kill no server")]
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an exit status");
+    }
+
     async fn wait_ready(&mut self, path: &str) {
         let url = self.url() + path;
         let deadline = Instant::now() + WAIT_TIMEOUT;
@@ -159,6 +166,10 @@ impl Drop for Server {
 
 /// Sends SIGTERM, and SIGKILL after [`TERM_GRACE_PERIOD`].
 fn stop(child: &mut Child) {
+    // The number of an ended process may be that of another one by now.
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
+    }
     // The standard library can only send SIGKILL.
     let _ = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", child.id())).status();
     let deadline = Instant::now() + TERM_GRACE_PERIOD;

@@ -1,11 +1,12 @@
 //! A stub of an SQS queue that records every accepted message and, until it is healed, injects faults by a
-//! seeded schedule.
+//! seeded schedule. It can be an event bus, a topic or a state machine instead, which take the same events in other calls.
 //!
 //! It is stricter than the local AWS: what SQS would reject is rejected and recorded as a violation. Its
 //! port stays bound, so that no other process can take it while connections are refused.
 
 mod faults;
 mod queue;
+mod services;
 mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -51,11 +52,18 @@ enum Fault {
     Refused,
 }
 
-/// Queue type. A FIFO queue drops messages with a known deduplication id.
+/// What the stub is. A FIFO queue or topic drops messages with a known deduplication id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Standard,
     Fifo,
+    /// An event bus of EventBridge.
+    Bus,
+    /// An SNS topic.
+    Topic,
+    FifoTopic,
+    /// A state machine of Step Functions: a name starts one execution, and is refused once that has ended.
+    StateMachine,
 }
 
 /// A stub of an SQS queue. It lives as long as the test's runtime.
@@ -105,7 +113,7 @@ impl SqsStub {
         let address = port.local_addr().expect("its address");
         let shared = Arc::new(Shared {
             kind,
-            queue: Mutex::new(Queue::new(kind == Kind::Fifo)),
+            queue: Mutex::new(Queue::new(kind)),
             schedule: Mutex::new(schedule),
             listening: watch::Sender::new(listening),
             healed: watch::Sender::new(false),
@@ -114,19 +122,23 @@ impl SqsStub {
         Self { shared, address, _port: port }
     }
 
-    /// The `sqs` settings of a destination with this queue.
+    /// The settings of a destination with this queue, bus, topic or state machine.
     pub(crate) fn destination(&self) -> String {
-        let (url, name) = (format!("http://{}", self.address), self.name());
-        format!(
-            "sqs: {{ queue_url: \"{url}/000000000000/{name}\", endpoint_url: \"{url}\", region: {REGION} }}"
-        )
-    }
-
-    fn name(&self) -> &'static str {
-        match self.shared.kind {
-            Kind::Standard => "scaling",
-            Kind::Fifo => "scaling.fifo",
-        }
+        let url = format!("http://{}", self.address);
+        let arn =
+            |resource: &str| format!("arn:aws:{resource}").replace("HERE", &format!("{REGION}:000000000000"));
+        let (kind, address) = match self.shared.kind {
+            Kind::Standard => ("sqs", format!("queue_url: \"{url}/000000000000/scaling\"")),
+            Kind::Fifo => ("sqs", format!("queue_url: \"{url}/000000000000/scaling.fifo\"")),
+            Kind::Bus => ("eventbridge", "bus: scaling".to_owned()),
+            Kind::Topic => ("sns", format!("topic_arn: \"{}\"", arn("sns:HERE:scaling"))),
+            Kind::FifoTopic => ("sns", format!("topic_arn: \"{}\"", arn("sns:HERE:scaling.fifo"))),
+            Kind::StateMachine => {
+                let arn = arn("states:HERE:stateMachine:scaling");
+                ("step_functions", format!("state_machine_arn: \"{arn}\""))
+            }
+        };
+        format!("{kind}: {{ {address}, endpoint_url: \"{url}\", region: {REGION} }}")
     }
 
     /// Ends all faults.
@@ -234,18 +246,23 @@ async fn answer(
         }
         Fault::Throttled => {
             let code = if rng.bool() { "ThrottlingException" } else { "RequestThrottled" };
-            connection.answer_error(503, code).await.ok()?;
+            services::send_error(shared.kind, &mut connection, 503, code).await.ok()?;
             return Some(connection);
         }
         _ => {}
     }
-    let result = shared.queue().handle(operation, body, fault, &mut rng);
+    let result = match services::as_sent_messages(shared.kind, operation, body) {
+        Some(call) => shared.queue().handle(&call, fault, &mut rng),
+        None => shared.queue().reject("InvalidAction", operation),
+    };
+    let result = result.map_err(|CallError { code }| code.to_owned());
+    let result = result.and_then(|(count, answer)| services::answer(shared.kind, count, &answer));
     let text = match result {
-        Err(CallError { code }) => {
-            connection.answer_error(400, code).await.ok()?;
+        Err(code) => {
+            services::send_error(shared.kind, &mut connection, 400, &code).await.ok()?;
             return Some(connection);
         }
-        Ok(answer) => answer.to_string(),
+        Ok(text) => text,
     };
     match fault {
         Fault::Slow => tokio::time::sleep(Duration::from_millis(rng.u64(20..200))).await,

@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Fault;
+use super::{Fault, Kind};
 
 const MAX_ENTRIES: usize = 10;
-const MAX_BYTES: usize = 1024 * 1024;
 const MAX_ATTRIBUTES: usize = 10;
 const MAX_GROUP_CHARS: usize = 128;
 
@@ -56,7 +55,7 @@ struct Attribute {
 }
 
 pub(super) struct Queue {
-    fifo: bool,
+    kind: Kind,
     sent: Vec<Sent>,
     /// Deduplication ids. They never expire: no test lasts as long as SQS' five minutes.
     deduplication_ids: HashSet<String>,
@@ -64,8 +63,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(fifo: bool) -> Self {
-        Self { fifo, sent: Vec::new(), deduplication_ids: HashSet::new(), violations: Vec::new() }
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, sent: Vec::new(), deduplication_ids: HashSet::new(), violations: Vec::new() }
     }
 
     pub(super) fn sent(&self) -> Vec<Sent> {
@@ -76,22 +75,19 @@ impl Queue {
         self.violations.clone()
     }
 
-    /// Handles a call and returns the body of the answer.
+    /// Handles a call of `SendMessageBatch` and returns the number of its entries and the body of the answer.
     pub(super) fn handle(
         &mut self,
-        operation: &str,
         body: &[u8],
         fault: Fault,
         rng: &mut fastrand::Rng,
-    ) -> Result<Value, CallError> {
-        if operation != "AmazonSQS.SendMessageBatch" {
-            return self.reject("InvalidAction", operation);
-        }
+    ) -> Result<(usize, Value), CallError> {
         let call: Call = match serde_json::from_slice(body) {
             Ok(call) => call,
             Err(error) => return self.reject("InvalidRequest", &error.to_string()),
         };
         self.check(&call)?;
+        let count = call.entries.len();
         // A fault of some entries affects at least this one.
         let unlucky = rng.usize(..call.entries.len());
         let (mut successful, mut failed) = (Vec::new(), Vec::new());
@@ -111,17 +107,21 @@ impl Queue {
             } else {
                 let acknowledged =
                     if fault == Fault::Unmentioned { !unlucky } else { !fault.loses_answers() };
-                self.record(entry, !acknowledged);
+                let is_duplicate = self.record(entry, !acknowledged);
+                // The execution may have ended.
+                if self.kind == Kind::StateMachine && is_duplicate && acknowledged && rng.bool() {
+                    return Err(CallError { code: "ExecutionAlreadyExists" });
+                }
                 // A call whose answer is lost has no acknowledged entries.
                 if acknowledged {
                     successful.push(json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "-" }));
                 }
             }
         }
-        Ok(json!({ "Successful": successful, "Failed": failed }))
+        Ok((count, json!({ "Successful": successful, "Failed": failed })))
     }
 
-    fn reject<T>(&mut self, code: &'static str, about: &str) -> Result<T, CallError> {
+    pub(super) fn reject<T>(&mut self, code: &'static str, about: &str) -> Result<T, CallError> {
         self.violations.push(format!("{code}: {about}"));
         Err(CallError { code })
     }
@@ -129,7 +129,7 @@ impl Queue {
     fn check(&mut self, call: &Call) -> Result<(), CallError> {
         let ids: HashSet<&str> = call.entries.iter().map(|entry| entry.id.as_str()).collect();
         let bytes: usize = call.entries.iter().map(Entry::bytes).sum();
-        if call.queue_url.ends_with(".fifo") != self.fifo {
+        if call.queue_url.ends_with(".fifo") != matches!(self.kind, Kind::Fifo | Kind::FifoTopic) {
             return self.reject("AWS.SimpleQueueService.NonExistentQueue", &call.queue_url);
         }
         match call.entries.len() {
@@ -140,7 +140,7 @@ impl Queue {
             more if ids.len() < more => {
                 self.reject("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", &format!("{ids:?}"))
             }
-            _ if bytes > MAX_BYTES => {
+            _ if bytes > self.kind.max_bytes() => {
                 self.reject("AWS.SimpleQueueService.BatchRequestTooLong", &bytes.to_string())
             }
             _ => Ok(()),
@@ -163,7 +163,7 @@ impl Queue {
             return Some(("InvalidParameterValue", format!("group or deduplication id {bad:?}")));
         }
         let has_both = entry.message_group_id.is_some() && entry.message_deduplication_id.is_some();
-        if self.fifo && !has_both {
+        if self.drops_duplicates() && !has_both {
             return Some(("MissingParameter", "no group or no deduplication id".to_owned()));
         }
         let count = entry.message_attributes.len();
@@ -173,15 +173,39 @@ impl Queue {
         None
     }
 
-    fn record(&mut self, entry: Entry, answer_lost: bool) {
+    /// Whether a deduplication id is accepted once.
+    fn drops_duplicates(&self) -> bool {
+        matches!(self.kind, Kind::Fifo | Kind::FifoTopic | Kind::StateMachine)
+    }
+
+    /// Records an accepted message. Returns whether it is a duplicate that is dropped.
+    fn record(&mut self, entry: Entry, answer_lost: bool) -> bool {
         let event: Value = serde_json::from_str(&entry.message_body).expect("an event");
         let id = event["id"].as_str().expect("an id").to_owned();
-        assert_eq!(entry.message_attributes["ce-id"].string_value, id);
+        match self.kind {
+            Kind::Bus => {}
+            Kind::StateMachine => assert_eq!(entry.message_deduplication_id.as_ref(), Some(&id)),
+            _ => assert_eq!(entry.message_attributes["ce-id"].string_value, id),
+        }
         let dropped = match &entry.message_deduplication_id {
-            Some(deduplication) if self.fifo => !self.deduplication_ids.insert(deduplication.clone()),
+            Some(deduplication) if self.drops_duplicates() => {
+                !self.deduplication_ids.insert(deduplication.clone())
+            }
             _ => false,
         };
         self.sent.push(Sent { event, id, group: entry.message_group_id, answer_lost, dropped });
+        dropped
+    }
+}
+
+impl Kind {
+    /// The size of all entries of a call, without what the bridge cannot send beside the events.
+    fn max_bytes(self) -> usize {
+        match self {
+            Self::Standard | Self::Fifo => 1024 * 1024,
+            Self::Bus => 1_000_000,
+            Self::Topic | Self::FifoTopic | Self::StateMachine => 256 * 1024,
+        }
     }
 }
 
