@@ -17,7 +17,7 @@ pub(crate) use credentials::{CredentialsHandle, CredentialsReload};
 pub(crate) use errors::{entry_failure, entry_failure_without_fault, is_code, missing_answer};
 pub(crate) use permission::{ArnDefaults, Permission, partition};
 pub(crate) use queue::{QUEUE_URL, queue_arn, queue_region, queue_url};
-pub(crate) use response::{BoundedResponse, ResponseLimit};
+pub(crate) use response::{BOUNDED_RESPONSE, ResponseLimit};
 #[cfg(test)]
 pub(crate) use settings::Role;
 pub(crate) use settings::{Access, effective_region, endpoint, role};

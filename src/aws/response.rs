@@ -10,37 +10,12 @@ use http_body_util::BodyExt as _;
 /// The maximum size of a response that is kept. What AWS answers is much smaller; a function can answer with more.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// Keeps the first [`MAX_RESPONSE_BYTES`] of a response. The SDK would collect all of it in memory.
-#[derive(Debug)]
-pub(crate) struct BoundedResponse;
+/// Keeps the first [`MAX_RESPONSE_BYTES`] of a response.
+pub(crate) const BOUNDED_RESPONSE: ResponseLimit = ResponseLimit(MAX_RESPONSE_BYTES);
 
-impl Intercept for BoundedResponse {
-    fn name(&self) -> &'static str {
-        "BoundedResponse"
-    }
-
-    fn modify_before_deserialization(
-        &self,
-        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        ResponseLimit(MAX_RESPONSE_BYTES).apply(context);
-        Ok(())
-    }
-}
-
-/// Keeps this many bytes of a response.
+/// Keeps this many bytes of a response. The SDK would collect all of it in memory.
 #[derive(Debug)]
 pub(crate) struct ResponseLimit(pub usize);
-
-impl ResponseLimit {
-    fn apply(&self, context: &mut BeforeDeserializationInterceptorContextMut<'_>) {
-        let body = context.response_mut().body_mut();
-        let whole = std::mem::replace(body, SdkBody::taken());
-        *body = truncated(whole, self.0);
-    }
-}
 
 impl Intercept for ResponseLimit {
     fn name(&self) -> &'static str {
@@ -53,7 +28,9 @@ impl Intercept for ResponseLimit {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.apply(context);
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = truncated(whole, self.0);
         Ok(())
     }
 }

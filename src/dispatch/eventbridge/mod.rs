@@ -91,7 +91,7 @@ impl Destination for Eventbridge {
     async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
         let entries = batch.iter().map(|event| self.entry(event)).collect();
         let call = self.client.put_events().set_entries(Some(entries)).customize();
-        let call = call.interceptor(aws::BoundedResponse);
+        let call = call.interceptor(aws::BOUNDED_RESPONSE);
         let output = call.send().await.map_err(|error| self.credentials.failure(&error))?;
         Ok(answers(batch.len(), &output))
     }

@@ -130,7 +130,7 @@ impl Destination for Lambda {
             .invocation_type(kind)
             .payload(Blob::new(self.payload(batch)))
             .customize()
-            .interceptor(aws::BoundedResponse);
+            .interceptor(aws::BOUNDED_RESPONSE);
         let output = match (call.send().await, &execution) {
             (Ok(output), _) => output,
             (Err(error), Some((event, name))) if aws::is_code(&error, ALREADY_STARTED) => {

@@ -94,7 +94,7 @@ impl Destination for Sns {
         let entries = entries.map_err(|error| Failure::new(Class::Misconfigured, error.to_string()))?;
         let call = self.client.publish_batch().topic_arn(&self.topic_arn);
         let call = call.set_publish_batch_request_entries(Some(entries)).customize();
-        let call = call.interceptor(aws::BoundedResponse);
+        let call = call.interceptor(aws::BOUNDED_RESPONSE);
         let output = call.send().await.map_err(|error| self.credentials.failure(&error))?;
         Ok(answers(batch.len(), &output))
     }

@@ -87,7 +87,7 @@ impl Destination for Sqs {
             request.headers_mut().insert("content-length", length.clone());
             *request.body_mut() = body.clone().into();
         });
-        let call = call.interceptor(aws::BoundedResponse);
+        let call = call.interceptor(aws::BOUNDED_RESPONSE);
         let output = call.send().await.map_err(|error| self.credentials.failure(&error))?;
         Ok(answers(batch.len(), &output))
     }

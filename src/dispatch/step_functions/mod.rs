@@ -56,7 +56,7 @@ impl StepFunctions {
     async fn start(&self, event: &OutgoingEvent) -> Result<Answer, Failure> {
         let call = self.client.start_execution().state_machine_arn(&self.state_machine_arn);
         let name = event.execution_name();
-        let call = call.name(&name).input(&*event.body).customize().interceptor(aws::BoundedResponse);
+        let call = call.name(&name).input(&*event.body).customize().interceptor(aws::BOUNDED_RESPONSE);
         match call.send().await {
             // The field is required; the SDK leaves it empty if it is missing.
             Ok(output) if output.execution_arn().is_empty() => Ok(Err(aws::missing_answer("Step Functions"))),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{ParseError, alertmanager};
+use super::{ParseError, alertmanager, utf8};
 use crate::domain::labels::Labels;
 use crate::domain::notification::{Alert, Envelope, InvalidAlert, MAX_ALERTS, Notification};
 use crate::json::{Object, informative};
@@ -59,10 +59,7 @@ struct Measured<'a> {
 /// # Errors
 /// The message contains the position: line and column from serde_json, or the field.
 pub(super) fn parse(body: &[u8]) -> Result<Notification, ParseError> {
-    // JSON is UTF-8, in the fields that are ignored too.
-    let body = std::str::from_utf8(body).map_err(|error| {
-        ParseError::Format(format!("the body is not UTF-8 after its first {} bytes", error.valid_up_to()))
-    })?;
+    let body = utf8(body)?;
     let read = serde_json::from_str::<Object<Body<'_>>>(body);
     let Object(read) = read.map_err(|error| shape_error(body, &error))?;
     if read.version != "1" {

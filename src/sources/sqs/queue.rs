@@ -124,7 +124,7 @@ impl Queue {
             entry.receipt_handle(&message.receipt).build().ok()
         });
         let call = self.client.delete_message_batch().queue_url(&self.url);
-        let call = call.set_entries(Some(entries.collect())).customize().interceptor(aws::BoundedResponse);
+        let call = call.set_entries(Some(entries.collect())).customize().interceptor(aws::BOUNDED_RESPONSE);
         let answer = timeout(CALL_TIMEOUT, call.send()).await.map_err(|_| timed_out())?;
         let answer = answer.map_err(|error| self.credentials.failure(&error))?;
         let failed = answer.failed();
@@ -153,7 +153,7 @@ impl Queue {
             });
             let call = self.client.change_message_visibility_batch().queue_url(&self.url);
             let call =
-                call.set_entries(Some(entries.collect())).customize().interceptor(aws::BoundedResponse);
+                call.set_entries(Some(entries.collect())).customize().interceptor(aws::BOUNDED_RESPONSE);
             let answer = timeout(CALL_TIMEOUT, call.send()).await.map_err(|_| timed_out())?;
             answer.map_err(|error| self.credentials.failure(&error))?;
         }
@@ -167,7 +167,7 @@ impl Queue {
     pub(crate) async fn has_redrive_policy(&self) -> Result<bool, Failure> {
         let name = QueueAttributeName::RedrivePolicy;
         let call = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(name.clone());
-        let call = call.customize().interceptor(aws::BoundedResponse);
+        let call = call.customize().interceptor(aws::BOUNDED_RESPONSE);
         let answer = timeout(CALL_TIMEOUT, call.send()).await.map_err(|_| timed_out())?;
         let answer = answer.map_err(|error| self.credentials.failure(&error))?;
         Ok(answer.attributes().is_some_and(|attributes| attributes.contains_key(&name)))
